@@ -1,0 +1,124 @@
+"""The exceptions of splitpipe, drawn as one tree.
+
+Responsible for: every error that splitpipe itself raises. Foreign exceptions are
+translated into one of these once, at the place where they enter; exceptions of the
+user's own code are never translated, they travel as they are.
+
+Rules:
+- a message says what happened, where, and what to try;
+- an error that crosses a process boundary survives pickling with its message and notes;
+- nothing here imports anything of splitpipe.
+
+    SplitpipeError
+      FormatError (ValueError)      CorruptRecord, UnsupportedVersion
+      StorageError (OSError)        LockedError, RemoteError, CacheFull
+      GraphError (ValueError)       CycleError, NotPicklable
+      ChannelError                  ClosedChannel, BrokenChannel
+      PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord
+      ResumeError
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrokenChannel",
+    "CacheFull",
+    "ChannelError",
+    "ClosedChannel",
+    "CorruptRecord",
+    "CycleError",
+    "FormatError",
+    "GraphError",
+    "LockedError",
+    "NotPicklable",
+    "PipelineError",
+    "PoisonRecord",
+    "RemoteError",
+    "ResumeError",
+    "SplitpipeError",
+    "StageFailed",
+    "StorageError",
+    "UnsupportedVersion",
+    "WorkerDied",
+    "WorkerStalled",
+]
+
+
+class SplitpipeError(Exception):
+    """Root of every error that splitpipe raises by itself."""
+
+
+class FormatError(SplitpipeError, ValueError):
+    """Stored bytes are not what the format says they must be."""
+
+
+class CorruptRecord(FormatError):
+    """A record, or the index entry that leads to it, failed its checksum or its bounds."""
+
+
+class UnsupportedVersion(FormatError):
+    """The data was written by a newer splitpipe than this one."""
+
+
+class StorageError(SplitpipeError, OSError):
+    """The file system, or what stands in for it, did not do what was asked."""
+
+
+class LockedError(StorageError):
+    """Another writer holds the dataset."""
+
+
+class RemoteError(StorageError):
+    """A remote store failed, after the retries that were allowed."""
+
+
+class CacheFull(StorageError):
+    """A cache cannot make room without removing what is in use."""
+
+
+class GraphError(SplitpipeError, ValueError):
+    """A pipeline was described in a way that cannot be run."""
+
+
+class CycleError(GraphError):
+    """A pipeline feeds itself."""
+
+
+class NotPicklable(GraphError):
+    """Something that has to travel to another process cannot be pickled."""
+
+
+class ChannelError(SplitpipeError):
+    """A message could not be moved."""
+
+
+class ClosedChannel(ChannelError):
+    """The channel was closed on this side."""
+
+
+class BrokenChannel(ChannelError):
+    """The channel was closed, or broken, by the other side."""
+
+
+class PipelineError(SplitpipeError):
+    """A running pipeline failed."""
+
+
+class StageFailed(PipelineError):
+    """A stage raised something that cannot be raised again as it was."""
+
+
+class WorkerDied(PipelineError):
+    """A worker process ended without having been asked to."""
+
+
+class WorkerStalled(PipelineError):
+    """A worker made no progress within its deadline."""
+
+
+class PoisonRecord(PipelineError):
+    """One record kills every worker that is given it."""
+
+
+class ResumeError(SplitpipeError):
+    """A saved state does not fit the pipeline it is loaded into."""
