@@ -1,0 +1,53 @@
+"""Every program in examples/ runs from the command line, in time, and says what it should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LIMIT_S = 30  # an example takes a few seconds; the rest is for machines that are busy
+
+EXPECTED = {
+    "mpqitr.py": [
+        r"sum 8555 in .* s \(making and using overlap\)",
+        r"received 0\.33\nreceived 0\.50\nreceived 1\.00\nthen ZeroDivisionError",
+        r"independent runs: \[\(0, 0\), \(0, 1\), \(0, 4\), \(1, 0\)",
+    ],
+    "numpy_training_loop.py": [
+        r"step +0  mean squared error +\d{3}\.",
+        r"step +500  mean squared error +0\.0",
+        r"found \[",
+    ],
+    "parallel_preprocessing.py": [
+        r"4 worker\(s\): ",
+        r"kept 2\d{3} of 3000 records",
+        r"the same records in the same order: True",
+    ],
+}
+
+
+def test_every_example_is_expected_to_say_something() -> None:
+    assert [path.name for path in EXAMPLES] == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for pattern in EXPECTED[path.name]:
+        assert re.search(pattern, done.stdout), f"{pattern!r} is not in:\n{done.stdout}"
+    assert list(tmp_path.iterdir()) == [], "an example leaves nothing behind"
