@@ -1,0 +1,196 @@
+"""`Loader`: a running pipeline.
+
+Responsible for: what a training loop holds: the iterator, its statistics, its end.
+
+Rules:
+- the items of `epochs` epochs come one after the other, in one stream; `by_epoch` cuts it where an epoch ends;
+- after an error a loader is over: it raises `PipelineError` from then on, never a StopIteration that would look
+  like the end of the data;
+- everything it started ends with `close`, with the ``with`` block, when it is exhausted, when it is collected, or
+  when the interpreter leaves.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import count
+from multiprocessing.util import Finalize
+from types import TracebackType
+from typing import Any
+
+from splitpipe.errors import PipelineError
+from splitpipe.pipeline.builder import Pipeline, set_runner
+from splitpipe.pipeline.explain import explain
+from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.runtime.engine import Engine
+from splitpipe.runtime.metrics import Meter, TaskStatistics
+from splitpipe.runtime.supervisor import Supervisor
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """The items of a pipeline, made ahead of their use. Made by `Pipeline.loader`.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> with sp.Pipeline(range(6)).batch(2).loader(executor="inline") as loader:
+        ...     [batch.tolist() for batch in loader]
+        [[0, 1], [2, 3], [4, 5]]
+    """
+
+    def __init__(self, pipeline: Pipeline, options: RunOptions) -> None:
+        self._supervisor: Supervisor | None = None
+        self._failure: BaseException | None = None
+        self._over = False
+        self._quiet = False
+        self._pipeline = pipeline
+        self._options = options
+        self._plan = plan(pipeline.source, pipeline.stages, options)
+        if self._plan.tasks:
+            supervisor = Supervisor(self._plan, options)
+            self._supervisor = supervisor
+            self._finalizer: Any = Finalize(self, supervisor.close, exitpriority=100)
+            self._engine = Engine(self._plan, supervisor.inbox, supervisor.meter)
+        else:
+            self._engine = Engine(self._plan, None, Meter())
+        self._epochs = iter(count() if options.epochs is None else range(options.epochs))
+        self._items: Iterator[Any] = iter(())
+        self._advance = self._items.__next__
+        self.epoch = -1
+        """The epoch of the last item; -1 before the first."""
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            try:
+                return self._advance()
+            except StopIteration:
+                if not self._next_epoch():
+                    raise
+            except BaseException as error:
+                self._fail(error)
+                raise
+
+    def by_epoch(self) -> Iterator[Iterator[Any]]:
+        """Yield an iterator over the items of each epoch that is left.
+
+        An epoch that is not read to its end is left for the next one; what was made ahead is thrown away.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> with sp.Pipeline(range(2)).loader(executor="inline", epochs=2) as loader:
+            ...     [list(items) for items in loader.by_epoch()]
+            [[0, 1], [0, 1]]
+        """
+        while self._next_epoch():
+            epoch = self.epoch
+            yield self._one_epoch(epoch)
+            if self.epoch == epoch:
+                self._leave_epoch()
+
+    def stats(self) -> tuple[TaskStatistics, ...]:
+        """Return what every task did so far; the consumer's own process comes last."""
+        tasks = self._supervisor.statistics() if self._supervisor is not None else ()
+        return (*tasks, self._engine.statistics())
+
+    def explain(self) -> str:
+        """Return the plan in words."""
+        return explain(self._plan, self._options)
+
+    def close(self) -> None:
+        """End the run: within half a second no process, descriptor or memory of it is left.
+
+        Arrays that were delivered stay valid. Safe to call twice.
+        """
+        if not self._over:
+            self._over = True
+            self._stop()
+
+    def leave_quietly(self) -> None:
+        """Say that collecting this loader is a usual way to end it, not worth a ResourceWarning."""
+        self._quiet = True
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_over", True) and self._supervisor is not None and not self._quiet:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failure else "over" if self._over else f"epoch {self.epoch}"
+        return f"Loader({self._pipeline!r}; {self._options.executor}, {state})"
+
+    def _next_epoch(self) -> bool:
+        self._check()
+        if self._over:
+            return False
+        epoch = next(self._epochs, None)
+        if epoch is None:
+            self.close()
+            return False
+        self.epoch = epoch
+        last = epoch + 1 == self._options.epochs
+        self._items = self._engine.epoch(epoch, last=last)
+        self._advance = self._items.__next__
+        return True
+
+    def _one_epoch(self, epoch: int) -> Iterator[Any]:
+        while self.epoch == epoch:
+            self._check()
+            try:
+                item = self._advance()
+            except StopIteration:
+                return
+            except BaseException as error:
+                self._fail(error)
+                raise
+            yield item
+            del item
+
+    def _leave_epoch(self) -> None:
+        """Drop the rest of an epoch that was not read to its end."""
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+        self._engine.leave(last=self.epoch + 1 == self._options.epochs)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise PipelineError(
+                f"this loader ended with {type(self._failure).__name__}: {self._failure}; make a new one"
+            ) from self._failure
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._advance = self._refuse
+        self.close()
+
+    def _refuse(self) -> Any:
+        self._check()
+        raise StopIteration
+
+    def _stop(self) -> None:
+        if self._failure is None:
+            self._advance = iter(()).__next__
+        close = getattr(self._items, "close", None)
+        if self._supervisor is not None:
+            self._finalizer()
+        if close is not None:
+            close()
+        self._items = iter(())
+
+
+set_runner(Loader)

@@ -1,0 +1,57 @@
+"""Where the arrays of a stage's output are made.
+
+Responsible for: `empty`, which user code and driven stages call; the runtime says where it leads to while a
+stage runs in a worker (into a slot of shared memory, so that a batch is written once and read in place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Allocator", "empty", "use_allocator"]
+
+Allocator: TypeAlias = "Callable[[int | Sequence[int], DTypeLike], NDArray[Any]]"
+
+
+def _heap(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    return np.empty(shape, dtype)
+
+
+_allocator: Allocator = _heap
+
+
+def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """Return an uninitialised array for the output of the running stage.
+
+    In a worker process the array lies where its consumer will read it: filling it is the only time its bytes
+    are written. Anywhere else it is ``numpy.empty``. Its content is arbitrary until written. The array is an
+    ordinary one and stays valid for as long as it is held, sent or not.
+
+    Args:
+        shape: the dimensions.
+        dtype: any fixed-size numpy type; object arrays come from the heap.
+
+    Returns:
+        A C-contiguous array of `shape` and `dtype`.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> def batches(n):
+        ...     for i in range(n):
+        ...         batch = sp.empty((2, 3), "float32")
+        ...         batch[:] = i
+        ...         yield batch
+        >>> [float(batch.sum()) for batch in sp.MpQItr(batches, 3)]
+        [0.0, 6.0, 12.0]
+    """
+    return _allocator(shape, dtype)
+
+
+def use_allocator(allocator: Allocator | None) -> None:
+    """Let `empty` of this process lead to `allocator`; None leads back to the heap. For the runtime."""
+    global _allocator
+    _allocator = allocator or _heap

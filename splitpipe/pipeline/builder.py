@@ -1,0 +1,300 @@
+"""`Pipeline`: the description of a graph, built one stage at a time.
+
+Responsible for: the methods that a user calls to describe his work, and for refusing early what can never run.
+
+Rules:
+- a pipeline is an immutable value: every method returns a new one and leaves the old one usable;
+- describing opens nothing, starts nothing and calls no user code;
+- running belongs to `splitpipe.loader`, which registers itself here with `set_runner`, so that this room needs
+  to know nothing of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from splitpipe.errors import GraphError
+from splitpipe.pipeline.explain import explain
+from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
+from splitpipe.pipeline.stage import (
+    Batch,
+    Filter,
+    FlatMap,
+    Map,
+    Operation,
+    Stage,
+    StageOptions,
+    Take,
+    Through,
+    Unbatch,
+    check_count,
+)
+
+if TYPE_CHECKING:
+    from splitpipe.loader import Loader
+
+__all__ = ["Pipeline", "set_runner"]
+
+
+class _Runner(Protocol):
+    def __call__(self, pipeline: Pipeline, options: RunOptions) -> Loader: ...
+
+
+_runner: _Runner | None = None
+
+
+def set_runner(runner: _Runner) -> None:
+    """Say what turns a description into a running loader. For `splitpipe.loader`."""
+    global _runner
+    _runner = runner
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Pipeline:
+    """A lazy description of where items come from and what happens to them.
+
+    Args:
+        source: a Sequence (a dataset, a range, a list): random access, any order; or a function without
+            arguments that returns an iterable, called anew for every epoch; or an object that can be iterated
+            repeatedly.
+        shuffle: None for the order of the source, ``"global"`` for a permutation of everything in O(1) memory,
+            ``"binwise"`` for bins in random order and records in random order inside each (datasets only).
+        seed: the stream is a pure function of the data, the stages, `seed` and the epoch.
+        window: how many bins a binwise order mixes at a time.
+
+    Raises:
+        GraphError: the source cannot be used, or cannot be shuffled as asked.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> pipe = sp.Pipeline(range(10)).map(lambda x: x * x).filter(lambda x: x % 2).batch(2)
+        >>> [batch.tolist() for batch in pipe]
+        [[1, 9], [25, 49], [81]]
+        >>> pipe
+        Pipeline(range(0, 10)) > map(<lambda>) > filter(<lambda>) > batch(batch(2))
+    """
+
+    source: Source
+    stages: tuple[Stage, ...]
+
+    def __init__(
+        self, source: object, *, shuffle: str | None = None, seed: int = 0, window: int = 1
+    ) -> None:
+        check_count("seed", seed, least=0)
+        check_count("window", window, least=1)
+        made = make_source(source, shuffle=shuffle, seed=seed, window=window)
+        object.__setattr__(self, "source", made)
+        object.__setattr__(self, "stages", ())
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline:
+        """One item in, one item out.
+
+        Args:
+            function: called with each item.
+            workers: processes for this stage and the ones that ride with it; 0 is the consumer's own process,
+                None lets the stage ride with its neighbour.
+            ordered: False lets items overtake one another between workers.
+            capacity: most units of work under way at a time; bounds memory, changes nothing else.
+            name: how the stage is called in messages and statistics.
+        """
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(Map(_callable("map", function)), name, options)
+
+    def filter(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline:
+        """Keep the items for which `function` says yes; the others are counted. Options as for `map`."""
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(Filter(_callable("filter", function)), name, options)
+
+    def flat_map(
+        self,
+        function: Callable[[Any], Iterable[Any]],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline:
+        """One item in, any number out: `function` is a generator, or returns an iterable.
+
+        With several workers the outputs of one item travel together and must fit into memory; with one they
+        stream. Options as for `map`.
+        """
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(FlatMap(_callable("flat_map", function)), name, options)
+
+    def through(
+        self,
+        generator: Callable[..., Iterable[Any]],
+        *args: Any,
+        workers: int | None = None,
+        capacity: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Pipeline:
+        """Pass the whole stream through ``generator(items, *args, **kwargs)``: the general stage.
+
+        It runs anew for every epoch, in one process. It may end before its input does; what it did not take
+        is then not made.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> def pairs(items, gap):
+            ...     for item in items:
+            ...         yield item, item + gap
+            >>> list(sp.Pipeline(range(2)).through(pairs, gap=10))
+            [(0, 10), (1, 11)]
+        """
+        operation = Through(_callable("through", generator), args, kwargs)
+        return self._with(operation, name, StageOptions(workers, True, capacity))
+
+    def batch(
+        self,
+        size: int,
+        *,
+        drop_last: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline:
+        """Join `size` items into one.
+
+        Arrays of one shape and type are stacked, numbers become an array, dicts and tuples are batched key by
+        key, anything else becomes a list.
+
+        Args:
+            size: items a batch.
+            drop_last: leave out a last batch that is not full (it is counted).
+            collate: makes the batch out of the list of its items instead.
+        """
+        check_count("size", size, least=1)
+        operation = Batch(size, drop_last, collate)
+        return self._with(operation, name, StageOptions(workers, ordered, capacity))
+
+    def unbatch(self, *, name: str | None = None) -> Pipeline:
+        """Split every item into its rows: the inverse of `batch`."""
+        return self._with(Unbatch(), name, StageOptions())
+
+    def take(self, count: int, *, name: str | None = None) -> Pipeline:
+        """End every epoch after `count` items."""
+        check_count("count", count, least=0)
+        return self._with(Take(count), name, StageOptions())
+
+    def loader(
+        self,
+        *,
+        executor: str = "process",
+        transport: str = "pipe",
+        prefetch: int = 4,
+        epochs: int | None = 1,
+        start_method: str | None = None,
+        arena_bytes: int = 1 << 30,
+    ) -> Loader:
+        """Run the pipeline: return an iterator and context manager over its items.
+
+        Args:
+            executor: ``"process"``, or ``"inline"`` for everything in this process, one item at a time: the
+                meaning of the pipeline, and the place for a debugger.
+            transport: ``"pipe"`` (Unix socket pairs) or ``"zmq"``: what carries messages; payloads lie in shared
+                memory either way.
+            prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer.
+            epochs: how many times to go through the source; None for ever.
+            start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
+            arena_bytes: most shared memory that the payloads of all workers may take together.
+
+        Raises:
+            GraphError: the options or the stages cannot be run.
+            NotPicklable: a stage cannot travel to another process.
+        """
+        options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
+        if _runner is None:
+            raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
+        return _runner(self, options)
+
+    def explain(self, **options: Any) -> str:
+        """Return the plan in words, for the same options that `loader` takes."""
+        run = RunOptions(**options)
+        return explain(plan(self.source, self.stages, run), run)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader(executor="inline"))
+
+    def __len__(self) -> int:
+        """Return the items of one epoch, where they can be known without running.
+
+        Raises:
+            TypeError: only running the pipeline tells.
+        """
+        if not isinstance(self.source, SequenceSource):
+            raise TypeError("the length of this pipeline is not known: its source has no length")
+        count = len(self.source)
+        for stage in self.stages:
+            operation = stage.operation
+            if isinstance(operation, Take):
+                count = min(count, operation.count)
+            elif isinstance(operation, Batch) and not operation.drop_last:
+                count = -(-count // operation.size)
+            elif operation.ratio is not None:
+                count //= operation.ratio
+            else:
+                raise TypeError(f"the length is not known: stage {stage.name!r} changes counts")
+        return count
+
+    def __repr__(self) -> str:
+        kind = "" if isinstance(self.source, SequenceSource) else "factory "
+        head = f"Pipeline({kind}{self.source!r})"
+        return " > ".join([head, *map(repr, self.stages)])
+
+    def _with(self, operation: Operation, name: str | None, options: StageOptions) -> Pipeline:
+        stage = Stage(operation, self._unique(name or operation.label), options)
+        made = object.__new__(Pipeline)
+        object.__setattr__(made, "source", self.source)
+        object.__setattr__(made, "stages", (*self.stages, stage))
+        return made
+
+    def _unique(self, name: str) -> str:
+        """Names tell stages apart: the second `decode` is `decode-2`."""
+        taken = {stage.name for stage in self.stages}
+        number, unique = 2, name
+        while unique in taken:
+            unique = f"{name}-{number}"
+            number += 1
+        return unique
+
+
+def renamed(stage: Stage, name: str) -> Stage:
+    """Return `stage` under another name."""
+    return replace(stage, name=name)
+
+
+def from_factory(factory: Callable[[], Iterable[Any]], name: str) -> Pipeline:
+    """Return a pipeline over ``factory()``, called `name` in messages."""
+    pipeline = Pipeline(factory)
+    object.__setattr__(pipeline, "source", FactorySource(factory, name))
+    return pipeline
+
+
+def _callable(stage: str, function: Any) -> Any:
+    if not callable(function):
+        raise GraphError(f"{stage} needs a function, not {function!r}")
+    return function

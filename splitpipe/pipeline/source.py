@@ -1,0 +1,145 @@
+"""Where a pipeline begins.
+
+Responsible for: giving the items of an epoch in their order, by position where the data allow it.
+
+Rules:
+- a position is a number in ``range(len(source))``; which record lies there is said by the order of
+  (shuffle, seed, epoch) and by nothing else;
+- a source is a value: it is read only when the runtime asks for items;
+- a factory is called once an epoch, in the one process that runs it, and its iterator is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from splitpipe.errors import GraphError
+from splitpipe.order import Order, make_order
+
+__all__ = ["FactorySource", "SequenceSource", "Source", "make_source"]
+
+_BLOCK = 64
+"""Records read at once from a source that can read several; small enough to stay in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSource:
+    """A source with random access: positions can be handed to any worker."""
+
+    sequence: Any
+    shuffle: str | None = None
+    seed: int = 0
+    window: int = 1
+
+    @property
+    def name(self) -> str:
+        return "read" if hasattr(self.sequence, "get_batch") else "source"
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def order(self, epoch: int) -> Order:
+        """Return the order of `epoch`: position -> index of the record."""
+        return make_order(self.sequence, self.shuffle, self.seed, epoch, self.window)
+
+    def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        """Yield the records of positions ``start:stop``."""
+        if hasattr(self.sequence, "get_batch"):
+            yield from self._blocks(order, start, stop)
+            return
+        sequence = self.sequence
+        step = 4096
+        for first in range(start, stop, step):
+            for index in order.indices(first, min(first + step, stop)).tolist():
+                yield sequence[index]
+
+    def _blocks(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        read = self.sequence.get_batch
+        for first in range(start, stop, _BLOCK):
+            indices = order.indices(first, min(first + _BLOCK, stop))
+            try:
+                records = read(indices)
+            except Exception:
+                # One of them is bad: give the ones before it and let it fail at its own place.
+                for index in indices.tolist():
+                    yield self.sequence[index]
+                continue
+            yield from records
+
+    def describe(self, position: int, epoch: int) -> str:
+        """Return in words which record lies at `position`."""
+        index = int(self.order(epoch)[position])
+        return f"record {index} of {_short(self.sequence)}"
+
+    def __repr__(self) -> str:
+        shuffle = f", shuffle={self.shuffle!r}, seed={self.seed}" if self.shuffle else ""
+        return f"{_short(self.sequence)}{shuffle}"
+
+
+@dataclass(frozen=True, slots=True)
+class FactorySource:
+    """A source without random access: called anew for every epoch, read by one process."""
+
+    factory: Callable[[], Iterable[Any]]
+    name: str = "source"
+
+    def open(self) -> Iterator[Any]:
+        """Call the factory.
+
+        Raises:
+            GraphError: what it returned cannot be iterated.
+        """
+        iterable = self.factory()
+        try:
+            return iter(iterable)
+        except TypeError as error:
+            raise GraphError(
+                f"the source {self!r} returned {type(iterable).__name__}, which is not iterable"
+            ) from error
+
+    def __repr__(self) -> str:
+        return getattr(self.factory, "__qualname__", None) or repr(self.factory)
+
+
+Source: TypeAlias = SequenceSource | FactorySource
+
+
+def make_source(source: object, *, shuffle: str | None, seed: int, window: int) -> Source:
+    """Return the source that `source` is meant as.
+
+    Raises:
+        GraphError: it can be read only once, has no order to shuffle, or is no source at all.
+    """
+    if isinstance(source, (str, bytes, Mapping)):
+        raise GraphError(
+            f"a {type(source).__name__} is not a source; pass a Sequence of records (a dataset, a range, "
+            "a list) or a function that returns an iterable"
+        )
+    if hasattr(source, "__getitem__") and isinstance(source, Sized):
+        made = SequenceSource(source, shuffle, seed, window)
+        made.order(0)  # a shuffle that this sequence cannot have is refused here, not in a worker
+        return made
+    if isinstance(source, Iterator):
+        raise GraphError(
+            f"a {type(source).__name__} can be read only once; pass the function that makes it, "
+            "so that every epoch and every process can have its own"
+        )
+    if shuffle is not None:
+        raise GraphError(
+            f"shuffle={shuffle!r} needs a source with len() and [i]; {source!r} has none"
+        )
+    if callable(source):
+        return FactorySource(source)
+    if isinstance(source, Iterable):
+        return FactorySource(source.__iter__, name=type(source).__name__)
+    raise GraphError(
+        f"{source!r} is not a source; pass a Sequence of records (a dataset, a range, a list) "
+        "or a function that returns an iterable"
+    )
+
+
+def _short(sequence: Sequence[Any]) -> str:
+    text = repr(sequence)
+    return text if len(text) <= 60 else f"{type(sequence).__name__} of {len(sequence)}"

@@ -1,0 +1,115 @@
+"""Failures of user code, from the worker where they happen to the consumer where they are raised.
+
+Responsible for: finding out which stage failed, and carrying an exception over without losing its type, its
+traceback, or the place in the stream.
+
+Rules:
+- the consumer sees the user's own exception type, with notes; `StageFailed` only where that type cannot travel;
+- SystemExit, KeyboardInterrupt and StopIteration of a stage never end anything silently: they are `StageFailed`;
+- an exception is trusted to travel only after it has survived the journey once, here.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from splitpipe.errors import StageFailed
+from splitpipe.pipeline.stage import Stage
+from splitpipe.transport.base import Buffer
+from splitpipe.transport.pickling import dump, load
+
+__all__ = ["Failure", "annotate", "failing_stage"]
+
+_CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
+
+
+def failing_stage(error: BaseException, stages: Iterable[Stage]) -> str | None:
+    """Return the name of the innermost of `stages` that `error` passed through, or None."""
+    names = {id(stage.operation): stage.name for stage in stages}
+    chain: list[BaseException] = [error]
+    cause = error.__cause__
+    if isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
+        chain.insert(0, cause)  # PEP 479: the place is where the StopIteration came from
+    for one in chain:
+        found = None
+        position: TracebackType | None = one.__traceback__
+        while position is not None:
+            owner = position.tb_frame.f_locals.get("self")
+            found = names.get(id(owner), found)
+            position = position.tb_next
+        if found is not None:
+            return found
+    return None
+
+
+def annotate(error: BaseException, notes: Iterable[str]) -> None:
+    """Add notes that are not there yet."""
+    present = getattr(error, "__notes__", [])
+    for note in notes:
+        if note not in present:
+            error.add_note(note)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception on its way.
+
+    Attributes:
+        pickled: the exception itself, or None when it cannot travel.
+        summary: its type and message.
+        notes: stage, worker, position, record, remote traceback.
+    """
+
+    pickled: bytes | None
+    summary: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, error: BaseException, *, where: tuple[str, ...]) -> Failure:
+        """Return `error`, caught in a worker, ready to travel."""
+        text = "".join(traceback.format_exception(error)).rstrip()
+        summary = f"{type(error).__qualname__}: {error}"
+        notes = (*where, "traceback in the worker:\n" + text)
+        return cls(_survivor(error), summary, notes)
+
+    def encode(self) -> bytes:
+        return dump((self.pickled, self.summary, self.notes))
+
+    @classmethod
+    def decode(cls, body: Buffer) -> Failure:
+        return cls(*load(body))
+
+    def rebuild(self) -> BaseException:
+        """Return the exception to raise in the consumer."""
+        error: BaseException
+        try:
+            error = load(self.pickled) if self.pickled is not None else self._stand_in()
+        except Exception:
+            error = self._stand_in()
+        annotate(error, self.notes)
+        return error
+
+    def _stand_in(self) -> StageFailed:
+        return StageFailed(f"a stage raised {self.summary}")
+
+
+def _survivor(error: BaseException) -> bytes | None:
+    """Return the pickle of `error` if it comes back as what it was."""
+    if isinstance(error, _CONTROL):
+        return None
+    notes = getattr(error, "__notes__", None)
+    try:
+        pickled = dump(error)
+        back: Any = load(pickled)
+    except Exception:
+        return None
+    if type(back) is not type(error) or str(back) != str(error):
+        return None
+    if notes and getattr(back, "__notes__", None) != notes:
+        annotate(back, notes)
+        pickled = dump(back)
+    return pickled

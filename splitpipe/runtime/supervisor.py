@@ -1,0 +1,337 @@
+"""The processes of a run, as their owner sees them.
+
+Responsible for: making links and arenas after a plan, starting the workers, noticing their death, and ending
+everything, in whatever way it ends.
+
+Rules:
+- what cannot travel is found out before anything starts;
+- a worker may leave when it has done its work or when the run was shut; any other leave is its death, and is
+  told at once to whoever waits;
+- `close` is quick and certain: links are shut, which wakes every worker wherever it waits; who has not left after
+  `GRACE_S` is killed. No worker holds anything that its death could break;
+- closing happens at the latest when the loader is collected or the interpreter ends, and only in the process that
+  started the workers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection, forkserver, process
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from splitpipe.errors import NotPicklable, PipelineError, WorkerDied
+from splitpipe.pipeline.plan import Plan, RunOptions, Task
+from splitpipe.runtime.grants import make_grants
+from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.metrics import (
+    Board,
+    Meter,
+    TaskStatistics,
+    finished,
+    started,
+    summarise,
+)
+from splitpipe.runtime.worker import Work, WorkerSpec, main
+from splitpipe.transport.anonymous import Descriptor
+from splitpipe.transport.arena import ArenaLink
+from splitpipe.transport.base import Link
+from splitpipe.transport.links import make_link
+from splitpipe.transport.pickling import dump_description
+
+__all__ = ["Supervisor"]
+
+GRACE_S = 0.4
+"""How long a worker may take to leave; its generators' clean-up runs in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """The stretch of the stream that the next sequential reader merges.
+
+    Attributes:
+        entry: what the next task reads.
+        back: how the head of the region is told to go on.
+        claims: whether that head is the source.
+        arenas: of those who write to `entry`.
+    """
+
+    entry: Link | None
+    back: Link | None
+    claims: bool
+    window: int
+    ordered: bool = True
+    arenas: dict[int, ArenaLink] = field(default_factory=dict)
+
+    def after(
+        self, task: Task, output: Link, gate: Link | None, arenas: dict[int, ArenaLink]
+    ) -> _Region:
+        """Return the region as it is behind `task`: longer behind a pool, a new one behind anything else."""
+        if task.pool:
+            window = max(self.window, task.window)
+            ordered = self.ordered and task.ordered
+            return replace(self, entry=output, window=window, ordered=ordered, arenas=arenas)
+        return _Region(output, gate, claims=False, window=task.window, arenas=arenas)
+
+
+class Supervisor:
+    """Starts the tasks of a plan and keeps an eye on them.
+
+    Args:
+        plan: what to run.
+        options: how.
+    """
+
+    def __init__(self, plan: Plan, options: RunOptions) -> None:
+        _refuse_import_of_main()
+        self._plan = plan
+        self._options = options
+        self._run = int.from_bytes(os.urandom(8), "little")
+        self._links: list[Link] = []
+        self._arenas: list[ArenaLink] = []
+        self._processes: list[tuple[Any, Task, int, memoryview]] = []
+        self._watched: list[int] = []
+        self._closed = False
+        self._pid = os.getpid()
+        self._owner = _pidfd()
+        self._board = Board(sum(task.workers for task in plan.tasks))
+        self.meter = Meter()
+        self._rows = self._split_rows()
+        try:
+            self._start(self._specs())
+        except BaseException:
+            self.close()
+            raise
+
+    def statistics(self) -> tuple[TaskStatistics, ...]:
+        """Return what every task did so far."""
+        return tuple(
+            summarise(task.name, task.workers, rows)
+            for task, rows in zip(self._plan.tasks, self._rows, strict=True)
+        )
+
+    def close(self) -> None:
+        """End everything. Safe to call twice, and in a forked child, where it does nothing."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        for link in (*self._links, *self._arenas):
+            link.shut()
+        self._join()
+        for link in (*self._links, *self._arenas):
+            link.close()
+        for closable in (self._board, self._owner):
+            if closable is not None:
+                closable.close()
+
+    # -- building ------------------------------------------------------------------------------------------
+
+    def _specs(self) -> list[WorkerSpec]:
+        """Return what each worker is given, and make the consumer's end."""
+        tasks = self._plan.tasks
+        pickled = self._pickled_work()
+        specs: list[WorkerSpec] = []
+        claims = self._link() if tasks[0].pool else None
+        region = _Region(entry=claims, back=claims, claims=bool(claims), window=tasks[0].window)
+        for number, task in enumerate(tasks):
+            readers = tasks[number + 1].workers if number + 1 < len(tasks) else 1
+            output = self._link(writers=task.workers, readers=readers)
+            gate = None if task.pool else self._link()
+            made = [
+                WorkerSpec(
+                    run=self._run,
+                    producer=len(specs) + index,
+                    name=f"worker {index} of {task.name}",
+                    work=pickled[number],
+                    pool=task.pool,
+                    index=index,
+                    epochs=self._options.epochs,
+                    positions=self._plan.positions,
+                    input=region.entry,
+                    input_ordered=region.ordered,
+                    input_window=region.window,
+                    grants=None if task.pool else region.back,
+                    claims=region.claims,
+                    unit=self._plan.unit,
+                    gate=gate,
+                    output=output,
+                    arena=self._arena(task),
+                    board=self._board,
+                    owner=self._owner,
+                    arenas=region.arenas,
+                )
+                for index in range(task.workers)
+            ]
+            specs += made
+            region = region.after(task, output, gate, {s.producer: s.arena for s in made})
+        self._consumer(region)
+        return specs
+
+    def _consumer(self, region: _Region) -> None:
+        """Make the consumer's merge."""
+        assert region.entry is not None and region.back is not None
+        grants = make_grants(
+            region.back.sender(),
+            run=self._run,
+            window=region.window,
+            positions=self._plan.positions if region.claims else None,
+            epochs=self._options.epochs,
+            unit=self._plan.unit,
+        )
+        self._receiver = region.entry.receiver()
+        arenas = {number: link.reader(warn=True) for number, link in region.arenas.items()}
+        intake = Intake(
+            self._receiver, arenas, run=self._run, meter=self.meter, wait=self._wait
+        )
+        self.inbox = Inbox(intake, grants, ordered=region.ordered)
+
+    def _arena(self, task: Task) -> ArenaLink:
+        arena = ArenaLink(
+            limit=self._plan.arena_limit, slots=task.slots, lease_limit=task.lease_limit
+        )
+        self._arenas.append(arena)
+        return arena
+
+    def _link(self, *, writers: int = 1, readers: int = 1) -> Link:
+        link = make_link(self._options.transport, writers=writers, readers=readers)
+        self._links.append(link)
+        return link
+
+    def _split_rows(self) -> list[list[memoryview]]:
+        rows, first = [], 0
+        for task in self._plan.tasks:
+            rows.append([self._board.row(first + i) for i in range(task.workers)])
+            first += task.workers
+        return rows
+
+    def _pickled_work(self) -> list[Any]:
+        """Return what each task's workers run; pickled unless they are forked."""
+        works = [
+            Work(task.stages, self._plan.source if number == 0 else None)
+            for number, task in enumerate(self._plan.tasks)
+        ]
+        if self._options.start_method == "fork":
+            return list(works)
+        return [_pickled(work) for work in works]
+
+    # -- processes -----------------------------------------------------------------------------------------
+
+    def _start(self, specs: list[WorkerSpec]) -> None:
+        context = _context(self._options.start_method)
+        tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
+        rows = [row for rows in self._rows for row in rows]
+        for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
+            worker: Any = context.Process(  # type: ignore[attr-defined]
+                target=main, args=(spec,), name=f"splitpipe {spec.name}"
+            )
+            try:
+                worker.start()
+            except (EOFError, ConnectionError) as error:
+                raise PipelineError(
+                    "the process that starts the workers died at its start; is the main script guarded "
+                    "with `if __name__ == '__main__':`? Its own error stands above"
+                ) from error
+            self._processes.append((worker, task, index, row))
+            self._watched.append(worker.sentinel)
+
+    def _wait(self) -> None:
+        """Wait for a message; tell the death of a worker instead if one dies."""
+        if self._receiver.wait(self._watched):
+            return
+        for worker, task, index, row in self._processes:
+            if worker.sentinel not in self._watched or worker.exitcode is None:
+                continue
+            self._watched.remove(worker.sentinel)
+            if not finished(row):
+                raise WorkerDied(_obituary(worker, task, index, began=started(row)))
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + GRACE_S
+        waiting = {worker.sentinel: worker for worker, *_ in self._processes}
+        while waiting:
+            left = deadline - time.monotonic()
+            ready = connection.wait(list(waiting), timeout=max(0.0, left))
+            for sentinel in ready:
+                waiting.pop(sentinel)  # type: ignore[call-overload]
+            if not ready:
+                break
+        for worker in waiting.values():
+            worker.kill()
+        for worker, *_ in self._processes:
+            worker.join()
+            worker.close()
+        self._processes.clear()
+
+
+def _pickled(work: Work) -> bytes:
+    """Pickle the work of a task, or say which of its stages cannot travel."""
+    try:
+        return dump_description(work)
+    except NotPicklable:
+        for stage in work.stages:
+            try:
+                dump_description(stage)
+            except NotPicklable as error:
+                raise NotPicklable(
+                    f"stage {stage.name!r} cannot travel to a worker process: {error}"
+                ) from error
+        raise NotPicklable(
+            "the source cannot travel to a worker process; pass a function that opens it there, "
+            "or start_method='fork'"
+        ) from None
+
+
+def _context(method: str | None) -> BaseContext:
+    if method is None:
+        available = multiprocessing.get_all_start_methods()
+        method = "forkserver" if "forkserver" in available else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        server = getattr(forkserver, "_forkserver", None)
+        wanted: list[str] = list(getattr(server, "_preload_modules", ["__main__"]))
+        if main.__module__ not in wanted:
+            context.set_forkserver_preload([*wanted, main.__module__])
+    return context
+
+
+def _pidfd() -> Descriptor | None:
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return Descriptor(os.pidfd_open(os.getpid()))
+    except OSError:
+        return None  # an old kernel, or a sandbox that forbids it: the parent's pipe has to do
+
+
+def _refuse_import_of_main() -> None:
+    if getattr(process.current_process(), "_inheriting", False):
+        raise PipelineError(
+            "a loader was started while a worker process imports the main script; put the code that runs "
+            "it below `if __name__ == '__main__':`"
+        )
+
+
+def _obituary(worker: Any, task: Task, index: int, *, began: bool) -> str:
+    code = worker.exitcode
+    if code < 0:
+        try:
+            how = f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            how = f"was killed by signal {-code}"
+        if -code == signal.SIGKILL:
+            how += " (out of memory?)"
+        elif -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+            how += " (a fault in native code that a stage calls)"
+    else:
+        how = f"left with exit status {code}"
+    text = f"worker {index} of stage {task.name!r} (pid {worker.pid}) {how}"
+    if not began:
+        text += (
+            " before it could begin; its own error stands above. Is the main script guarded with "
+            "`if __name__ == '__main__':`?"
+        )
+    return text

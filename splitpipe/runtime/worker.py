@@ -1,0 +1,178 @@
+"""A worker process, from its first line to its last.
+
+Responsible for: `main`, what a child process runs; taking its ends of the channels; its death with its owner.
+
+Rules:
+- it ignores Ctrl-C: the owner gets it too, and says what is to happen;
+- it does not outlive its owner: a thread waits on the owner's pidfd, whatever user code is doing meanwhile;
+- whatever goes wrong before the first item is reported like any other failure of a stage;
+- importing this module imports no more than a worker needs: the forkserver has it loaded beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from dataclasses import dataclass, field
+from multiprocessing import process
+from typing import Any
+
+from splitpipe.errors import BrokenChannel
+from splitpipe.pipeline.allocate import use_allocator
+from splitpipe.pipeline.source import Source
+from splitpipe.pipeline.stage import Stage
+from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.grants import make_grants
+from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.metrics import Board, Meter
+from splitpipe.runtime.outbox import Outbox
+from splitpipe.runtime.tasks import Gate, PoolWorker, SequentialTask
+from splitpipe.transport.anonymous import Descriptor
+from splitpipe.transport.arena import ArenaLink
+from splitpipe.transport.base import Link
+from splitpipe.transport.envelope import Packer
+from splitpipe.transport.message import NOWHERE
+from splitpipe.transport.pickling import load
+
+__all__ = ["Work", "WorkerSpec", "main"]
+
+ORPHANED = 70
+"""Exit status of a worker whose owner is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What travels pickled: the user's part of a task."""
+
+    stages: tuple[Stage, ...]
+    source: Source | None
+
+
+@dataclass(slots=True)
+class WorkerSpec:
+    """Everything that a worker is given at its start.
+
+    Attributes:
+        run: number of the run.
+        producer: number of this worker in the run; names its arena in messages.
+        name: how it is called.
+        work: a `Work`, pickled unless the process is forked.
+        pool: whether it shares its units with others.
+        index: its number among the workers of its task.
+        epochs, positions: of the source.
+        input: link to read from; None for the head of a stream that reads its source.
+        input_ordered, input_window: how the region before it is merged.
+        grants: link to the head of the region before it.
+        claims: whether that head is the source itself, given out in units of `unit` positions.
+        gate: link on which it is given credits.
+        output, output_index: link to write to.
+        arena: its own.
+        arenas: of those whose messages it reads.
+        board: counters; its row is `producer`.
+        owner: pidfd of the owner, where there are such.
+    """
+
+    run: int
+    producer: int
+    name: str
+    work: Any
+    pool: bool
+    index: int
+    epochs: int | None
+    positions: int | None
+    input: Link | None
+    input_ordered: bool
+    input_window: int
+    grants: Link | None
+    claims: bool
+    unit: int
+    gate: Link | None
+    output: Link
+    arena: ArenaLink
+    board: Board
+    owner: Descriptor | None
+    arenas: dict[int, ArenaLink] = field(default_factory=dict)
+
+
+def main(spec: WorkerSpec) -> None:
+    """Run one worker to its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_owner(spec.owner)
+    meter = Meter(spec.board.row(spec.producer))
+    packer = Packer(spec.arena.writer())
+    sender = spec.output.sender(spec.index)
+    outbox = Outbox(sender, packer, run=spec.run, producer=spec.producer, meter=meter)
+    use_allocator(outbox.allocate)
+    try:
+        try:
+            task = _task(spec, outbox, meter)
+        except BaseException as error:
+            where = (f"while worker {spec.name} started",)
+            failure = Failure.of(error, where=where)
+            outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
+        else:
+            task.run()
+        meter.finish()
+    except BrokenChannel:
+        pass  # the owner shut it: this is how a run ends
+    finally:
+        use_allocator(None)
+        sender.close()
+
+
+def _task(spec: WorkerSpec, outbox: Outbox, meter: Meter) -> SequentialTask | PoolWorker:
+    work: Work = load(spec.work) if isinstance(spec.work, bytes) else spec.work
+    intake = None
+    if spec.input is not None:
+        arenas = {number: link.reader() for number, link in spec.arenas.items()}
+        intake = Intake(spec.input.receiver(spec.index), arenas, run=spec.run, meter=meter)
+    if spec.pool:
+        assert intake is not None
+        return PoolWorker(
+            work.stages, intake, outbox, source=work.source, worker=spec.name, meter=meter
+        )
+    inbox = None
+    if intake is not None:
+        assert spec.grants is not None
+        grants = make_grants(
+            spec.grants.sender(),
+            run=spec.run,
+            window=spec.input_window,
+            positions=spec.positions if spec.claims else None,
+            epochs=spec.epochs,
+            unit=spec.unit,
+        )
+        inbox = Inbox(intake, grants, ordered=spec.input_ordered)
+    assert spec.gate is not None
+    return SequentialTask(
+        work.stages,
+        outbox,
+        Gate(spec.gate.receiver(), meter),
+        source=work.source,
+        positions=spec.positions,
+        inbox=inbox,
+        epochs=spec.epochs,
+        worker=spec.name,
+        meter=meter,
+    )
+
+
+def _die_with_owner(owner: Descriptor | None) -> None:
+    """Leave at once when the owner is gone. What it held in shared memory goes with the last who maps it."""
+    if owner is not None:
+        sentinel = owner.fd
+    else:  # no pidfd on this system; multiprocessing has a pipe for it
+        parent = process.parent_process()
+        if parent is None:
+            return
+        sentinel = parent.sentinel
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(sentinel, select.POLLIN)
+        poll.poll()
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, name="splitpipe-owner-watch", daemon=True).start()

@@ -1,0 +1,350 @@
+"""Pooled shared memory in which payloads lie while messages travel.
+
+Responsible for: the slots of one producing worker, handing them out, and learning when a reader is done.
+`ArenaLink` is what the owner of a run makes for a worker; the worker takes its `Arena` from it (it alone
+allocates), every reader takes an `ArenaView`.
+
+Rules:
+- slots are made when first needed, reserved and faulted in once, and reused, the lowest free one first: a hot
+  slot is still in the cache, a fresh page costs more than writing it;
+- a slot returns when the last view of it is gone, in the reader *and* in the producer: whoever keeps an array,
+  keeps its bytes;
+- a reader keeps at most ``lease_limit`` slots of one producer; what it keeps beyond that it gets as copies, so
+  that no producer waits for ever for a slot;
+- the sum of the slots never exceeds ``limit`` bytes; what does not fit is told to the caller (None), who sends it
+  another way;
+- slots come back through a socket pair, which is also what a producer without a slot waits on: no flag in shared
+  memory whose meaning depends on the order in which a processor makes stores visible.
+
+Method: a pool of reused shared-memory slots as in spdl's SegmentPool; out-of-band buffers as in PEP 574.
+"""
+
+from __future__ import annotations
+
+import mmap
+import socket
+import struct
+import warnings
+import weakref
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitpipe.errors import BrokenChannel
+from splitpipe.transport.anonymous import Descriptor, anonymous_file, map_shared, reserve
+
+__all__ = ["Arena", "ArenaLink", "ArenaStatistics", "ArenaView", "Segment", "Slot"]
+
+_ALIGNMENT = 64
+_PAGE = mmap.ALLOCATIONGRANULARITY
+_HEADROOM = 16  # a new slot is 1/16 larger than what it is for, so that a slightly larger one reuses it
+_INDEX = struct.Struct("<I")
+_ORDINARY = getattr(mmap, "MADV_REMOVE", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A slot as a message names it: ``offset`` and ``nbytes`` in the producer's arena file."""
+
+    index: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaStatistics:
+    """Slots and bytes that exist, the limit, and how often something had to go without a slot."""
+
+    slots: int
+    nbytes: int
+    limit: int
+    refused: int
+
+
+class Slot:
+    """A piece of the arena that its producer is filling, front to back."""
+
+    __slots__ = ("_memory", "_view", "array", "free", "index", "nbytes", "offset", "top")
+
+    def __init__(self, index: int, offset: int, memory: mmap.mmap) -> None:
+        self.index = index
+        self.offset = offset
+        self.nbytes = len(memory)
+        self.free = False
+        self.top = 0
+        self._memory = memory
+        self._view: weakref.ref[NDArray[np.uint8]] | None = None
+        self.array: NDArray[np.uint8] | None = None
+
+    def open(self) -> None:
+        """Start filling it. Everything handed out is a view of `array`, whose life tells who still uses it."""
+        self.free = False
+        self.top = 0
+        self.array = np.frombuffer(self._memory, np.uint8)
+        self._view = weakref.ref(self.array)
+
+    def seal(self) -> Segment:
+        """Stop filling it; from now on it is the readers'."""
+        self.array = None
+        return Segment(self.index, self.offset, self.nbytes)
+
+    def take(self, nbytes: int) -> NDArray[np.uint8] | None:
+        """Return the next `nbytes`, or None when they are not left."""
+        start = -(-self.top // _ALIGNMENT) * _ALIGNMENT
+        if self.array is None or start + nbytes > self.nbytes:
+            return None
+        self.top = start + nbytes
+        return self.array[start : self.top]
+
+    def place(self, raw: NDArray[np.uint8]) -> int | None:
+        """Return where in this slot the bytes of `raw` lie, or None when they lie elsewhere."""
+        if self.array is None:
+            return None
+        base = self.array.__array_interface__["data"][0]
+        offset: int = raw.__array_interface__["data"][0] - base
+        return offset if 0 <= offset and offset + raw.nbytes <= self.nbytes else None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the producer's own code still holds an array of its last use."""
+        return self._view is not None and self._view() is not None
+
+    def retire(self) -> None:
+        """Give its pages back to the system; its place in the file stays a hole."""
+        self._view = None
+        if _ORDINARY is not None:
+            self._memory.madvise(_ORDINARY)
+        self._memory.close()
+
+
+class Arena:
+    """The producer's side. Not for several threads at once."""
+
+    def __init__(self, memory: Descriptor, returns: socket.socket, *, limit: int, slots: int) -> None:
+        self._memory = memory
+        self._returns = returns
+        self._limit = limit
+        self._maximum = slots
+        self._slots: dict[int, Slot] = {}
+        self._outside: set[int] = set()
+        self._next = 0
+        self._end = 0
+        self._nbytes = 0
+        self._largest = 0
+        self._refused = 0
+        self._full = False
+
+    def acquire(self, nbytes: int) -> Slot | None:
+        """Return an open slot of at least `nbytes`, waiting for one that a reader holds if need be.
+
+        None means: no slot can be had, now or by waiting (too large for the limit, out of memory, or all of
+        them are held by the producer itself).
+
+        Raises:
+            BrokenChannel: the run was shut while waiting.
+        """
+        self._largest = max(self._largest, nbytes)
+        self._collect(block=False)
+        while True:
+            for slot in self._slots.values():
+                if slot.free and slot.nbytes >= nbytes and not slot.pinned:
+                    slot.open()
+                    return slot
+            new = self._grow(nbytes) or self._replace(nbytes)
+            if new is not None:
+                return new
+            if not self._outside or nbytes > self._limit:
+                self._refused += 1
+                return None
+            self._collect(block=True)
+
+    def send(self, slot: Slot) -> Segment:
+        """Seal `slot`: a message that names it is about to leave."""
+        self._outside.add(slot.index)
+        return slot.seal()
+
+    def cancel(self, slot: Slot) -> None:
+        """Take `slot` back: no message names it."""
+        slot.seal()
+        slot.free = True
+
+    def statistics(self) -> ArenaStatistics:
+        return ArenaStatistics(len(self._slots), self._nbytes, self._limit, self._refused)
+
+    def close(self) -> None:
+        """Let go of descriptors; arrays that still live keep their memory."""
+        self._slots.clear()
+        self._memory.close()
+        self._returns.close()
+
+    def _collect(self, *, block: bool) -> None:
+        flags = 0 if block else socket.MSG_DONTWAIT
+        while True:
+            try:
+                data = self._returns.recv(4096, flags)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise BrokenChannel("the arena was shut") from error
+            if not data:
+                raise BrokenChannel("the arena was shut")
+            for (index,) in _INDEX.iter_unpack(data):
+                self._outside.discard(index)
+                self._slots[index].free = True
+            flags = socket.MSG_DONTWAIT
+
+    def _grow(self, nbytes: int) -> Slot | None:
+        size = max(nbytes + nbytes // _HEADROOM, self._largest)
+        size = -(-size // _PAGE) * _PAGE
+        if self._nbytes + size > self._limit:
+            size = -(-nbytes // _PAGE) * _PAGE
+        full = len(self._slots) >= self._maximum or self._nbytes + size > self._limit
+        if full or (self._full and self._outside):
+            return None
+        try:
+            reserve(self._memory.fd, self._end, size)
+            memory = map_shared(self._memory.fd, self._end, size)
+        except OSError:
+            self._full = True  # ask again only when nothing comes back by waiting
+            return None
+        slot = Slot(self._next, self._end, memory)
+        self._slots[slot.index] = slot
+        self._next += 1
+        self._end += size
+        self._nbytes += size
+        slot.open()
+        return slot
+
+    def _replace(self, nbytes: int) -> Slot | None:
+        """Give up free slots that are too small, the smallest first, until a large one fits."""
+        small = [slot for slot in self._slots.values() if slot.free and not slot.pinned]
+        for slot in sorted(small, key=lambda slot: slot.nbytes):
+            del self._slots[slot.index]
+            self._nbytes -= slot.nbytes
+            slot.retire()
+            self._full = False
+            new = self._grow(nbytes)
+            if new is not None:
+                return new
+        return None
+
+
+class ArenaView:
+    """A reader's side of one producer's arena."""
+
+    def __init__(
+        self, memory: Descriptor, returns: socket.socket, *, lease_limit: int, warn: bool = False
+    ) -> None:
+        self._memory = memory
+        self._returns = returns
+        self._lease_limit = lease_limit
+        self._warn = warn
+        self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
+        self._leases: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
+        self._pending: deque[int] = deque()
+        self.copies = 0
+
+    def lease(self, segment: Segment) -> NDArray[np.uint8]:
+        """Return the bytes of `segment`; the slot goes back when the last view of them is gone.
+
+        When this reader already holds as many slots as it may, the bytes are a copy (see `copies`).
+        """
+        key = segment.offset, segment.nbytes
+        memory = self._maps.get(key)
+        if memory is None:
+            memory = map_shared(self._memory.fd, *key)
+            self._maps[key] = memory
+            if len(self._maps) > 4 * self._lease_limit + 16:  # slots that the producer has retired
+                self._maps.popitem(last=False)
+        array = np.frombuffer(memory, np.uint8)
+        if len(self._leases) >= self._lease_limit:
+            self._note_copy()
+            array = array.copy()
+            self.release(segment)
+            return array
+        index = segment.index
+        self._leases[index] = weakref.ref(array, lambda _: self._expire(index))
+        return array
+
+    def release(self, segment: Segment) -> None:
+        """Give the slot back unread."""
+        self._return(segment.index)
+
+    @property
+    def leases(self) -> int:
+        """How many slots views of this process keep from returning."""
+        return len(self._leases)
+
+    def close(self) -> None:
+        """Let go of descriptors; arrays that still live keep their memory."""
+        self._maps.clear()
+        self._memory.close()
+        self._returns.close()
+
+    def _note_copy(self) -> None:
+        self.copies += 1
+        if self._warn and self.copies == 1:
+            warnings.warn(
+                f"{self._lease_limit} batches of one worker are being kept: further ones are copied out of "
+                "shared memory. Let go of batches, copy what you keep, or raise prefetch",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _expire(self, index: int) -> None:
+        del self._leases[index]
+        self._return(index)
+
+    def _return(self, index: int) -> None:
+        # Called by the garbage collector too, in any thread: it must neither wait nor raise.
+        self._pending.append(index)
+        try:
+            while self._pending:
+                index = self._pending.popleft()
+                self._returns.send(_INDEX.pack(index), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._pending.appendleft(index)  # goes with the next one
+        except (OSError, IndexError):
+            pass  # the run is over, or another thread sent it
+
+
+class ArenaLink:
+    """One producer's arena as the owner of a run sees it.
+
+    Args:
+        limit: bytes that the arena may take.
+        slots: how many slots it may have.
+        lease_limit: how many of them one reader may keep.
+    """
+
+    def __init__(self, *, limit: int, slots: int, lease_limit: int) -> None:
+        self.limit = limit
+        self.slots = slots
+        self.lease_limit = lease_limit
+        self._memory = Descriptor(anonymous_file("splitpipe-arena"))
+        kind = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
+        self._write, self._read = socket.socketpair(socket.AF_UNIX, kind)
+
+    def writer(self) -> Arena:
+        """Return the producer's side; once, in the process that will use it."""
+        return Arena(self._memory, self._read, limit=self.limit, slots=self.slots)
+
+    def reader(self, *, warn: bool = False) -> ArenaView:
+        """Return a reader's side; once a process. With `warn` it warns when it first has to copy."""
+        return ArenaView(self._memory, self._write, lease_limit=self.lease_limit, warn=warn)
+
+    def shut(self) -> None:
+        """Wake a producer that waits for a slot: none will come."""
+        for end in (self._write, self._read):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # closed already, or its peer is
+
+    def close(self) -> None:
+        """Let go of the owner's handles."""
+        self._write.close()
+        self._read.close()
+        self._memory.close()

@@ -1,0 +1,267 @@
+"""What travels in the body of an Item: values, as streams and buffers.
+
+Responsible for: `Packer`, which turns values into the parts of a body as they are handed to it, and `unpack`.
+
+Rules:
+- a value is serialised at the moment it is added: what its maker does to it afterwards changes nothing. Only
+  values that nobody can change (numbers, strings, tuples of them) may wait, and are then pickled all at once;
+- buffers of `OUT_OF_BAND` bytes and more leave the pickle (PEP 574) and lie in the producer's slots; an array
+  that was built in the slot is not copied again;
+- a value is either packed whole or not at all: an error while packing leaves the packer as it was;
+- a body that needs no slot takes none.
+
+Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64 index, offset,
+nbytes``; a buffer ``u64 segment + 1 (0: inline), offset, nbytes``; a stream ``u64 nbytes, buffers``; then the
+place of the streams as one more buffer, the inline buffers, and the inline streams.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from splitpipe.transport.arena import Arena, ArenaView, Segment, Slot
+from splitpipe.transport.base import Buffer
+from splitpipe.transport.pickling import dump, load
+
+__all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "release", "unpack"]
+
+OUT_OF_BAND = 2048
+"""Bytes from which a buffer leaves the pickle; below, a copy is cheaper than a table entry."""
+
+STREAMS_IN_ARENA = 32 << 10
+"""Bytes of pickle from which it lies in a slot instead of in the message."""
+
+SMALLEST_SLOT = 256 << 10
+
+ATOMS = frozenset(
+    {int, float, complex, bool, str, bytes, type(None)}
+    | {np.float64, np.float32, np.float16, np.bool_, np.int8, np.int16, np.int32, np.int64}
+    | {np.uint8, np.uint16, np.uint32, np.uint64}
+)
+"""Types whose values cannot change."""
+
+_HEAD = struct.Struct("<IIII")
+_BULK = 1
+
+
+class UnpackError(Exception):
+    """A value could not be restored; `values` are the ones before it, the cause is what it raised."""
+
+    def __init__(self, values: list[Any]) -> None:
+        super().__init__("a value could not be restored")
+        self.values = values
+
+
+class Packer:
+    """Collects values for one body at a time; `pack` hands them out and starts the next.
+
+    Args:
+        arena: where buffers go; without one they travel inside the message.
+    """
+
+    def __init__(self, arena: Arena | None) -> None:
+        self._arena = arena
+        self._slots: list[Slot] = []
+        self._streams: list[bytes] = []
+        self._counts: list[int] = []
+        self._buffers: list[tuple[int, int, int]] = []
+        self._inline: list[Buffer] = []
+        self._largest = SMALLEST_SLOT
+        self.nbytes = 0
+        """Bytes collected so far."""
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def allocate(self, shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+        """Return an uninitialised array for a value to come, in a slot when one can be had.
+
+        Also right when the array is never added, or kept: it is an ordinary array.
+        """
+        kind = np.dtype(dtype)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        nbytes = math.prod(dims) * kind.itemsize
+        if self._arena is None or nbytes < OUT_OF_BAND or kind.hasobject:
+            return np.empty(dims, kind)
+        place = self._reserve(nbytes)
+        if place is None:
+            return np.empty(dims, kind)
+        return place[1].view(kind).reshape(dims)
+
+    def add(self, value: object) -> None:
+        """Serialise `value` now.
+
+        Raises:
+            NotPicklable: it cannot be; nothing was added.
+        """
+        raws: list[memoryview] = []
+
+        def keep(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes < OUT_OF_BAND:
+                return True
+            raws.append(raw)
+            return False
+
+        stream = dump(value, keep)
+        self._store(stream, raws)
+
+    def add_atoms(self, values: list[Any]) -> None:
+        """Serialise many unchangeable values as one; a body holds either these or single values."""
+        self._store(dump(values), [])
+
+    def pack(self, *, bulk: bool = False) -> list[Buffer]:
+        """Return the parts of the body and start a new one."""
+        streams = b"".join(self._streams)
+        place = (0, 0, 0)
+        if len(streams) >= STREAMS_IN_ARENA:
+            found = self._reserve(len(streams))
+            if found is not None:
+                index, target = found
+                target[:] = np.frombuffer(streams, np.uint8)
+                offset = self._slots[index].place(target)
+                assert offset is not None
+                place = index + 1, offset, len(streams)
+                streams = b""
+        segments = self._seal()
+        table: list[int] = []
+        for segment in segments:
+            table += (segment.index, segment.offset, segment.nbytes)
+        for buffer in self._buffers:
+            table += buffer
+        for stream, count in zip(self._streams, self._counts, strict=True):
+            table += (len(stream), count)
+        table += place
+        head = _HEAD.pack(_BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams))
+        parts: list[Buffer] = [head + struct.pack(f"<{len(table)}Q", *table), *self._inline, streams]
+        self._slots, self._streams, self._counts = [], [], []
+        self._buffers, self._inline, self.nbytes = [], [], 0
+        return parts
+
+    def discard(self) -> None:
+        """Forget what was collected."""
+        if self._arena is not None:
+            for slot in self._slots:
+                self._arena.cancel(slot)
+        self._slots, self._streams, self._counts = [], [], []
+        self._buffers, self._inline, self.nbytes = [], [], 0
+
+    def _seal(self) -> list[Segment]:
+        if self._arena is None:
+            return []
+        return [self._arena.send(slot) for slot in self._slots]
+
+    def _store(self, stream: bytes, raws: list[memoryview]) -> None:
+        total = sum(raw.nbytes for raw in raws)
+        self._largest = max(self._largest, total)
+        for raw in raws:
+            self._buffers.append(self._place(raw))
+        self._streams.append(stream)
+        self._counts.append(len(raws))
+        self.nbytes += total + len(stream)
+
+    def _place(self, raw: memoryview) -> tuple[int, int, int]:
+        """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset, nbytes)."""
+        source = np.frombuffer(raw, np.uint8)
+        for index, slot in enumerate(self._slots):
+            offset = slot.place(source)
+            if offset is not None:  # it was built here
+                return index + 1, offset, raw.nbytes
+        place = self._reserve(raw.nbytes)
+        if place is None:
+            offset = sum(map(len, self._inline))
+            self._inline.append(source.tobytes())
+            return 0, offset, raw.nbytes
+        index, target = place
+        np.copyto(target, source)
+        offset = self._slots[index].place(target)
+        assert offset is not None
+        return index + 1, offset, raw.nbytes
+
+    def _reserve(self, nbytes: int) -> tuple[int, NDArray[np.uint8]] | None:
+        """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be had."""
+        if self._arena is None:
+            return None
+        if self._slots:
+            target = self._slots[-1].take(nbytes)
+            if target is not None:
+                return len(self._slots) - 1, target
+        slot = self._arena.acquire(max(nbytes, self._largest)) or (
+            self._arena.acquire(nbytes) if nbytes < self._largest else None
+        )
+        if slot is None:
+            return None
+        self._slots.append(slot)
+        target = slot.take(nbytes)
+        assert target is not None
+        return len(self._slots) - 1, target
+
+
+def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
+    view = memoryview(body)
+    flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(view)
+    words = 3 * n_segments + 3 * n_buffers + 2 * n_streams + 3
+    table = struct.unpack_from(f"<{words}Q", view, _HEAD.size)
+    segments = [Segment(*table[i : i + 3]) for i in range(0, 3 * n_segments, 3)]
+    middle = 3 * (n_segments + n_buffers)
+    buffers, streams = list(table[3 * n_segments : middle]), list(table[middle:])
+    return flags, segments, buffers, streams, view[_HEAD.size + 8 * words :]
+
+
+def release(body: Buffer, arena: ArenaView | None) -> None:
+    """Give back the slots of a body that nobody will read."""
+    if arena is not None:
+        for segment in _parse(body)[1]:
+            arena.release(segment)
+
+
+def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
+    """Return the values of a body; arrays in slots are views, writable, that keep their slot.
+
+    Raises:
+        UnpackError: a value could not be restored; it carries the ones before.
+    """
+    flags, segments, table, streams, rest = _parse(body)
+    held: list[NDArray[np.uint8]] = []
+    if segments:
+        if arena is None:
+            raise ValueError("a body names shared memory, and there is none")
+        held = [arena.lease(segment) for segment in segments]
+    buffers: list[Any] = []
+    inline = 0
+    for i in range(0, len(table), 3):
+        segment, offset, nbytes = table[i : i + 3]
+        if segment:
+            buffers.append(held[segment - 1][offset : offset + nbytes])
+        else:
+            buffers.append(bytearray(rest[offset : offset + nbytes]))
+            inline += nbytes
+    segment, offset, nbytes = streams[-3:]
+    text: memoryview = rest[inline:]
+    if segment:
+        text = memoryview(held[segment - 1])[offset : offset + nbytes]
+    return _restore(text, streams[:-3], buffers, bulk=bool(flags & _BULK))
+
+
+def _restore(
+    text: memoryview, streams: list[int], buffers: list[Any], *, bulk: bool
+) -> list[Any]:
+    values: list[Any] = []
+    position = used = 0
+    try:
+        for i in range(0, len(streams), 2):
+            nbytes, count = streams[i : i + 2]
+            part = text[position : position + nbytes]
+            values.append(load(part, buffers[used : used + count]))
+            position += nbytes
+            used += count
+    except Exception as error:
+        raise UnpackError(values) from error
+    return values[0] if bulk else values

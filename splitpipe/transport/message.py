@@ -1,0 +1,171 @@
+"""The messages that tasks send to one another, and their wire form.
+
+Responsible for: what a message says (frozen in a fixed header) and nothing about what it carries.
+
+Rules:
+- every message names its run, its producer, its epoch and its sequence number, so that a gap, a repeat or a
+  message of a dead run is seen and never guessed at;
+- an `Item` covers the source positions ``start:stop``: a stream of items can be checked for completeness
+  without looking into a payload;
+- what follows the header is opaque here (see `splitpipe.transport.envelope`).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+__all__ = ["NOWHERE", "Claim", "Credit", "End", "Failed", "Item", "Message", "decode", "encode"]
+
+_HEADER = struct.Struct("<BBHIQQQQQQQ")
+"""kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload (bytes)."""
+
+NOWHERE = 2**64 - 1
+"""The sequence of a failure that has no place in the order: a worker could not even start."""
+
+
+@dataclass(slots=True)
+class Item:
+    """A chunk of one or more values.
+
+    Attributes:
+        sequence: number of this message at the head of its region; the order of the stream.
+        start, stop: the positions of the region's head that went into it.
+        count: how many values it holds; may be 0 (everything was filtered out).
+        elapsed_ns: time that the producer was busy with it.
+        nbytes: of its values, wherever they lie.
+        body: the envelope, opaque to this module.
+    """
+
+    kind: ClassVar[int] = 1
+    run: int
+    producer: int
+    epoch: int
+    sequence: int
+    start: int
+    stop: int
+    count: int
+    elapsed_ns: int
+    nbytes: int
+    body: memoryview | bytes
+
+
+@dataclass(slots=True)
+class End:
+    """An epoch ended: ``start`` = 0, ``stop`` = positions consumed, ``count`` = values sent in the epoch."""
+
+    kind: ClassVar[int] = 2
+    run: int
+    producer: int
+    epoch: int
+    sequence: int
+    start: int
+    stop: int
+    count: int
+    elapsed_ns: int = 0
+    nbytes: int = 0
+    body: memoryview | bytes = b""
+
+
+@dataclass(slots=True)
+class Failed:
+    """A stage failed at this place of the order.
+
+    ``count`` values came before it in the same unit of work; ``nbytes`` is the length of the failure report with
+    which the body begins, the envelope of those values follows. The sequence may be `NOWHERE`.
+    """
+
+    kind: ClassVar[int] = 3
+    run: int
+    producer: int
+    epoch: int
+    sequence: int
+    start: int
+    stop: int
+    count: int
+    elapsed_ns: int = 0
+    nbytes: int = 0
+    body: memoryview | bytes = b""
+
+
+@dataclass(slots=True)
+class Claim:
+    """Backwards: permission, for whichever worker takes it, to make positions ``start:stop`` into one Item."""
+
+    kind: ClassVar[int] = 4
+    run: int
+    producer: int
+    epoch: int
+    sequence: int
+    start: int
+    stop: int
+    count: int = 0
+    elapsed_ns: int = 0
+    nbytes: int = 0
+    body: memoryview | bytes = b""
+
+
+@dataclass(slots=True)
+class Credit:
+    """Backwards: ``count`` more messages may be sent; with ``stop`` = 1 the rest of the epoch is not wanted."""
+
+    kind: ClassVar[int] = 5
+    run: int
+    producer: int
+    epoch: int
+    sequence: int
+    start: int
+    stop: int
+    count: int
+    elapsed_ns: int = 0
+    nbytes: int = 0
+    body: memoryview | bytes = b""
+
+
+Message: TypeAlias = Item | End | Failed | Claim | Credit
+
+_KINDS: dict[int, type[Item] | type[End] | type[Failed] | type[Claim] | type[Credit]] = {
+    cls.kind: cls for cls in (Item, End, Failed, Claim, Credit)
+}
+
+
+def encode(message: Message) -> bytes:
+    """Return the header of `message` (64 bytes, little endian); the body follows it on the wire.
+
+    Example:
+        >>> wire = encode(Claim(run=1, producer=0, epoch=0, sequence=7, start=70, stop=80))
+        >>> len(wire), decode(wire).stop
+        (64, 80)
+    """
+    return _HEADER.pack(
+        message.kind,
+        0,
+        message.producer,
+        message.epoch,
+        message.run,
+        message.sequence,
+        message.start,
+        message.stop,
+        message.count,
+        message.elapsed_ns,
+        message.nbytes,
+    )
+
+
+def decode(wire: memoryview | bytes) -> Message:
+    """Return the message that `wire` holds; its body is a view of `wire`, not a copy.
+
+    Raises:
+        ValueError: `wire` is shorter than a header or of an unknown kind.
+    """
+    if len(wire) < _HEADER.size:
+        raise ValueError(f"a message of {len(wire)} bytes is shorter than its header")
+    kind, _, producer, epoch, run, sequence, start, stop, count, elapsed, nbytes = (
+        _HEADER.unpack_from(wire)
+    )
+    cls = _KINDS.get(kind)
+    if cls is None:
+        raise ValueError(f"unknown kind of message: {kind}")
+    body = memoryview(wire)[_HEADER.size :]
+    return cls(run, producer, epoch, sequence, start, stop, count, elapsed, nbytes, body)

@@ -1,0 +1,197 @@
+"""Messages over a Unix socket pair: the channel of one machine.
+
+Responsible for: `PipeLink`. One socket pair a link, shared by all its writers and all its readers: the kernel
+keeps message boundaries and hands every message to exactly one reader, so that an idle worker takes the next
+one without anybody's help, and no user-space lock exists that a killed process could keep.
+
+Rules:
+- a message up to `INLINE_LIMIT` goes through the socket; a larger one lies in an anonymous file whose
+  descriptor goes through it (arenas make these rare);
+- `shut` is the socket's own shutdown: it reaches every process that holds the pair.
+
+A socket pair and not ``multiprocessing.Pipe``: that one is a byte stream, where two writers interleave and a
+writer killed in mid-message leaves half of it behind.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
+from splitpipe.transport.anonymous import anonymous_file, map_shared, reserve
+from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, Sender
+
+__all__ = ["INLINE_LIMIT", "PipeLink", "PipeReceiver", "PipeSender"]
+
+INLINE_LIMIT = 64 << 10
+"""Bytes; what a socket buffer of the usual default size takes whole, several times over."""
+
+_ATTACHED = b"\1"
+_INLINE = b"\0"
+_KIND = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class PipeSender(Sender):
+    """See `Sender`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._messages = 0
+        self._nbytes = 0
+
+    def send(self, parts: Sequence[Buffer]) -> None:
+        nbytes = sum(map(len, parts))
+        try:
+            if nbytes <= INLINE_LIMIT:
+                self._transmit([_INLINE, *parts], [])
+            else:
+                self._send_attached(parts, nbytes)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise BrokenChannel("the channel was shut") from error
+        except OSError as error:
+            if self._socket.fileno() < 0:
+                raise ClosedChannel("this sender was closed") from error
+            raise ChannelError(f"a message of {nbytes} bytes could not be sent: {error}") from error
+        self._messages += 1
+        self._nbytes += nbytes
+
+    def _transmit(self, parts: list[Buffer], ancillary: list[Any]) -> None:
+        while True:
+            try:
+                self._socket.sendmsg(parts, ancillary)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                select.select([], [self._socket], [])  # macOS: a full datagram socket does not block
+
+    def _send_attached(self, parts: Sequence[Buffer], nbytes: int) -> None:
+        fd = anonymous_file("splitpipe-message")
+        try:
+            reserve(fd, 0, nbytes)
+            for part in parts:
+                view = memoryview(part).cast("B")
+                while view:
+                    view = view[os.write(fd, view) :]
+            rights = array.array("i", [fd])
+            self._transmit([_ATTACHED], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def statistics(self) -> ChannelStatistics:
+        return ChannelStatistics(self._messages, self._nbytes)
+
+
+class PipeReceiver(Receiver):
+    """See `Receiver`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray(INLINE_LIMIT + 1)
+        self._view = memoryview(self._buffer)
+        self._poll: tuple[tuple[int, ...], Any] | None = None
+        self._messages = 0
+        self._nbytes = 0
+
+    def receive(self, *, block: bool = True) -> Buffer | None:
+        flags = _CLOEXEC if block else _CLOEXEC | socket.MSG_DONTWAIT
+        try:
+            nbytes, ancillary, _, _ = self._socket.recvmsg_into(
+                [self._buffer], _DESCRIPTOR_SPACE, flags
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionResetError as error:
+            raise BrokenChannel("the channel was shut") from error
+        except OSError as error:
+            if self._socket.fileno() < 0:
+                raise ClosedChannel("this receiver was closed") from error
+            raise ChannelError(f"a message could not be received: {error}") from error
+        if nbytes == 0:
+            raise BrokenChannel("the channel was shut")
+        message: Buffer
+        if ancillary:
+            message = _attached(ancillary)
+        else:
+            message = bytes(self._view[1:nbytes])
+        self._messages += 1
+        self._nbytes += len(message)
+        return message
+
+    def wait(self, watch: Sequence[int] = ()) -> bool:
+        fd = self._socket.fileno()
+        if fd < 0:
+            raise ClosedChannel("this receiver was closed")
+        key = tuple(watch)
+        if self._poll is None or self._poll[0] != key:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            for other in key:
+                poll.register(other, select.POLLIN)
+            self._poll = key, poll
+        return any(ready == fd for ready, _ in self._poll[1].poll())
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def statistics(self) -> ChannelStatistics:
+        return ChannelStatistics(self._messages, self._nbytes)
+
+
+def _attached(ancillary: list[Any]) -> Buffer:
+    """Map the anonymous file that came with a message; it goes with the last view of it."""
+    fds = array.array("i")
+    fds.frombytes(ancillary[0][2][: fds.itemsize])
+    fd = fds[0]
+    try:
+        return memoryview(map_shared(fd, 0, os.fstat(fd).st_size))
+    finally:
+        os.close(fd)
+
+
+class PipeLink(Link):
+    """A socket pair between any number of writers and readers.
+
+    Example:
+        >>> link = PipeLink()
+        >>> link.sender().send([b"one ", b"message"])
+        >>> bytes(link.receiver().receive())
+        b'one message'
+        >>> link.close()
+    """
+
+    def __init__(self, *, writers: int = 1, readers: int = 1) -> None:
+        del writers, readers  # one pair serves any number
+        self._write, self._read = socket.socketpair(socket.AF_UNIX, _KIND)
+        for end in (self._write, self._read):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+
+    def sender(self, index: int = 0) -> PipeSender:
+        return PipeSender(self._write)
+
+    def receiver(self, index: int = 0) -> PipeReceiver:
+        return PipeReceiver(self._read)
+
+    def shut(self) -> None:
+        for end in (self._write, self._read):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                if error.errno not in (errno.ENOTCONN, errno.EBADF):
+                    raise
+
+    def close(self) -> None:
+        self._write.close()
+        self._read.close()
