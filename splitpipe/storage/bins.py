@@ -1,0 +1,206 @@
+"""The open files of one column: index and bins, mapped when first needed.
+
+Responsible for: `BinFiles`: opening and checking the files of one snapshot, keeping a bounded
+number of them mapped, and telling whether a range is in the page cache.
+
+Rules:
+- no lock and no seek position: two threads may open the same bin, one map wins, both work;
+- a map is dropped, never closed, so that whoever is reading from it can finish;
+- sizes are compared with the manifest before a file is mapped, and only the committed part is
+  mapped: nothing past the last commit can be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
+
+from splitpipe.errors import FormatError
+from splitpipe.storage import files
+from splitpipe.storage.format import FILE_HEADER_NBYTES, FileId, check_file_header, file_name
+from splitpipe.storage.manifest import Column, Manifest
+
+__all__ = ["BinFiles", "map_file"]
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+_ANNOUNCE = hasattr(os, "posix_fadvise")
+
+
+class BinFiles:
+    """Maps and descriptors of the bins of one column.
+
+    Args:
+        directory: of the dataset.
+        manifest: the snapshot.
+        column: one of its columns.
+        max_open: how many bins stay mapped at once.
+
+    Attributes:
+        maps: one place a bin: its map, or ``None`` while it is not mapped. Read it, do not
+            write it.
+        sizes: committed size of every bin, a uint64 array.
+    """
+
+    __slots__ = (
+        "_column",
+        "_descriptors",
+        "_directory",
+        "_manifest",
+        "_max_open",
+        "_opened",
+        "maps",
+        "sizes",
+    )
+
+    def __init__(
+        self, directory: str, manifest: Manifest, column: Column, *, max_open: int
+    ) -> None:
+        self._directory = directory
+        self._manifest = manifest
+        self._column = column
+        self._max_open = max(1, max_open)
+        self.maps: list[mmap.mmap | None] = [None] * len(column.bin_sizes)
+        self.sizes = np.array(column.bin_sizes, dtype=np.uint64)
+        self._opened: OrderedDict[int, None] = OrderedDict()
+        self._descriptors: OrderedDict[int, _Descriptor] = OrderedDict()
+
+    def identity(self, number: int) -> FileId:
+        """What the file of bin ``number`` is."""
+        return self._manifest.file_id("bin", self._column, number)
+
+    def path(self, number: int) -> str:
+        """Where bin ``number`` lies."""
+        return os.path.join(self._directory, file_name(self.identity(number)))
+
+    def size(self, number: int) -> int:
+        """Committed size of bin ``number``; 0 for a bin that does not exist."""
+        sizes = self._column.bin_sizes
+        return sizes[number] if number < len(sizes) else 0
+
+    def map(self, number: int) -> mmap.mmap:
+        """The map of a bin, opened if it is not open.
+
+        Raises:
+            StorageError: the file is missing or cannot be read.
+            FormatError: it is too short, or not the file it should be.
+        """
+        known = self.maps[number]
+        if known is not None:
+            return known
+        mapped = map_file(self.path(number), self.size(number), self.identity(number))
+        while len(self._opened) >= self._max_open:
+            try:
+                oldest, _ = self._opened.popitem(last=False)
+            except KeyError:  # another thread was faster
+                break
+            self.maps[oldest] = None
+        self._opened[number] = None
+        self.maps[number] = mapped
+        return mapped
+
+    def fits(self, count: int) -> bool:
+        """Whether this many bins may be mapped at once."""
+        return count <= self._max_open
+
+    def map_all(self, numbers: Iterable[int]) -> None:
+        """Map several bins, no more than `fits`, so that all are mapped at the end."""
+        numbers = list(numbers)
+        # Twice: mapping one of them the first time may drop another that was mapped before.
+        for number in (*numbers, *numbers):
+            self.map(number)
+
+    def descriptor(self, number: int) -> _Descriptor:
+        """An open descriptor of a bin, for reads that shall not go through the map."""
+        known = self._descriptors.get(number)
+        if known is not None:
+            return known
+        path = self.path(number)
+        opened = _Descriptor(files.open_file(path, os.O_RDONLY, advice=_MISSING))
+        _check_size(os.fstat(opened.number).st_size, self.size(number), path)
+        while len(self._descriptors) >= self._max_open:
+            try:
+                self._descriptors.popitem(last=False)
+            except KeyError:  # another thread was faster
+                break
+        self._descriptors[number] = opened
+        return opened
+
+    def is_cold(self, number: int, offset: int) -> bool:
+        """Whether the byte at ``offset`` would have to come from the disk; False if unknown."""
+        if _NOWAIT is None:
+            return False
+        try:
+            os.preadv(self.descriptor(number).number, [bytearray(1)], offset, _NOWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # The file system cannot tell.
+            return False
+        return False
+
+    def announce(self, number: int, offset: int, length: int) -> None:
+        """Tell the system that a range will be read soon, so that it fetches it now."""
+        if _ANNOUNCE:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(
+                    self.descriptor(number).number, offset, length, os.POSIX_FADV_WILLNEED
+                )
+
+    def close(self) -> None:
+        """Let go of all files."""
+        self.maps[:] = [None] * len(self.maps)
+        self._opened.clear()
+        self._descriptors.clear()
+
+
+class _Descriptor:
+    """A file descriptor that is closed when nobody refers to it any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.number)
+
+
+_MISSING = (
+    "the manifest names this file: restore it from a copy, or open the dataset again if it was "
+    "overwritten meanwhile"
+)
+
+
+def map_file(path: str, size: int, identity: FileId, descriptor: int | None = None) -> mmap.mmap:
+    """Map the committed part of a file after looking at its size and header.
+
+    Args:
+        path: the file.
+        size: its committed size in bytes.
+        identity: what it must be.
+        descriptor: an open descriptor of it, which is left open; else ``path`` is opened.
+    """
+    own = files.open_file(path, os.O_RDONLY, advice=_MISSING) if descriptor is None else descriptor
+    try:
+        with files.translated("map", path):
+            _check_size(os.fstat(own).st_size, size, path)
+            mapped = mmap.mmap(own, size, access=mmap.ACCESS_READ)
+    finally:
+        if descriptor is None:
+            os.close(own)
+    check_file_header(mapped[:FILE_HEADER_NBYTES], identity, path)
+    return mapped
+
+
+def _check_size(found: int, committed: int, path: str) -> None:
+    if found < committed:
+        raise FormatError(
+            f"{path} has {found} bytes, {committed} were committed: it was cut; "
+            "restore it from a copy"
+        )

@@ -1,0 +1,151 @@
+"""System calls on files, with the system's errors translated once.
+
+Responsible for: opening, reading, writing at an offset, making durable, replacing, and for
+turning every ``OSError`` of these into a ``StorageError`` that keeps ``errno`` and
+``filename``. Every call goes through ``os.<name>`` at the time of the call, so that a test can
+put a failing disk underneath.
+
+Rules:
+- no call depends on a file's seek position;
+- a short write is continued, a short read is the caller's to judge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from splitpipe.errors import SplitpipeError, StorageError
+
+__all__ = [
+    "make_directory",
+    "open_file",
+    "read_at",
+    "read_whole",
+    "replace",
+    "sync",
+    "sync_directory",
+    "translated",
+    "truncate",
+    "unlink",
+    "write_at",
+]
+
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def translated(doing: str, path: str, advice: str = "") -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a ``StorageError`` that says what was done."""
+    try:
+        yield
+    except SplitpipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        text = f"cannot {doing}: {reason}" + (f"; {advice}" if advice else "")
+        raise StorageError(error.errno or 0, text, path) from error
+
+
+def open_file(path: str, flags: int, *, doing: str = "open the file", advice: str = "") -> int:
+    """Open a file and return its descriptor, which children do not inherit."""
+    with translated(doing, path, advice):
+        return os.open(path, flags | _CLOEXEC, 0o666)
+
+
+def read_at(descriptor: int, nbytes: int, offset: int, path: str) -> bytes:
+    """Read up to ``nbytes`` at ``offset``; fewer only where the file ends."""
+    with translated("read", path):
+        data = os.pread(descriptor, nbytes, offset)
+        if len(data) == nbytes or not data:
+            return data
+        # One call reads at most about 2 GiB on Linux.
+        parts = [data]
+        done = len(data)
+        while done < nbytes:
+            data = os.pread(descriptor, nbytes - done, offset + done)
+            if not data:
+                break
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
+
+
+def read_whole(path: str, *, limit: int, advice: str = "") -> bytes:
+    """Read a small file, at most ``limit`` bytes of it."""
+    descriptor = open_file(path, os.O_RDONLY, advice=advice)
+    try:
+        return read_at(descriptor, min(limit, os.fstat(descriptor).st_size), 0, path)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, data: bytes, offset: int, path: str) -> None:
+    """Write all of ``data`` at ``offset``."""
+    with translated(
+        "write", path, "nothing committed is lost: make room and commit again, or abort"
+    ):
+        done = os.pwrite(descriptor, data, offset)
+        if done == len(data):
+            return
+        rest = memoryview(data)
+        while done < len(data):
+            done += os.pwrite(descriptor, rest[done:], offset + done)
+
+
+def sync(descriptor: int, path: str) -> None:
+    """Make a file's bytes and size durable."""
+    with translated("make durable", path):
+        os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = open_file(path, os.O_RDONLY)
+    try:
+        with translated("make durable", path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: str, data: bytes) -> None:
+    """Put ``data`` in place of a file at once and durably: readers see the old or the new."""
+    temporary = f"{path}.new"
+    descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_at(descriptor, data, 0, temporary)
+        sync(descriptor, temporary)
+    finally:
+        os.close(descriptor)
+    with translated("replace", path):
+        os.replace(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def truncate(path: str, size: int) -> None:
+    """Cut a file to ``size`` bytes if it is longer."""
+    with translated("cut", path):
+        if os.stat(path).st_size > size:
+            os.truncate(path, size)
+
+
+def unlink(path: str) -> bool:
+    """Remove a file; False when there was none."""
+    with translated("remove", path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def make_directory(path: str) -> bool:
+    """Create a directory with its parents; False when it was there."""
+    with translated("create the directory", path):
+        if os.path.isdir(path):
+            return False
+        os.makedirs(path)
+        sync_directory(os.path.dirname(path))
+        return True

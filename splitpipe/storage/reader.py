@@ -1,0 +1,321 @@
+"""Reading one column: locate, copy, verify.
+
+Responsible for: `ColumnReader`: single records, batches in any order, runs of consecutive rows,
+lengths; and for saying which file is at fault when a checksum does not fit.
+
+Rules:
+- what is returned was verified: a record by its own checksum, or as part of a verified index
+  page and a verified run;
+- the fast paths only ever decide "all is well": anything else, an unopened bin, a damaged
+  entry, a wrong type, ends in `read`, which looks step by step and knows what to say;
+- a length is compared with the file before anything of that length is allocated;
+- no state that two threads could see half-changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from splitpipe.errors import CorruptRecord, FormatError
+from splitpipe.storage import cold
+from splitpipe.storage.bins import BinFiles, map_file
+from splitpipe.storage.format import (
+    ENTRY,
+    ENTRY_DTYPE,
+    ENTRY_NBYTES,
+    FILE_HEADER_NBYTES,
+    PLACE_MODULUS,
+    RECORD_HEADER_NBYTES,
+    file_name,
+    place,
+    record_seed,
+    run_seed,
+)
+from splitpipe.storage.layout import BinLayout
+from splitpipe.storage.manifest import Column, Manifest
+from splitpipe.storage.pages import IndexPages
+from splitpipe.storage.runs import (
+    BINS_NBYTES,
+    SMALL_NBYTES,
+    STRIPE_NBYTES,
+    LoadedBins,
+    RunReader,
+)
+
+__all__ = ["ColumnReader", "Rows"]
+
+Rows = npt.NDArray[np.int64]
+
+_extend = google_crc32c.extend
+_MODULUS = np.uint64(PLACE_MODULUS)
+
+
+class ColumnReader:
+    """Reads the records of one column of one snapshot.
+
+    Args:
+        directory: of the dataset.
+        manifest: the snapshot.
+        column: one of its columns.
+        index: open descriptor of the column's index file; it is closed here.
+        rows: how many rows are seen; fewer than the manifest's for an older snapshot.
+        verify: whether record checksums are compared.
+        max_open_bins: how many bins stay mapped at once.
+
+    Attributes:
+        rows: number of records.
+        entries: the index entries in the file, for ``format.ENTRY.unpack_from``.
+        maps: see `BinFiles.maps`.
+        seeds: start values of the record checksums, one a bin.
+    """
+
+    __slots__ = (
+        "_column",
+        "_directory",
+        "_manifest",
+        "_pages",
+        "_runs",
+        "_seed_table",
+        "_table",
+        "_verify",
+        "bins",
+        "entries",
+        "layout",
+        "maps",
+        "rows",
+        "seeds",
+    )
+
+    def __init__(
+        self,
+        directory: str,
+        manifest: Manifest,
+        column: Column,
+        index: int,
+        *,
+        rows: int,
+        verify: bool,
+        max_open_bins: int,
+    ) -> None:
+        self._directory = directory
+        self._manifest = manifest
+        self._column = column
+        self._verify = verify
+        self.rows = rows
+        self.layout: BinLayout = (
+            column.layout if rows == column.layout.rows else column.layout.limited(rows)
+        )
+        self.bins = BinFiles(directory, manifest, column, max_open=max_open_bins)
+        self.maps: list[Any] = self.bins.maps
+        try:
+            mapped = map_file(
+                self.index_path,
+                manifest.index_size(column),
+                manifest.file_id("index", column),
+                index,
+            )
+        finally:
+            os.close(index)
+        whole = memoryview(mapped)[FILE_HEADER_NBYTES:]
+        self.entries = whole[: rows * ENTRY_NBYTES]
+        self._table: npt.NDArray[Any] = np.frombuffer(whole, dtype=ENTRY_DTYPE)
+        self.seeds = [
+            record_seed(manifest.dataset, column.number, number)
+            for number in range(len(column.bin_sizes))
+        ]
+        self._seed_table = np.array(self.seeds, dtype=np.uint64)
+        self._pages = IndexPages(directory, manifest, column, whole)
+        self._runs = RunReader(
+            self.bins,
+            self._pages,
+            [run_seed(manifest.dataset, column.number, n) for n in range(len(self.seeds))],
+        )
+
+    @property
+    def index_path(self) -> str:
+        """Where the index lies."""
+        identity = self._manifest.file_id("index", self._column)
+        return os.path.join(self._directory, file_name(identity))
+
+    # -- one record ------------------------------------------------------------------------
+
+    def read(self, row: int) -> bytes:
+        """Read one record, step by step: the slow twin of every fast path.
+
+        Args:
+            row: from 0 to ``rows - 1``.
+
+        Raises:
+            CorruptRecord: record or index entry do not fit their checksum or the files.
+            StorageError: a file is missing or cannot be read.
+            FormatError: a bin is not the file it should be.
+        """
+        offset, length, number, crc = ENTRY.unpack_from(self.entries, ENTRY_NBYTES * row)
+        if number >= len(self.maps):
+            raise self._corrupt(row, f"its index entry names bin {number}, there is none")
+        size = self.bins.size(number)
+        if offset < FILE_HEADER_NBYTES + RECORD_HEADER_NBYTES or offset + length > size:
+            raise self._corrupt(
+                row,
+                f"its index entry names bytes {offset} to {offset + length} of "
+                f"{self.bins.path(number)}, which has {size}",
+            )
+        try:
+            data: bytes = self.bins.map(number)[offset : offset + length]
+        except FormatError as error:
+            raise CorruptRecord(f"record {row} cannot be read: {error}") from error
+        if not self._verify or _extend(place(self.seeds[number], offset, row), data) == crc:
+            return data
+        raise self._corrupt(
+            row,
+            f"{length} bytes at offset {offset} of bin {number} ({self.bins.path(number)}) do "
+            "not fit their checksum",
+        )
+
+    def _corrupt(self, row: int, what: str) -> CorruptRecord:
+        """Name the file at fault: the index if its page is damaged, else the bin."""
+        try:
+            self._pages.verify(row, row + 1, again=True)
+        except FormatError as error:
+            return CorruptRecord(f"record {row}: {what}; the index is at fault: {error}")
+        return CorruptRecord(
+            f"record {row}: {what}; restore the file from a copy, or see what else is damaged "
+            f"with `splitpipe check {self._directory}`"
+        )
+
+    # -- batches ---------------------------------------------------------------------------
+
+    def read_many(self, rows: Rows) -> list[bytes]:
+        """Read records in the given order.
+
+        Args:
+            rows: int64 array of shape (n,), every value from 0 to ``rows - 1``.
+        """
+        entries = self._table.take(rows)
+        if cold.worth_probing(len(entries)) and cold.is_cold(self.bins, entries):
+            return self._read_cold(rows, entries)
+        offsets = entries["offset"]
+        numbers = entries["bin"].tolist()
+        starts = offsets.tolist()
+        stops = (offsets + entries["length"]).tolist()
+        maps = self.maps
+        try:
+            records = [
+                maps[number][start:stop]
+                for number, start, stop in zip(numbers, starts, stops, strict=True)
+            ]
+        except (TypeError, IndexError):
+            # A bin is not mapped yet, or an entry is damaged.
+            return self._read_unmapped(rows, numbers)
+        return self._verified(rows, entries, records)
+
+    def _read_unmapped(self, rows: Rows, numbers: list[int]) -> list[bytes]:
+        """Map what is missing and try again; one by one where that cannot work."""
+        maps = self.maps
+        needed = set(numbers)
+        if max(needed) < len(maps) and self.bins.fits(len(needed)):
+            self.bins.map_all(needed)
+            if all(maps[number] is not None for number in needed):
+                return self.read_many(rows)
+        return [self.read(row) for row in rows.tolist()]
+
+    def _verified(self, rows: Rows, entries: npt.NDArray[Any], records: list[bytes]) -> list[bytes]:
+        if not self._verify:
+            if list(map(len, records)) == entries["length"].tolist():
+                return records
+            return [self.read(row) for row in rows.tolist()]
+        try:
+            seeds = self._seed_table.take(entries["bin"])
+        except IndexError:
+            return [self.read(row) for row in rows.tolist()]
+        starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
+        if list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist():
+            return records
+        return [self.read(row) for row in rows.tolist()]
+
+    def _read_cold(self, rows: Rows, entries: npt.NDArray[Any]) -> list[bytes]:
+        """Announce every range of the batch before reading the first."""
+        records = cold.read_announced(self.bins, entries)
+        if records is None:
+            return [self.read(row) for row in rows.tolist()]
+        return self._verified(rows, entries, records)
+
+    def read_run(self, row: int, stop: int) -> list[bytes] | None:
+        """The records of a whole stripe from ``row`` on, or ``None`` where that does not pay.
+
+        It pays, and is possible, at the first row of a stripe of small records that ends at
+        ``stop`` or before.
+        """
+        page = self._pages.page_of(row)
+        if page.first_row != row or row + page.rows > stop or not self._verify:
+            return None
+        nbytes = page.rows * self.mean_nbytes(np.arange(row, row + page.rows))
+        if nbytes > min(STRIPE_NBYTES, page.rows * SMALL_NBYTES) or page.segment.bins > page.rows:
+            return None
+        return self._runs.read_stripe(page)
+
+    def load_bins(self, members: Sequence[tuple[int, range]]) -> LoadedBins | None:
+        """Whole bins in memory, or ``None`` where that does not pay.
+
+        It pays for small records, while the bins together are not too large to hold.
+        """
+        numbers = [number for number, _ in members]
+        nbytes = sum(self.bins.size(number) for number in numbers)
+        count = sum(len(rows) for _, rows in members)
+        if not self._verify or nbytes > min(BINS_NBYTES, count * SMALL_NBYTES):
+            return None
+        return self._runs.load_bins(members, self._table)
+
+    def next_run(self, row: int) -> int:
+        """The first row of the stripe after that of ``row``."""
+        page = self._pages.page_of(row)
+        return page.first_row + page.rows
+
+    def raw_lengths(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """Lengths as the index says, unverified: good for deciding how much to read."""
+        return self._table["length"].take(rows).astype(np.float64)
+
+    def mean_nbytes(self, rows: Rows) -> float:
+        """About how long records are, from a few of them."""
+        return float(self.raw_lengths(rows[:: max(1, len(rows) // 16)]).mean())
+
+    def announce(self, rows: Rows) -> bool:
+        """If these records are not in memory, ask the system to fetch them; say whether."""
+        entries = self._table.take(rows)
+        if not cold.is_cold(self.bins, entries):
+            return False
+        cold.announce(self.bins, entries)
+        return True
+
+    # -- what the index alone says ---------------------------------------------------------
+
+    def lengths(self, rows: Rows) -> Rows:
+        """Lengths of records in bytes, without reading them.
+
+        Raises:
+            FormatError: the index page of one of them is damaged.
+        """
+        self._pages.verify_rows(rows)
+        return self._table["length"].take(rows).astype(np.int64)
+
+    def nbytes(self) -> int:
+        """Bytes of all records together; reads the whole index the first time."""
+        if not self.rows:
+            return 0
+        self._pages.verify(0, self.rows)
+        return int(self._table["length"][: self.rows].sum())
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the files. Records already returned stay valid."""
+        self.bins.close()
+        self._table = np.empty(0, dtype=ENTRY_DTYPE)
+        self._pages.close()
+        self.entries = memoryview(b"")

@@ -1,0 +1,109 @@
+"""Iterating over records: how much is read ahead, and by which of the reader's ways.
+
+Responsible for: cutting a range of rows, or of positions of an order, into blocks of bounded
+bytes, and announcing the next block while the present one is handed out where the data is not
+in memory yet.
+
+Rules:
+- small records are read in whole runs (stripes, or bins of a binwise order) where that pays;
+- large records that are in memory are read one by one, at the moment they are asked for: the
+  memory of the one before is used again, hot in the cache, which is twice as fast as a list;
+- a block that is read and the next one that is announced hold at most `BLOCK_NBYTES` each, or
+  one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from splitpipe.storage.reader import ColumnReader, Rows
+
+__all__ = ["ordered", "rows"]
+
+BLOCK_NBYTES = 16 << 20
+_BLOCK_RECORDS = 2048
+# Records of at least this size, on average, are read one by one.
+_LARGE_NBYTES = 8192
+
+
+class Order(Protocol):
+    """What is needed of an order here."""
+
+    def indices(self, start: int, stop: int) -> Rows:
+        """The rows at positions ``start`` to ``stop - 1``."""
+
+
+def rows(reader: ColumnReader, start: int, stop: int) -> Iterator[bytes]:
+    """Records of consecutive rows."""
+    row = start
+    while row < stop:
+        records = reader.read_run(row, stop)
+        if records is not None:
+            yield from records
+            row += len(records)
+            continue
+        end = min(stop, reader.next_run(row))
+        blocks = (
+            np.arange(at, min(end, at + _BLOCK_RECORDS), dtype=np.int64)
+            for at in range(row, end, _BLOCK_RECORDS)
+        )
+        yield from _blocks(reader, blocks)
+        row = end
+
+
+def ordered(reader: ColumnReader, order: Order, start: int, stop: int) -> Iterator[bytes]:
+    """Records at consecutive positions of an order."""
+    groups = getattr(order, "bin_groups", None)
+    if groups is None or order.layout != reader.layout:  # type: ignore[attr-defined]
+        yield from _positions(reader, order, start, stop)
+        return
+    for group in groups(start, stop):
+        loaded = reader.load_bins(group.members) if group.whole else None
+        if loaded is None:
+            yield from _positions(reader, order, group.start, group.stop)
+            continue
+        places = group.places
+        for at in range(0, len(places), _BLOCK_RECORDS):
+            yield from loaded.take(places[at : at + _BLOCK_RECORDS])
+
+
+def _positions(reader: ColumnReader, order: Order, start: int, stop: int) -> Iterator[bytes]:
+    blocks = (
+        order.indices(at, min(stop, at + _BLOCK_RECORDS))
+        for at in range(start, stop, _BLOCK_RECORDS)
+    )
+    return _blocks(reader, blocks)
+
+
+def _blocks(reader: ColumnReader, blocks: Iterator[Rows]) -> Iterator[bytes]:
+    """Records of blocks of rows, cut further where their records are long."""
+    pieces = (piece for block in blocks for piece in _cut(reader, block))
+    present = next(pieces, None)
+    while present is not None:
+        following = next(pieces, None)
+        large = reader.mean_nbytes(present) >= _LARGE_NBYTES
+        cold = large and reader.announce(present)
+        if cold and following is not None:
+            reader.announce(following)
+        if large and not cold:
+            yield from map(reader.read, present.tolist())
+        else:
+            yield from reader.read_many(present)
+        present = following
+
+
+def _cut(reader: ColumnReader, block: Rows) -> Iterator[Rows]:
+    """Parts of a block that hold at most `BLOCK_NBYTES`, or one record."""
+    totals = np.cumsum(reader.raw_lengths(block))
+    if totals[-1] <= BLOCK_NBYTES:
+        yield block
+        return
+    start = 0
+    while start < len(block):
+        before = totals[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(totals, before + BLOCK_NBYTES, side="right")))
+        yield block[start:stop]
+        start = stop
