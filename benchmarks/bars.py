@@ -1,0 +1,164 @@
+"""What the project promises of its speed, as data.
+
+Responsible for: the bars and their evaluation against results. Does not do: measuring.
+
+Rules:
+- a bar compares medians of one run; a reference that was not measured leaves it open, never met;
+- a bar with several conditions is met when one of them is: they are alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.harness import CaseResult
+
+__all__ = ["BARS", "Bar", "Condition", "Verdict", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``metric of system  >= or <=  factor x the reference``, or a plain number without one.
+
+    Attributes:
+        reference: A system of the same case, or None: `factor` is then absolute.
+        reference_metric: Where the reference's figure has another name.
+    """
+
+    metric: str
+    comparison: str
+    factor: float
+    reference: str | None = None
+    system: str = "splitpipe"
+    reference_metric: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One promise."""
+
+    text: str
+    case: str
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a bar: `met` is None where it could not be judged."""
+
+    bar: Bar
+    met: bool | None
+    figures: str
+
+
+def _at_least(
+    text: str,
+    case: str,
+    metric: str,
+    factor: float,
+    reference: str | None = None,
+    *,
+    system: str = "splitpipe",
+) -> Bar:
+    return Bar(text, case, (Condition(metric, ">=", factor, reference, system),))
+
+
+def _at_most(text: str, case: str, metric: str, factor: float, reference: str | None = None) -> Bar:
+    return Bar(text, case, (Condition(metric, "<=", factor, reference),))
+
+
+_IMAGE = "batch_9.6MB"
+
+BARS: tuple[Bar, ...] = (
+    _at_least("W1 random [i], x lmdb", "w1_read", "get_rec_s", 1.1, "lmdb"),
+    _at_least("W1 get_batch of 256, x lmdb", "w1_read", "batch_rec_s", 1.5, "lmdb"),
+    _at_least(
+        "W1 sequential epoch, x splitdataloader binwise",
+        "w1_read",
+        "sequential_rec_s",
+        1.5,
+        "splitdataloader",
+    ),
+    _at_least(
+        "W1 shuffled epoch, x splitdataloader binwise",
+        "w1_read",
+        "shuffled_rec_s",
+        1.5,
+        "splitdataloader",
+    ),
+    _at_most("W1 writing, one durable commit, x lmdb", "w1_write", "write_s", 2.0, "lmdb"),
+    _at_most("bytes on disk beyond each record's own", "w1_write", "overhead_bytes", 40.0),
+    _at_most("opening 10 million records, ms", "open_10m", "open_ms", 20.0),
+    _at_most("opening 10 million records, MB of heap", "open_10m", "heap_mb", 5.0),
+    _at_least("12-150 KiB shuffled epoch, x memcpy", "w2_read", "shuffled_gb_s", 0.8, "memcpy"),
+    _at_least("cold shuffled batches of 256, x disk", "cold", "gb_s", 0.7, "disk"),
+    _at_least("9.6 MB, one worker, x inline", _IMAGE, "batches_s", 0.8, "inline"),
+    _at_least("9.6 MB, one worker, x spdl pool", _IMAGE, "batches_s", 1.8, "spdl"),
+    _at_least("9.6 MB, one worker, x torch DataLoader", _IMAGE, "batches_s", 10.0, "torch"),
+    _at_least("9.6 MB, one worker, x MpQItr", _IMAGE, "batches_s", 25.0, "splitdataloader"),
+    _at_most("9.6 MB, consumer CPU, ms a batch", _IMAGE, "consumer_ms", 0.1),
+    _at_least(
+        "9.6 MB, two workers, x one", _IMAGE, "batches_s", 1.3, "splitpipe", system="splitpipe@2"
+    ),
+    _at_least("1 MB, x spdl pool", "batch_1MB", "batches_s", 1.5, "spdl"),
+    Bar(
+        "tiny tuples, one boundary: 2.5 M/s, or 0.6 x inline",
+        "tiny",
+        (
+            Condition("items_s", ">=", 2.5e6),
+            Condition("items_s", ">=", 0.6, "inline"),
+        ),
+    ),
+    _at_least("tiny tuples, three processes in a chain, /s", "chain", "items_s", 1.5e6),
+    _at_most("slow generator: longest delay, ms", "delay", "slow_max_ms", 5.0),
+    _at_most("last item of a burst: longest delay, ms", "delay", "last_of_burst_ms", 5.0),
+    _at_least("5 ms against 5 ms, % of ideal", "overlap", "percent", 92.0),
+    _at_least(
+        "ordered heavy-tailed map, 2 workers, % of ideal",
+        "ordered_map",
+        "percent",
+        92.0,
+        system="splitpipe@2",
+    ),
+    _at_most("first batch, ms", "first_batch", "first_ms", 150.0),
+    _at_most("second epoch's first batch, ms", "first_batch", "second_epoch_ms", 15.0),
+    _at_most("close after the end, ms", "first_batch", "close_ms", 100.0),
+    _at_most("close in the middle, ms", "early_close", "close_ms", 100.0),
+    _at_most("import beyond numpy, ms", "import", "import_ms", 60.0),
+    # Allocators breathe: what grows with the epochs would be far beyond a few megabytes of 200.
+    _at_most("growth over 200 epochs, MB", "memory", "growth_mb", 4.0),
+)
+
+
+def _holds(value: float, comparison: str, limit: float) -> bool:
+    return value >= limit if comparison == ">=" else value <= limit
+
+
+def _judge_one(condition: Condition, result: CaseResult) -> tuple[bool | None, str]:
+    value = result.median(condition.system, condition.metric)
+    if value is None:
+        return None, "not measured"
+    if condition.reference is None:
+        met = _holds(value, condition.comparison, condition.factor)
+        return met, f"{value:,.4g} ({condition.comparison} {condition.factor:,.4g})"
+    name = condition.reference_metric or condition.metric
+    reference = result.median(condition.reference, name)
+    if not reference:
+        return None, f"{condition.reference} not measured"
+    ratio = value / reference
+    met = _holds(ratio, condition.comparison, condition.factor)
+    return met, f"{ratio:.2f} x ({condition.comparison} {condition.factor:g} x)"
+
+
+def judge(results: Mapping[str, CaseResult]) -> list[Verdict]:
+    """A verdict for every bar whose case was run."""
+    verdicts = []
+    for bar in BARS:
+        if bar.case not in results:
+            continue
+        judged = [_judge_one(condition, results[bar.case]) for condition in bar.conditions]
+        known = [met for met, _ in judged if met is not None]
+        met = any(known) if known else None
+        verdicts.append(Verdict(bar, met, "; or ".join(figures for _, figures in judged)))
+    return verdicts

@@ -1,0 +1,14 @@
+"""Every case, in the order of the report."""
+
+from __future__ import annotations
+
+from benchmarks.base import Case
+from benchmarks.cases import cold, latency, starting, storage, throughput
+
+__all__ = ["CASES"]
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for module in (storage, cold, throughput, latency, starting)
+    for case in module.CASES
+}

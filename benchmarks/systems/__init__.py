@@ -1,0 +1,145 @@
+"""The registry of systems: which adapter speaks for whom, and what it needs to be installed.
+
+Responsible for: names, imports that decide whether a system is there, distributions whose
+versions stand in the report. Rules: nothing of a system is imported until it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+__all__ = ["SYSTEMS", "System", "load", "missing", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Where an adapter lies and how it is made.
+
+    Attributes:
+        module: Module below ``benchmarks.systems``.
+        storage: Name of its storage adapter class, if it has one.
+        pipeline: Name of its pipeline adapter class, if it has one.
+        options: Keyword arguments of either class: the variant that a name stands for.
+        requires: Modules that must be importable.
+        distributions: Whose versions are reported.
+        note: What a reader must know to compare.
+    """
+
+    module: str
+    storage: str | None = None
+    pipeline: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    note: str = ""
+
+
+def _own(note: str, *, storage: str | None = None, **options: Any) -> System:
+    return System(
+        "splitpipe_",
+        storage,
+        "SplitpipePipeline",
+        options,
+        ("splitpipe",),
+        ("splitpipe", "numpy", "pyzmq", "cloudpickle", "google-crc32c"),
+        note,
+    )
+
+
+SYSTEMS: dict[str, System] = {
+    "splitpipe": _own("defaults", storage="SplitpipeStorage"),
+    "inline": _own("the same pipeline in one process", executor="inline"),
+    "splitpipe-generator": _own("a free generator that fills sp.empty", form="generator"),
+    "splitpipe-empty": _own("map of a function that fills sp.empty", form="empty"),
+    "splitpipe-copy": _own("map of a function that returns its own array", form="copy"),
+    "splitpipe-zmq": _own("ZeroMQ channel", transport="zmq"),
+    "splitpipe-spawn": _own("spawned workers", start_method="spawn"),
+    "memcpy": System("memcpy_", "MemcpyStorage", "MemcpyPipeline", note="one copy, one process"),
+    "disk": System("disk_", "DiskStorage", note="front to back in reads of 8 MiB, unparsed"),
+    "lmdb": System("lmdb_", "LmdbStorage", None, {}, ("lmdb",), ("lmdb",)),
+    "sqlite": System("sqlite_", "SqliteStorage", note="blobs by rowid"),
+    "splitdataloader": System(
+        "splitdataloader_",
+        "SplitDataLoaderStorage",
+        "SplitDataLoaderPipeline",
+        {},
+        ("splitdataloader",),
+        ("splitdataloader",),
+        "bins without a checksum; MpQItr for pipelines",
+    ),
+    "data_forager": System(
+        "data_forager_", "DataForagerStorage", None, {}, ("data_forager",), ("data-forager",)
+    ),
+    "datasets": System(
+        "datasets_", "DatasetsStorage", None, {}, ("datasets",), ("datasets", "pyarrow")
+    ),
+    "mds": System("mds_", "MdsStorage", None, {}, ("streaming",), ("mosaicml-streaming",)),
+    "litdata": System("litdata_", "LitdataStorage", None, {}, ("litdata",), ("litdata",)),
+    "array_record": System(
+        "array_record_", "ArrayRecordStorage", None, {}, ("array_record",), ("array_record",)
+    ),
+    "webdataset": System(
+        "webdataset_", "WebdatasetStorage", None, {}, ("webdataset",), ("webdataset",)
+    ),
+    "spdl": System(
+        "spdl_",
+        None,
+        "SpdlPipeline",
+        {},
+        ("spdl.pipeline",),
+        ("spdl_core",),
+        "iterate_in_subprocess with SharedMemorySegmentPool where there are arrays",
+    ),
+    "torch": System(
+        "torch_", None, "TorchPipeline", {}, ("torch",), ("torch",), "DataLoader, torch tensors"
+    ),
+    "torchdata": System(
+        "torchdata_", None, "TorchdataPipeline", {}, ("torchdata",), ("torchdata",), "nodes"
+    ),
+    "grain": System("grain_", None, "GrainPipeline", {}, ("grain",), ("grain",), "DataLoader"),
+    "zmq": System(
+        "zmq_", None, "ZmqPipeline", {}, ("zmq",), ("pyzmq",), "PUSH/PULL over ipc by hand"
+    ),
+    "mpqueue": System("mpqueue_", None, "MpQueuePipeline", note="multiprocessing.Queue by hand"),
+    "joblib": System("joblib_", None, "JoblibPipeline", {}, ("joblib",), ("joblib",), "loky"),
+}
+
+
+def parse(spec: str) -> tuple[str, int]:
+    """``name@2`` means two workers, ``name`` one.
+
+    >>> parse("splitpipe@2")
+    ('splitpipe', 2)
+    """
+    name, _, workers = spec.partition("@")
+    return name, int(workers or 1)
+
+
+def missing(name: str) -> tuple[str, ...]:
+    """Modules that a system needs and that are not installed."""
+    absent = []
+    for module in SYSTEMS[name].requires:
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            absent.append(module)
+    return tuple(absent)
+
+
+def load(name: str, kind: str) -> Any:
+    """The adapter of a system for storage or for pipelines.
+
+    Raises:
+        LookupError: It has none of that kind.
+    """
+    system = SYSTEMS[name]
+    attribute = system.storage if kind == "storage" else system.pipeline
+    if attribute is None:
+        raise LookupError(f"{name} has no {kind} adapter")
+    adapter = getattr(import_module(f"benchmarks.systems.{system.module}"), attribute)
+    return adapter(**(system.options if kind == "pipeline" else {}))
