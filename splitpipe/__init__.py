@@ -1,7 +1,7 @@
 """splitpipe feeds training loops and preprocessing jobs.
 
-Three nouns: a `Dataset` stores records in bins, a `Pipeline` describes what happens to them, a `Loader` is a
-running pipeline. See README.md.
+Three nouns: a `Dataset` stores records in bins, a `Pipeline` describes what happens to them, a
+`Loader` is a running pipeline. See README.md.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 Responsible for: what a training loop holds: the iterator, its statistics, its end.
 
 Rules:
-- the items of `epochs` epochs come one after the other, in one stream; `by_epoch` cuts it where an epoch ends;
-- after an error a loader is over: it raises `PipelineError` from then on, never a StopIteration that would look
-  like the end of the data;
-- everything it started ends with `close`, with the ``with`` block, when it is exhausted, when it is collected, or
-  when the interpreter leaves.
+- the items of `epochs` epochs come one after the other, in one stream; `by_epoch` cuts it where an
+  epoch ends;
+- after an error a loader is over: it raises `PipelineError` from then on, never a StopIteration
+  that would look like the end of the data;
+- everything it started ends with `close`, with the ``with`` block, when it is exhausted, when it
+  is collected, or when the interpreter leaves.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Loader:
     def by_epoch(self) -> Iterator[Iterator[Any]]:
         """Yield an iterator over the items of each epoch that is left.
 
-        An epoch that is not read to its end is left for the next one; what was made ahead is thrown away.
+        An epoch that is not read to its end is left for the next one; what was made ahead is
+        thrown away.
 
         Example:
             >>> import splitpipe as sp
@@ -170,7 +172,8 @@ class Loader:
     def _check(self) -> None:
         if self._failure is not None:
             raise PipelineError(
-                f"this loader ended with {type(self._failure).__name__}: {self._failure}; make a new one"
+                f"this loader ended with {type(self._failure).__name__}: {self._failure}; "
+                "make a new one"
             ) from self._failure
 
     def _fail(self, error: BaseException) -> None:

@@ -1,7 +1,8 @@
 """`MpQItr`: the smallest form of a pipeline.
 
-Responsible for: the name and the call that users of the package split-data-loader know: one generator, one child
-process, an iterator in front. It is a pipeline of one free stage and keeps every promise of one.
+Responsible for: the name and the call that users of the package split-data-loader know: one
+generator, one child process, an iterator in front. It is a pipeline of one free stage and keeps
+every promise of one.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ P = ParamSpec("P")
 class MpQItr(Generic[T]):
     """Run a generator in a child process and iterate over what it yields.
 
-    Every ``iter()`` starts a run of its own: iterations may be repeated, nested and left early. An exception of
-    the generator is raised here, at its place; the death of the process is a `WorkerDied`.
+    Every ``iter()`` starts a run of its own: iterations may be repeated, nested and left early. An
+    exception of the generator is raised here, at its place; the death of the process is a
+    `WorkerDied`.
 
     Args:
         generator_function: called in the child as ``generator_function(*args, **kwargs)``.
 
-    Source: the class of the same name in split-data-loader, which ends quietly on an exception, drops what
-    cannot be pickled, and waits for ever for a killed process.
+    Source: the class of the same name in split-data-loader, which ends quietly on an exception,
+    drops what cannot be pickled, and waits for ever for a killed process.
 
     Example:
         >>> import splitpipe as sp

@@ -1,7 +1,8 @@
 """Where the arrays of a stage's output are made.
 
-Responsible for: `empty`, which user code and driven stages call; the runtime says where it leads to while a
-stage runs in a worker (into a slot of shared memory, so that a batch is written once and read in place).
+Responsible for: `empty`, which user code and driven stages call; the runtime says where it leads
+to while a stage runs in a worker (into a slot of shared memory, so that a batch is written once
+and read in place).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _allocator: Allocator = _heap
 def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
     """Return an uninitialised array for the output of the running stage.
 
-    In a worker process the array lies where its consumer will read it: filling it is the only time its bytes
-    are written. Anywhere else it is ``numpy.empty``. Its content is arbitrary until written. The array is an
-    ordinary one and stays valid for as long as it is held, sent or not.
+    In a worker process the array lies where its consumer will read it: filling it is the only time
+    its bytes are written. Anywhere else it is ``numpy.empty``. Its content is arbitrary until
+    written. The array is an ordinary one and stays valid for as long as it is held, sent or not.
 
     Args:
         shape: the dimensions.
@@ -52,6 +53,8 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[An
 
 
 def use_allocator(allocator: Allocator | None) -> None:
-    """Let `empty` of this process lead to `allocator`; None leads back to the heap. For the runtime."""
+    """Let `empty` of this process lead to `allocator`; None leads back to the heap. For the
+    runtime.
+    """
     global _allocator
     _allocator = allocator or _heap

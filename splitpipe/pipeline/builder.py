@@ -1,12 +1,13 @@
 """`Pipeline`: the description of a graph, built one stage at a time.
 
-Responsible for: the methods that a user calls to describe his work, and for refusing early what can never run.
+Responsible for: the methods that a user calls to describe his work, and for refusing early what
+can never run.
 
 Rules:
 - a pipeline is an immutable value: every method returns a new one and leaves the old one usable;
 - describing opens nothing, starts nothing and calls no user code;
-- running belongs to `splitpipe.loader`, which registers itself here with `set_runner`, so that this room needs
-  to know nothing of processes.
+- running belongs to `splitpipe.loader`, which registers itself here with `set_runner`, so that
+  this room needs to know nothing of processes.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ class Pipeline:
     """A lazy description of where items come from and what happens to them.
 
     Args:
-        source: a Sequence (a dataset, a range, a list): random access, any order; or a function without
-            arguments that returns an iterable, called anew for every epoch; or an object that can be iterated
-            repeatedly.
-        shuffle: None for the order of the source, ``"global"`` for a permutation of everything in O(1) memory,
-            ``"binwise"`` for bins in random order and records in random order inside each (datasets only).
+        source: a Sequence (a dataset, a range, a list): random access, any order; or a function
+            without arguments that returns an iterable, called anew for every epoch; or an object
+            that can be iterated repeatedly.
+        shuffle: None for the order of the source, ``"global"`` for a permutation of everything in
+            O(1) memory, ``"binwise"`` for bins in random order and records in random order inside
+            each (datasets only).
         seed: the stream is a pure function of the data, the stages, `seed` and the epoch.
         window: how many bins a binwise order mixes at a time.
 
@@ -102,8 +104,8 @@ class Pipeline:
 
         Args:
             function: called with each item.
-            workers: processes for this stage and the ones that ride with it; 0 is the consumer's own process,
-                None lets the stage ride with its neighbour.
+            workers: processes for this stage and the ones that ride with it; 0 is the consumer's
+                own process, None lets the stage ride with its neighbour.
             ordered: False lets items overtake one another between workers.
             capacity: most units of work under way at a time; bounds memory, changes nothing else.
             name: how the stage is called in messages and statistics.
@@ -120,7 +122,9 @@ class Pipeline:
         capacity: int | None = None,
         name: str | None = None,
     ) -> Pipeline:
-        """Keep the items for which `function` says yes; the others are counted. Options as for `map`."""
+        """Keep the items for which `function` says yes; the others are counted. Options as for
+        `map`.
+        """
         options = StageOptions(workers, ordered, capacity)
         return self._with(Filter(_callable("filter", function)), name, options)
 
@@ -135,8 +139,8 @@ class Pipeline:
     ) -> Pipeline:
         """One item in, any number out: `function` is a generator, or returns an iterable.
 
-        With several workers the outputs of one item travel together and must fit into memory; with one they
-        stream. Options as for `map`.
+        With several workers the outputs of one item travel together and must fit into memory; with
+        one they stream. Options as for `map`.
         """
         options = StageOptions(workers, ordered, capacity)
         return self._with(FlatMap(_callable("flat_map", function)), name, options)
@@ -152,8 +156,8 @@ class Pipeline:
     ) -> Pipeline:
         """Pass the whole stream through ``generator(items, *args, **kwargs)``: the general stage.
 
-        It runs anew for every epoch, in one process. It may end before its input does; what it did not take
-        is then not made.
+        It runs anew for every epoch, in one process. It may end before its input does; what it did
+        not take is then not made.
 
         Example:
             >>> import splitpipe as sp
@@ -179,8 +183,8 @@ class Pipeline:
     ) -> Pipeline:
         """Join `size` items into one.
 
-        Arrays of one shape and type are stacked, numbers become an array, dicts and tuples are batched key by
-        key, anything else becomes a list.
+        Arrays of one shape and type are stacked, numbers become an array, dicts and tuples are
+        batched key by key, anything else becomes a list.
 
         Args:
             size: items a batch.
@@ -213,10 +217,10 @@ class Pipeline:
         """Run the pipeline: return an iterator and context manager over its items.
 
         Args:
-            executor: ``"process"``, or ``"inline"`` for everything in this process, one item at a time: the
-                meaning of the pipeline, and the place for a debugger.
-            transport: ``"pipe"`` (Unix socket pairs) or ``"zmq"``: what carries messages; payloads lie in shared
-                memory either way.
+            executor: ``"process"``, or ``"inline"`` for everything in this process, one item at a
+                time: the meaning of the pipeline, and the place for a debugger.
+            transport: ``"pipe"`` (Unix socket pairs) or ``"zmq"``: what carries messages; payloads
+                lie in shared memory either way.
             prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.

@@ -1,12 +1,13 @@
 """Many rows into one batch.
 
-Responsible for: `Stack`, what ``batch`` does with its rows when the user gives no function of his own.
+Responsible for: `Stack`, what ``batch`` does with its rows when the user gives no function of his
+own.
 
 Rules:
-- arrays of one shape and type become one array with a new first axis; the first row decides, its successors are
-  copied into their row when they arrive, while they are still in the cache;
-- numbers become an array, dicts and tuples are batched key by key; anything else (strings, bytes, arrays of
-  different shapes) stays a list: nothing is padded, cast or dropped in silence.
+- arrays of one shape and type become one array with a new first axis; the first row decides, its
+  successors are copied into their row when they arrive, while they are still in the cache;
+- numbers become an array, dicts and tuples are batched key by key; anything else (strings, bytes,
+  arrays of different shapes) stays a list: nothing is padded, cast or dropped in silence.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class Stack:
         array = self._array
         assert array is not None
         return (
-            isinstance(row, np.ndarray) and row.dtype == array.dtype and row.shape == array.shape[1:]
+            isinstance(row, np.ndarray)
+            and row.dtype == array.dtype
+            and row.shape == array.shape[1:]
         )
 
     def _fall_back(self) -> None:

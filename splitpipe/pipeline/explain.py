@@ -1,7 +1,7 @@
 """A plan in words.
 
-Responsible for: `explain`, the text that tells a user which process does what, what may lie between them, and how
-much shared memory that takes at most. It decides nothing.
+Responsible for: `explain`, the text that tells a user which process does what, what may lie
+between them, and how much shared memory that takes at most. It decides nothing.
 """
 
 from __future__ import annotations

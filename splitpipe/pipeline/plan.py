@@ -1,18 +1,19 @@
 """From a graph to tasks: who runs what, and how much may lie between.
 
-Responsible for: `plan`, a pure function. It fuses neighbours that share a process, places them, and bounds every
-edge. It knows nothing of channels or processes.
+Responsible for: `plan`, a pure function. It fuses neighbours that share a process, places them,
+and bounds every edge. It knows nothing of channels or processes.
 
 Rules:
-- a stage with ``workers=n`` begins a task of n processes; a stage without rides with the one before it when it
-  can, and stages before the first such stage ride with that one;
-- stages that treat each item by itself may have several workers, and so may a batch whose rows are known
-  beforehand: everything before it, back to a source with random access, keeps counts. The unit of work is then
-  whole batches, which are built where they are read;
+- a stage with ``workers=n`` begins a task of n processes; a stage without rides with the one
+  before it when it can, and stages before the first such stage ride with that one;
+- stages that treat each item by itself may have several workers, and so may a batch whose rows are
+  known
+  beforehand: everything before it, back to a source with random access, keeps counts. The unit of
+  work is then whole batches, which are built where they are read;
 - everything else needs the stream in order and has one process;
 - ``workers=0`` is the consumer's own process, which is the last place an item comes to;
-- a pool lies between a *head*, which numbers the units of work, and a *merge*, which puts them in order again.
-  No more than ``window`` units are between the two, whatever the workers do.
+- a pool lies between a *head*, which numbers the units of work, and a *merge*, which puts them in
+  order again. No more than ``window`` units are between the two, whatever the workers do.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ TRANSPORTS = ("pipe", "zmq")
 START_METHODS = ("forkserver", "spawn", "fork")
 
 ITEM_WINDOW = 64
-"""Units between head and merge of a pool whose units are single items or small chunks: what keeps two workers
-busy while a slow item holds the order back (a window of 4 loses 16 % on heavy-tailed work, one of 64 loses 6 %)."""
+"""Units between head and merge of a pool whose units are single items or small chunks: what keeps
+two workers busy while a slow item holds the order back (a window of 4 loses 16 % on heavy-tailed
+work, one of 64 loses 6 %)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a pipeline is run; see `Pipeline.loader` for each. Nothing here changes what comes out."""
+    """How a pipeline is run; see `Pipeline.loader` for each. Nothing here changes what comes
+    out.
+    """
 
     executor: str = "process"
     transport: str = "pipe"
@@ -69,7 +73,8 @@ class Task:
         workers: how many processes; 0 is the consumer's own.
         pool: units of work are taken by whichever worker is free.
         ordered: units leave the pool's merge in their order.
-        window: units that may be on their way from the head of the region to where this task's output is read.
+        window: units that may be on their way from the head of the region to where this task's
+        output is read.
         slots: most slots of shared memory that one worker may have.
         lease_limit: slots of one worker that one reader may keep.
     """
@@ -132,13 +137,13 @@ def plan(source: Source, stages: tuple[Stage, ...], options: RunOptions) -> Plan
     local: tuple[Stage, ...] = ()
     if groups[-1].workers == 0:
         local = tuple(groups.pop().stages)
-    for group in groups:
+    for number, group in enumerate(groups):
         if group.workers == 0:
-            later = groups[groups.index(group) + 1 :]
+            after = [*groups[number + 1 :], _Group(list(local))][0].stages[0]
             raise GraphError(
                 f"stage {group.stages[-1].name!r} asks for the consumer's process (workers=0), but "
-                f"{later[0].stages[0].name if later else local[0].name!r} after it runs in another one; "
-                "only the last stages can run in the consumer's process"
+                f"{after.name!r} after it runs in another one; only the last stages can run in "
+                "the consumer's process"
             )
     tasks = [_task(source, group, number == 0, options) for number, group in enumerate(groups)]
     unit = _unit(source, groups[0].stages) if tasks and tasks[0].pool else 1

@@ -42,7 +42,9 @@ class SequenceSource:
 
     def order(self, epoch: int) -> Order:
         """Return the order of `epoch`: position -> index of the record."""
-        return make_order(self.sequence, self.shuffle, self.seed, epoch, self.window)
+        return make_order(
+            self.sequence, self.shuffle, seed=self.seed, epoch=epoch, window=self.window
+        )
 
     def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """Yield the records of positions ``start:stop``."""
@@ -114,8 +116,8 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
     """
     if isinstance(source, (str, bytes, Mapping)):
         raise GraphError(
-            f"a {type(source).__name__} is not a source; pass a Sequence of records (a dataset, a range, "
-            "a list) or a function that returns an iterable"
+            f"a {type(source).__name__} is not a source; pass a Sequence of records (a dataset, "
+            "a range, a list) or a function that returns an iterable"
         )
     if hasattr(source, "__getitem__") and isinstance(source, Sized):
         made = SequenceSource(source, shuffle, seed, window)

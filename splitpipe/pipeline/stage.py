@@ -1,16 +1,18 @@
 """What one stage is and does.
 
-Responsible for: the operations, each a frozen value with an `apply` that turns an iterator into an iterator, and
-the options that every stage takes.
+Responsible for: the operations, each a frozen value with an `apply` that turns an iterator into an
+iterator, and the options that every stage takes.
 
 Rules:
-- `apply` is lazy: it takes from its input only what it needs for the next output, keeps nothing it need not
-  keep, and never reorders;
-- an operation says what the planner must know: whether each item stands for itself (`per_item`), and whether
-  counts are known beforehand (`ratio`: how many inputs make one output, None when nobody can tell);
-- a StopIteration that user code lets slip is an error, never an end (PEP 479 sees to that: every `apply` is a
-  generator);
-- no item is dropped unless the user said so: what `filter` and ``drop_last`` remove is counted in `Dropped`.
+- `apply` is lazy: it takes from its input only what it needs for the next output, keeps nothing it
+  need not keep, and never reorders;
+- an operation says what the planner must know: whether each item stands for itself (`per_item`),
+  and whether counts are known beforehand (`ratio`: how many inputs make one output, None when
+  nobody can tell);
+- a StopIteration that user code lets slip is an error, never an end (PEP 479 sees to that: every
+  `apply` is a generator);
+- no item is dropped unless the user said so: what `filter` and ``drop_last`` remove is counted in
+  `Dropped`.
 """
 
 from __future__ import annotations
@@ -170,7 +172,7 @@ def _rows(batch: Any) -> Iterator[Any]:
         columns = [list(_rows(column)) for column in batch]
         if len({len(column) for column in columns}) > 1:
             raise ValueError("the columns of a batch have different lengths")
-        make = type(batch)._make if hasattr(type(batch), "_make") else tuple
+        make = getattr(type(batch), "_make", tuple)
         for row in zip(*columns, strict=True):
             yield make(row)
     else:

@@ -3,9 +3,10 @@
 Responsible for: `compose`, and the `Cursor` that knows how far the input was read.
 
 Rules:
-- a chain is lazy: an item is made when it is asked for, so that the cursor says at any time which input items
-  went into what came out so far;
-- closing a chain closes the user's generators, innermost last, now and not when the garbage collector comes by.
+- a chain is lazy: an item is made when it is asked for, so that the cursor says at any time which
+  input items went into what came out so far;
+- closing a chain closes the user's generators, innermost last, now and not when the garbage
+  collector comes by.
 """
 
 from __future__ import annotations

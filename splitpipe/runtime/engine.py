@@ -1,7 +1,7 @@
 """The consumer's part of a run.
 
-Responsible for: the items of one epoch, from the last merge (or from the source itself, when everything runs
-here) through the stages that run in the consumer's process.
+Responsible for: the items of one epoch, from the last merge (or from the source itself, when
+everything runs here) through the stages that run in the consumer's process.
 
 Rules:
 - inline is the definition of the stream: one item at a time, each made when it is asked for;
@@ -57,7 +57,9 @@ class Engine:
             self._inbox.end_epoch(last=last)
 
     def statistics(self) -> TaskStatistics:
-        """Return what happened in this process; the consumer's own code counts as waiting for output."""
+        """Return what happened in this process; the consumer's own code counts as waiting for
+        output.
+        """
         meter = self._meter
         return TaskStatistics(
             name=" > ".join(stage.name for stage in self._plan.local) or "consumer",

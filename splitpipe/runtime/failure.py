@@ -1,11 +1,13 @@
 """Failures of user code, from the worker where they happen to the consumer where they are raised.
 
-Responsible for: finding out which stage failed, and carrying an exception over without losing its type, its
-traceback, or the place in the stream.
+Responsible for: finding out which stage failed, and carrying an exception over without losing its
+type, its traceback, or the place in the stream.
 
 Rules:
-- the consumer sees the user's own exception type, with notes; `StageFailed` only where that type cannot travel;
-- SystemExit, KeyboardInterrupt and StopIteration of a stage never end anything silently: they are `StageFailed`;
+- the consumer sees the user's own exception type, with notes; `StageFailed` only where that type
+  cannot travel;
+- SystemExit, KeyboardInterrupt and StopIteration of a stage never end anything silently: they are
+  `StageFailed`;
 - an exception is trusted to travel only after it has survived the journey once, here.
 """
 

@@ -1,13 +1,16 @@
 """How a merge lets its head work: credits and claims.
 
-Responsible for: the two ways of granting work backwards, and for how many positions one unit of work has.
+Responsible for: the two ways of granting work backwards, and for how many positions one unit of
+work has.
 
 Rules:
-- at most ``window`` units are between head and merge; the next one is granted when the reader is done with one;
-- a sequential head numbers its own messages and is given *credits*; a source with random access has no head but
-  its positions, and is given out as *claims*, each taken by whichever worker is free: a slow unit holds nobody's
-  neighbours;
-- the number of positions in a claim follows the time and the bytes that units took. It never shows in the stream.
+- at most ``window`` units are between head and merge; the next one is granted when the reader is
+  done with one;
+- a sequential head numbers its own messages and is given *credits*; a source with random access
+  has no head but its positions, and is given out as *claims*, each taken by whichever worker is
+  free: a slow unit holds nobody's neighbours;
+- the number of positions in a claim follows the time and the bytes that units took. It never shows
+  in the stream.
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ from splitpipe.transport.message import Claim, Credit, End, Item, encode
 __all__ = ["Claims", "Credits", "Grants", "UnitSize", "make_grants"]
 
 UNIT_TIME_NS = 1_500_000
-"""Work in one message: long against the 20 µs that a message costs, short against a human or a GPU."""
+"""Work in one message: long against the 20 µs that a message costs, short against a human or a
+GPU."""
 
 UNIT_BYTES = 256 << 10
 
 
 class UnitSize:
-    """How many positions to put into one unit: doubled while units are cheap, cut when they are not.
+    """How many positions to put into one unit: doubled while units are cheap, cut when they are
+    not.
 
     Args:
         step: positions that must stay together.
@@ -189,7 +194,9 @@ def make_grants(
     epochs: int | None,
     unit: int,
 ) -> Grants:
-    """Return claims on `positions` of a source, or, where they are None, credits for a sequential head."""
+    """Return claims on `positions` of a source, or, where they are None, credits for a sequential
+    head.
+    """
     if positions is None:
         return Credits(sender, run=run, window=window)
     return Claims(

@@ -1,12 +1,13 @@
 """Where a task reads: the merge at the end of a region.
 
-Responsible for: putting messages back into their order, proving that none is missing or repeated, turning bodies
-into values, and granting the next work.
+Responsible for: putting messages back into their order, proving that none is missing or repeated,
+turning bodies into values, and granting the next work.
 
 Rules:
-- ordered: messages come out by sequence number; unordered: as they arrive, but never across the end of an epoch;
-- the positions that the messages of an epoch cover must join without a gap; anything else is an error, not a
-  short epoch;
+- ordered: messages come out by sequence number; unordered: as they arrive, but never across the
+  end of an epoch;
+- the positions that the messages of an epoch cover must join without a gap; anything else is an
+  error, not a short epoch;
 - a unit is granted anew only when the reader comes back for the next one: what it holds counts.
 """
 
@@ -36,7 +37,8 @@ class Intake:
         arenas: of the producers, by their number.
         run: number of this run; a message of another is refused.
         meter: told about waiting.
-        wait: called when there is no message; returns when there may be one. None blocks in the receiver.
+        wait: called when there is no message; returns when there may be one. None blocks in the
+        receiver.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Intake:
         values = unpack(message.body, self._arenas.get(message.producer))
         if len(values) != message.count:
             raise PipelineError(
-                f"a message of {message.count} values held {len(values)}: this is a fault of splitpipe"
+                f"a message of {message.count} values held {len(values)}: a fault of splitpipe"
             )
         message.body = b""
         return values
@@ -128,10 +130,12 @@ class Inbox:
         """What a stage before this one raised, as it was raised here, and the report of it."""
 
     def epoch(self) -> Iterator[Any]:
-        """Yield the values of the current epoch; `end_epoch` has to follow, however far it was read.
+        """Yield the values of the current epoch; `end_epoch` has to follow, however far it was
+        read.
 
         Raises:
-            BaseException: what a stage before this one raised, at its place in the stream; see `failure`.
+            BaseException: what a stage before this one raised, at its place in the stream; see
+            `failure`.
         """
         while True:
             message = self._take()
@@ -144,7 +148,8 @@ class Inbox:
             yield from self._values(message)
 
     def end_epoch(self, *, last: bool) -> None:
-        """Leave the current epoch. If its end was not reached, the head is told that the rest is not wanted.
+        """Leave the current epoch. If its end was not reached, the head is told that the rest is
+        not wanted.
 
         What is on its way is thrown away, unless this was the `last` epoch and nobody will read on.
         """
@@ -225,8 +230,8 @@ class Inbox:
     def _cover(self, item: Item) -> None:
         if item.epoch != self._epoch or (self._ordered and item.start != self._position):
             raise PipelineError(
-                f"after position {self._position} of epoch {self._epoch} came position {item.start} of "
-                f"epoch {item.epoch}: this is a fault of splitpipe"
+                f"after position {self._position} of epoch {self._epoch} came position "
+                f"{item.start} of epoch {item.epoch}: a fault of splitpipe"
             )
         self._position = item.stop
         self._covered += item.stop - item.start
@@ -234,8 +239,8 @@ class Inbox:
     def _finish(self, end: End) -> None:
         if end.epoch != self._epoch or end.stop != self._covered:
             raise PipelineError(
-                f"epoch {end.epoch} ended at position {end.stop}, but {self._covered} positions of epoch "
-                f"{self._epoch} were delivered: this is a fault of splitpipe"
+                f"epoch {end.epoch} ended at position {end.stop}, but {self._covered} positions "
+                f"of epoch {self._epoch} were delivered: a fault of splitpipe"
             )
         self._ended = True
         self._epoch += 1
@@ -246,7 +251,7 @@ class Inbox:
             raise self._rebuild(message)
         sequence = message.sequence
         if sequence < self._next or sequence in self._arrived or sequence in self._delivered:
-            raise PipelineError(f"message {sequence} came twice: this is a fault of splitpipe")
+            raise PipelineError(f"message {sequence} came twice: a fault of splitpipe")
         if isinstance(message, Item):
             self._grants.learn(message)
         self._arrived[sequence] = message

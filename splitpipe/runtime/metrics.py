@@ -1,11 +1,13 @@
 """What tasks did and where their time went.
 
-Responsible for: `Board`, a page of shared memory with one row a worker, and the records made from it.
+Responsible for: `Board`, a page of shared memory with one row a worker, and the records made from
+it.
 
 Rules:
-- a row has one writer, its worker, and is written at most once a message: measuring costs next to nothing;
-- numbers are 8-byte floats that are stored whole; a reader may see a row between two of its updates, never half
-  a number;
+- a row has one writer, its worker, and is written at most once a message: measuring costs next to
+  nothing;
+- numbers are 8-byte floats that are stored whole; a reader may see a row between two of its
+  updates, never half a number;
 - what a worker did stays readable after its death.
 """
 
@@ -14,10 +16,13 @@ from __future__ import annotations
 import mmap
 import time
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from splitpipe.transport.anonymous import Descriptor, anonymous_file, map_shared, reserve
 
-__all__ = ["Board", "Meter", "TaskStatistics"]
+__all__ = ["Board", "Meter", "Row", "TaskStatistics"]
+
+Row: TypeAlias = "memoryview[float]"
 
 _FIELDS = 10
 _ROW = 8 * _FIELDS
@@ -37,7 +42,8 @@ _ROW = 8 * _FIELDS
 
 @dataclass(frozen=True, slots=True)
 class TaskStatistics:
-    """What one task did so far, all its workers together; times are in seconds, summed over the workers.
+    """What one task did so far, all its workers together; times are in seconds, summed over the
+    workers.
 
     Attributes:
         name: the stages, in order.
@@ -83,7 +89,7 @@ class Meter:
         "wait_output_s",
     )
 
-    def __init__(self, row: memoryview | None = None) -> None:
+    def __init__(self, row: Row | None = None) -> None:
         self._row = row
         self._since = time.perf_counter()
         self.items_in = self.items_out = self.dropped = self.messages = self.nbytes = 0
@@ -120,7 +126,7 @@ class Board:
         self._memory = Descriptor(anonymous_file("splitpipe-board"))
         reserve(self._memory.fd, 0, self._nbytes)
 
-    def row(self, number: int) -> memoryview:
+    def row(self, number: int) -> Row:
         """Return row `number`, writable; it stays valid after `close`."""
         whole = memoryview(map_shared(self._memory.fd, 0, self._nbytes))
         return whole[number * _ROW : (number + 1) * _ROW].cast("d")
@@ -129,17 +135,17 @@ class Board:
         self._memory.close()
 
 
-def started(row: memoryview) -> bool:
+def started(row: Row) -> bool:
     """Whether the worker of `row` got as far as running its task."""
     return bool(row[_STARTED])
 
 
-def finished(row: memoryview) -> bool:
+def finished(row: Row) -> bool:
     """Whether the worker of `row` has done all that was asked of it."""
     return bool(row[_FINISHED])
 
 
-def summarise(name: str, workers: int, rows: list[memoryview]) -> TaskStatistics:
+def summarise(name: str, workers: int, rows: list[Row]) -> TaskStatistics:
     """Return what the workers of one task did together."""
     total = [sum(float(row[i]) for row in rows) for i in range(_FIELDS)]
     return TaskStatistics(

@@ -1,14 +1,15 @@
 """Where a task writes: values into messages.
 
-Responsible for: `Outbox`, which sends what a unit of work made, and `Chunker`, which cuts the endless output of a
-sequential task into messages.
+Responsible for: `Outbox`, which sends what a unit of work made, and `Chunker`, which cuts the
+endless output of a sequential task into messages.
 
 Rules:
 - a value is serialised when it is made, unless nobody can change it any more (see `Packer`);
-- a chunk is sent when it has cost `CHUNK_TIME_S`, when it has grown large, or when its maker makes it wait: a slow
-  generator's item is never held back for its successors (`Chunker` owns a thread for this, asleep while chunks
-  fill fast or there is nothing to send);
-- a value that cannot be serialised is a failure of the stage, at its place; what came before it is sent.
+- a chunk is sent when it has cost `CHUNK_TIME_S`, when it has grown large, or when its maker makes
+  it wait: a slow generator's item is never held back for its successors (`Chunker` owns a thread
+  for this, asleep while chunks fill fast or there is nothing to send);
+- a value that cannot be serialised is a failure of the stage, at its place; what came before it is
+  sent.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Outbox:
         stop: int,
         elapsed_s: float = 0.0,
     ) -> int:
-        """Send the unchangeable `values`, or what the packer holds, as one Item; return their bytes."""
+        """Send the unchangeable `values`, or what the packer holds, as one Item; return their
+        bytes.
+        """
         packer = self.packer
         count = len(values) or len(packer)
         if values:
@@ -134,7 +137,8 @@ class Chunker:
 
     Args:
         outbox: where they go.
-        send: called with the values of a chunk (empty: they are in the packer); returns their bytes.
+        send: called with the values of a chunk (empty: they are in the packer); returns their
+        bytes.
         ready: whether `send` would return without waiting for the reader.
     """
 
@@ -181,7 +185,8 @@ class Chunker:
         self._flusher.close()
 
     def flush_if_stalled(self, chunks: int) -> int:
-        """Send what there is if no chunk was sent since there were `chunks`; return how many there are now.
+        """Send what there is if no chunk was sent since there were `chunks`; return how many there
+        are now.
 
         For the flusher's thread: it neither waits for the reader nor for the maker.
         """
@@ -194,7 +199,9 @@ class Chunker:
         return self._chunks
 
     def rest(self) -> bool:
-        """Before the flusher falls asleep: the next item is sent at once. False if one is pending."""
+        """Before the flusher falls asleep: the next item is sent at once. False if one is
+        pending.
+        """
         self._size = 1
         return not self._pending
 
@@ -225,7 +232,9 @@ class Chunker:
             self._flusher.wake()
 
     def _flush_full(self) -> None:
-        """Send a full chunk and choose the size of the next: double what fills fast, halve what does not."""
+        """Send a full chunk and choose the size of the next: double what fills fast, halve what
+        does not.
+        """
         elapsed = time.perf_counter() - self._since
         count = len(self._values) or len(self._packer)
         nbytes = self._flush()
@@ -256,7 +265,9 @@ class Chunker:
 
 
 class _Flusher:
-    """A thread that sends a chunk whose maker stalls. Asleep, without a clock, while no chunk can be pending."""
+    """A thread that sends a chunk whose maker stalls. Asleep, without a clock, while no chunk can
+    be pending.
+    """
 
     def __init__(self, chunker: Chunker) -> None:
         self._chunker = chunker

@@ -1,16 +1,16 @@
 """The processes of a run, as their owner sees them.
 
-Responsible for: making links and arenas after a plan, starting the workers, noticing their death, and ending
-everything, in whatever way it ends.
+Responsible for: making links and arenas after a plan, starting the workers, noticing their death,
+and ending everything, in whatever way it ends.
 
 Rules:
 - what cannot travel is found out before anything starts;
-- a worker may leave when it has done its work or when the run was shut; any other leave is its death, and is
-  told at once to whoever waits;
-- `close` is quick and certain: links are shut, which wakes every worker wherever it waits; who has not left after
-  `GRACE_S` is killed. No worker holds anything that its death could break;
-- closing happens at the latest when the loader is collected or the interpreter ends, and only in the process that
-  started the workers.
+- a worker may leave when it has done its work or when the run was shut; any other leave is its
+  death, and is told at once to whoever waits;
+- `close` is quick and certain: links are shut, which wakes every worker wherever it waits; who has
+  not left after `GRACE_S` is killed. No worker holds anything that its death could break;
+- closing happens at the latest when the loader is collected or the interpreter ends, and only in
+  the process that started the workers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import (
     Board,
     Meter,
+    Row,
     TaskStatistics,
     finished,
     started,
@@ -70,7 +71,9 @@ class _Region:
     def after(
         self, task: Task, output: Link, gate: Link | None, arenas: dict[int, ArenaLink]
     ) -> _Region:
-        """Return the region as it is behind `task`: longer behind a pool, a new one behind anything else."""
+        """Return the region as it is behind `task`: longer behind a pool, a new one behind
+        anything else.
+        """
         if task.pool:
             window = max(self.window, task.window)
             ordered = self.ordered and task.ordered
@@ -93,7 +96,7 @@ class Supervisor:
         self._run = int.from_bytes(os.urandom(8), "little")
         self._links: list[Link] = []
         self._arenas: list[ArenaLink] = []
-        self._processes: list[tuple[Any, Task, int, memoryview]] = []
+        self._processes: list[tuple[Any, Task, int, Row]] = []
         self._watched: list[int] = []
         self._closed = False
         self._pid = os.getpid()
@@ -119,11 +122,12 @@ class Supervisor:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        for link in (*self._links, *self._arenas):
-            link.shut()
+        channels: list[Link | ArenaLink] = [*self._links, *self._arenas]
+        for channel in channels:
+            channel.shut()
         self._join()
-        for link in (*self._links, *self._arenas):
-            link.close()
+        for channel in channels:
+            channel.close()
         for closable in (self._board, self._owner):
             if closable is not None:
                 closable.close()
@@ -184,9 +188,7 @@ class Supervisor:
         )
         self._receiver = region.entry.receiver()
         arenas = {number: link.reader(warn=True) for number, link in region.arenas.items()}
-        intake = Intake(
-            self._receiver, arenas, run=self._run, meter=self.meter, wait=self._wait
-        )
+        intake = Intake(self._receiver, arenas, run=self._run, meter=self.meter, wait=self._wait)
         self.inbox = Inbox(intake, grants, ordered=region.ordered)
 
     def _arena(self, task: Task) -> ArenaLink:
@@ -201,7 +203,7 @@ class Supervisor:
         self._links.append(link)
         return link
 
-    def _split_rows(self) -> list[list[memoryview]]:
+    def _split_rows(self) -> list[list[Row]]:
         rows, first = [], 0
         for task in self._plan.tasks:
             rows.append([self._board.row(first + i) for i in range(task.workers)])
@@ -225,9 +227,7 @@ class Supervisor:
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
         rows = [row for rows in self._rows for row in rows]
         for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
-            worker: Any = context.Process(  # type: ignore[attr-defined]
-                target=main, args=(spec,), name=f"splitpipe {spec.name}"
-            )
+            worker: Any = context.Process(target=main, args=(spec,), name=f"splitpipe {spec.name}")
             try:
                 worker.start()
             except (EOFError, ConnectionError) as error:

@@ -1,12 +1,14 @@
 """What a worker process does: the loops of a sequential task and of a pool's worker.
 
-Responsible for: reading an input, running the stages over it, sending what comes out, at its place in the order,
-and the failures at theirs. They are given channels and know nothing of processes: a test drives them with lists.
+Responsible for: reading an input, running the stages over it, sending what comes out, at its place
+in the order, and the failures at theirs. They are given channels and know nothing of processes: a
+test drives them with lists.
 
 Rules:
 - a sequential task goes through its epochs once; its generators start anew in each of them;
 - a worker of a pool takes one unit after the other and keeps nothing between two of them;
-- a failure is sent and does not end the task: a later stage may catch it, as it could in one process;
+- a failure is sent and does not end the task: a later stage may catch it, as it could in one
+  process;
 - a shut channel ends the task at once and quietly: whoever shut it knows why.
 """
 
@@ -274,7 +276,9 @@ class PoolWorker:
         return source.items(self._order[1], unit.start, unit.stop)
 
     def _collect(self, items: Iterator[Any], values: list[Any]) -> None:
-        """Keep unchangeable items in `values` while there are no others; serialise everything else at once."""
+        """Keep unchangeable items in `values` while there are no others; serialise everything else
+        at once.
+        """
         packer = self._outbox.packer
         for item in items:
             if len(packer) == 0 and _unchangeable(item):

@@ -1,12 +1,15 @@
 """A worker process, from its first line to its last.
 
-Responsible for: `main`, what a child process runs; taking its ends of the channels; its death with its owner.
+Responsible for: `main`, what a child process runs; taking its ends of the channels; its death with
+its owner.
 
 Rules:
 - it ignores Ctrl-C: the owner gets it too, and says what is to happen;
-- it does not outlive its owner: a thread waits on the owner's pidfd, whatever user code is doing meanwhile;
+- it does not outlive its owner: a thread waits on the owner's pidfd, whatever user code is doing
+  meanwhile;
 - whatever goes wrong before the first item is reported like any other failure of a stage;
-- importing this module imports no more than a worker needs: the forkserver has it loaded beforehand.
+- importing this module imports no more than a worker needs: the forkserver has it loaded
+  beforehand.
 """
 
 from __future__ import annotations
@@ -160,7 +163,9 @@ def _task(spec: WorkerSpec, outbox: Outbox, meter: Meter) -> SequentialTask | Po
 
 
 def _die_with_owner(owner: Descriptor | None) -> None:
-    """Leave at once when the owner is gone. What it held in shared memory goes with the last who maps it."""
+    """Leave at once when the owner is gone. What it held in shared memory goes with the last who
+    maps it.
+    """
     if owner is not None:
         sentinel = owner.fd
     else:  # no pidfd on this system; multiprocessing has a pipe for it

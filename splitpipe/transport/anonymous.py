@@ -1,11 +1,12 @@
 """Memory that processes share and that has no name.
 
-Responsible for: anonymous files (memfd where the system has it, an unlinked temporary file elsewhere), their
-reservation up front, their mapping, and their journey to a child process.
+Responsible for: anonymous files (memfd where the system has it, an unlinked temporary file
+elsewhere), their reservation up front, their mapping, and their journey to a child process.
 
 Rules:
 - no name ever exists that a SIGKILL could leave behind;
-- space is reserved before it is touched: a full shared memory is an `OSError` here, never a SIGBUS later;
+- space is reserved before it is touched: a full shared memory is an `OSError` here, never a SIGBUS
+  later;
 - a descriptor travels only by inheritance or over a socket pair, to a process that we started.
 """
 
@@ -27,7 +28,9 @@ def anonymous_file(label: str = "splitpipe") -> int:
     """Return the descriptor of an empty file that no directory names."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(label, os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(prefix=label) as file:  # macOS: unlinked at birth, kept by the page cache
+    with tempfile.TemporaryFile(
+        prefix=label
+    ) as file:  # macOS: unlinked at birth, kept by the page cache
         return os.dup(file.fileno())
 
 

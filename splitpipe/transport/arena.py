@@ -1,22 +1,24 @@
 """Pooled shared memory in which payloads lie while messages travel.
 
-Responsible for: the slots of one producing worker, handing them out, and learning when a reader is done.
-`ArenaLink` is what the owner of a run makes for a worker; the worker takes its `Arena` from it (it alone
-allocates), every reader takes an `ArenaView`.
+Responsible for: the slots of one producing worker, handing them out, and learning when a reader is
+done. `ArenaLink` is what the owner of a run makes for a worker; the worker takes its `Arena` from
+it (it alone allocates), every reader takes an `ArenaView`.
 
 Rules:
-- slots are made when first needed, reserved and faulted in once, and reused, the lowest free one first: a hot
-  slot is still in the cache, a fresh page costs more than writing it;
-- a slot returns when the last view of it is gone, in the reader *and* in the producer: whoever keeps an array,
-  keeps its bytes;
-- a reader keeps at most ``lease_limit`` slots of one producer; what it keeps beyond that it gets as copies, so
-  that no producer waits for ever for a slot;
-- the sum of the slots never exceeds ``limit`` bytes; what does not fit is told to the caller (None), who sends it
-  another way;
-- slots come back through a socket pair, which is also what a producer without a slot waits on: no flag in shared
-  memory whose meaning depends on the order in which a processor makes stores visible.
+- slots are made when first needed, reserved and faulted in once, and reused, the lowest free one
+  first: a hot slot is still in the cache, a fresh page costs more than writing it;
+- a slot returns when the last view of it is gone, in the reader *and* in the producer: whoever
+  keeps an array, keeps its bytes;
+- a reader keeps at most ``lease_limit`` slots of one producer; what it keeps beyond that it gets
+  as copies, so that no producer waits for ever for a slot;
+- the sum of the slots never exceeds ``limit`` bytes; what does not fit is told to the caller
+  (None), who sends it another way;
+- slots come back through a socket pair, which is also what a producer without a slot waits on: no
+  flag in shared memory whose meaning depends on the order in which a processor makes stores
+  visible.
 
-Method: a pool of reused shared-memory slots as in spdl's SegmentPool; out-of-band buffers as in PEP 574.
+Method: a pool of reused shared-memory slots as in spdl's SegmentPool; out-of-band buffers as in
+PEP 574.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ __all__ = ["Arena", "ArenaLink", "ArenaStatistics", "ArenaView", "Segment", "Slo
 
 _ALIGNMENT = 64
 _PAGE = mmap.ALLOCATIONGRANULARITY
-_HEADROOM = 16  # a new slot is 1/16 larger than what it is for, so that a slightly larger one reuses it
+_HEADROOM = (
+    16  # a new slot is 1/16 larger than what it is for, so that a slightly larger one reuses it
+)
 _INDEX = struct.Struct("<I")
-_ORDINARY = getattr(mmap, "MADV_REMOVE", None)
+_REMOVE = getattr(mmap, "MADV_REMOVE", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ class Slot:
         self.array: NDArray[np.uint8] | None = None
 
     def open(self) -> None:
-        """Start filling it. Everything handed out is a view of `array`, whose life tells who still uses it."""
+        """Start filling it. Everything handed out is a view of `array`, whose life tells who still
+        uses it.
+        """
         self.free = False
         self.top = 0
         self.array = np.frombuffer(self._memory, np.uint8)
@@ -104,7 +110,7 @@ class Slot:
             return None
         base = self.array.__array_interface__["data"][0]
         offset: int = raw.__array_interface__["data"][0] - base
-        return offset if 0 <= offset and offset + raw.nbytes <= self.nbytes else None
+        return offset if offset >= 0 and offset + raw.nbytes <= self.nbytes else None
 
     @property
     def pinned(self) -> bool:
@@ -114,15 +120,17 @@ class Slot:
     def retire(self) -> None:
         """Give its pages back to the system; its place in the file stays a hole."""
         self._view = None
-        if _ORDINARY is not None:
-            self._memory.madvise(_ORDINARY)
+        if _REMOVE is not None:
+            self._memory.madvise(_REMOVE)
         self._memory.close()
 
 
 class Arena:
     """The producer's side. Not for several threads at once."""
 
-    def __init__(self, memory: Descriptor, returns: socket.socket, *, limit: int, slots: int) -> None:
+    def __init__(
+        self, memory: Descriptor, returns: socket.socket, *, limit: int, slots: int
+    ) -> None:
         self._memory = memory
         self._returns = returns
         self._limit = limit
@@ -139,8 +147,8 @@ class Arena:
     def acquire(self, nbytes: int) -> Slot | None:
         """Return an open slot of at least `nbytes`, waiting for one that a reader holds if need be.
 
-        None means: no slot can be had, now or by waiting (too large for the limit, out of memory, or all of
-        them are held by the producer itself).
+        None means: no slot can be had, now or by waiting (too large for the limit, out of memory,
+        or all of them are held by the producer itself).
 
         Raises:
             BrokenChannel: the run was shut while waiting.
@@ -148,10 +156,10 @@ class Arena:
         self._largest = max(self._largest, nbytes)
         self._collect(block=False)
         while True:
-            for slot in self._slots.values():
-                if slot.free and slot.nbytes >= nbytes and not slot.pinned:
-                    slot.open()
-                    return slot
+            slot = self._lowest(nbytes)
+            if slot is not None:
+                slot.open()
+                return slot
             new = self._grow(nbytes) or self._replace(nbytes)
             if new is not None:
                 return new
@@ -159,6 +167,12 @@ class Arena:
                 self._refused += 1
                 return None
             self._collect(block=True)
+
+    def _lowest(self, nbytes: int) -> Slot | None:
+        for slot in self._slots.values():
+            if slot.free and slot.nbytes >= nbytes and not slot.pinned:
+                return slot
+        return None
 
     def send(self, slot: Slot) -> Segment:
         """Seal `slot`: a message that names it is about to leave."""
@@ -332,7 +346,9 @@ class ArenaLink:
         return Arena(self._memory, self._read, limit=self.limit, slots=self.slots)
 
     def reader(self, *, warn: bool = False) -> ArenaView:
-        """Return a reader's side; once a process. With `warn` it warns when it first has to copy."""
+        """Return a reader's side; once a process. With `warn` it warns when it first has to
+        copy.
+        """
         return ArenaView(self._memory, self._write, lease_limit=self.lease_limit, warn=warn)
 
     def shut(self) -> None:

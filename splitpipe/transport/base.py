@@ -1,16 +1,21 @@
 """The seam between tasks and whatever carries their messages.
 
-Responsible for: the interface that every channel has. A `Link` is made by the owner of a run, before any worker
-starts; it travels to the workers as an argument, and each of them takes its `Sender` or its `Receiver` from it.
+Responsible for: the interface that every channel has. A `Link` is made by the owner of a run,
+before any worker starts; it travels to the workers as an argument, and each of them takes its
+`Sender` or its `Receiver` from it.
 
 Rules:
-- a link joins any number of writers to any number of readers: a message goes to exactly one reader, whole or not
-  at all, whoever dies in the middle of it, and messages of one writer that reach one reader keep their order;
+- a link joins any number of writers to any number of readers: a message goes to exactly one
+  reader, whole or not at all, whoever dies in the middle of it, and messages of one writer that
+  reach one reader keep their order;
 - there is no lock between processes and none that could outlive its owner;
-- waiting ends on a message, on `Link.shut`, or (for who asks) on any other descriptor: nothing polls on a clock;
-- after `shut` every sender and receiver, wherever it is, raises `BrokenChannel`; after its own `close`, `ClosedChannel`.
+- waiting ends on a message, on `Link.shut`, or (for who asks) on any other descriptor: nothing
+  polls on a clock;
+- after `shut` every sender and receiver, wherever it is, raises `BrokenChannel`; after its own
+  `close`, `ClosedChannel`.
 
-What it does not do: it does not look into a message, and it does not order messages of several writers.
+What it does not do: it does not look into a message, and it does not order messages of several
+writers.
 """
 
 from __future__ import annotations
@@ -68,7 +73,9 @@ class Receiver(ABC):
 
     @abstractmethod
     def wait(self, watch: Sequence[int] = ()) -> bool:
-        """Wait until `receive` has something to say (True) or a descriptor of `watch` is readable (False)."""
+        """Wait until `receive` has something to say (True) or a descriptor of `watch` is readable
+        (False).
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -84,11 +91,15 @@ class Link(ABC):
 
     @abstractmethod
     def sender(self, index: int = 0) -> Sender:
-        """Return the end of writer `index`; in the process that will use it, at most once an index."""
+        """Return the end of writer `index`; in the process that will use it, at most once an
+        index.
+        """
 
     @abstractmethod
     def receiver(self, index: int = 0) -> Receiver:
-        """Return the end of reader `index`; in the process that will use it, at most once an index."""
+        """Return the end of reader `index`; in the process that will use it, at most once an
+        index.
+        """
 
     @abstractmethod
     def shut(self) -> None:

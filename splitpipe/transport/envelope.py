@@ -1,18 +1,21 @@
 """What travels in the body of an Item: values, as streams and buffers.
 
-Responsible for: `Packer`, which turns values into the parts of a body as they are handed to it, and `unpack`.
+Responsible for: `Packer`, which turns values into the parts of a body as they are handed to it,
+and `unpack`.
 
 Rules:
-- a value is serialised at the moment it is added: what its maker does to it afterwards changes nothing. Only
-  values that nobody can change (numbers, strings, tuples of them) may wait, and are then pickled all at once;
-- buffers of `OUT_OF_BAND` bytes and more leave the pickle (PEP 574) and lie in the producer's slots; an array
-  that was built in the slot is not copied again;
+- a value is serialised at the moment it is added: what its maker does to it afterwards changes
+  nothing. Only values that nobody can change (numbers, strings, tuples of them) may wait, and are
+  then pickled all at once;
+- buffers of `OUT_OF_BAND` bytes and more leave the pickle (PEP 574) and lie in the producer's
+  slots; an array that was built in the slot is not copied again;
 - a value is either packed whole or not at all: an error while packing leaves the packer as it was;
 - a body that needs no slot takes none.
 
-Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64 index, offset,
-nbytes``; a buffer ``u64 segment + 1 (0: inline), offset, nbytes``; a stream ``u64 nbytes, buffers``; then the
-place of the streams as one more buffer, the inline buffers, and the inline streams.
+Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64
+index, offset, nbytes``; a buffer ``u64 segment + 1 (0: inline), offset, nbytes``; a stream ``u64
+nbytes, buffers``; then the place of the streams as one more buffer, the inline buffers, and the
+inline streams.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ _BULK = 1
 
 
 class UnpackError(Exception):
-    """A value could not be restored; `values` are the ones before it, the cause is what it raised."""
+    """A value could not be restored; `values` are the ones before it, the cause is what it
+    raised.
+    """
 
     def __init__(self, values: list[Any]) -> None:
         super().__init__("a value could not be restored")
@@ -139,8 +144,14 @@ class Packer:
         for stream, count in zip(self._streams, self._counts, strict=True):
             table += (len(stream), count)
         table += place
-        head = _HEAD.pack(_BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams))
-        parts: list[Buffer] = [head + struct.pack(f"<{len(table)}Q", *table), *self._inline, streams]
+        head = _HEAD.pack(
+            _BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams)
+        )
+        parts: list[Buffer] = [
+            head + struct.pack(f"<{len(table)}Q", *table),
+            *self._inline,
+            streams,
+        ]
         self._slots, self._streams, self._counts = [], [], []
         self._buffers, self._inline, self.nbytes = [], [], 0
         return parts
@@ -168,7 +179,9 @@ class Packer:
         self.nbytes += total + len(stream)
 
     def _place(self, raw: memoryview) -> tuple[int, int, int]:
-        """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset, nbytes)."""
+        """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset,
+        nbytes).
+        """
         source = np.frombuffer(raw, np.uint8)
         for index, slot in enumerate(self._slots):
             offset = slot.place(source)
@@ -186,7 +199,9 @@ class Packer:
         return index + 1, offset, raw.nbytes
 
     def _reserve(self, nbytes: int) -> tuple[int, NDArray[np.uint8]] | None:
-        """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be had."""
+        """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be
+        had.
+        """
         if self._arena is None:
             return None
         if self._slots:
@@ -246,13 +261,11 @@ def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
     segment, offset, nbytes = streams[-3:]
     text: memoryview = rest[inline:]
     if segment:
-        text = memoryview(held[segment - 1])[offset : offset + nbytes]
+        text = held[segment - 1][offset : offset + nbytes].data
     return _restore(text, streams[:-3], buffers, bulk=bool(flags & _BULK))
 
 
-def _restore(
-    text: memoryview, streams: list[int], buffers: list[Any], *, bulk: bool
-) -> list[Any]:
+def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: bool) -> list[Any]:
     values: list[Any] = []
     position = used = 0
     try:

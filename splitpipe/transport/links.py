@@ -1,6 +1,7 @@
 """Which channel a name means.
 
-Responsible for: `make_link`; the one place that knows all channels. ZeroMQ is imported only when it is asked for.
+Responsible for: `make_link`; the one place that knows all channels. ZeroMQ is imported only when
+it is asked for.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Responsible for: what a message says (frozen in a fixed header) and nothing about what it carries.
 
 Rules:
-- every message names its run, its producer, its epoch and its sequence number, so that a gap, a repeat or a
-  message of a dead run is seen and never guessed at;
-- an `Item` covers the source positions ``start:stop``: a stream of items can be checked for completeness
-  without looking into a payload;
+- every message names its run, its producer, its epoch and its sequence number, so that a gap, a
+  repeat or a message of a dead run is seen and never guessed at;
+- an `Item` covers the source positions ``start:stop``: a stream of items can be checked for
+  completeness without looking into a payload;
 - what follows the header is opaque here (see `splitpipe.transport.envelope`).
 """
 
@@ -16,10 +16,13 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from splitpipe.transport.base import Buffer
+
 __all__ = ["NOWHERE", "Claim", "Credit", "End", "Failed", "Item", "Message", "decode", "encode"]
 
 _HEADER = struct.Struct("<BBHIQQQQQQQ")
-"""kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload (bytes)."""
+"""kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload
+(bytes)."""
 
 NOWHERE = 2**64 - 1
 """The sequence of a failure that has no place in the order: a worker could not even start."""
@@ -48,12 +51,14 @@ class Item:
     count: int
     elapsed_ns: int
     nbytes: int
-    body: memoryview | bytes
+    body: Buffer
 
 
 @dataclass(slots=True)
 class End:
-    """An epoch ended: ``start`` = 0, ``stop`` = positions consumed, ``count`` = values sent in the epoch."""
+    """An epoch ended: ``start`` = 0, ``stop`` = positions consumed, ``count`` = values sent in the
+    epoch.
+    """
 
     kind: ClassVar[int] = 2
     run: int
@@ -65,15 +70,16 @@ class End:
     count: int
     elapsed_ns: int = 0
     nbytes: int = 0
-    body: memoryview | bytes = b""
+    body: Buffer = b""
 
 
 @dataclass(slots=True)
 class Failed:
     """A stage failed at this place of the order.
 
-    ``count`` values came before it in the same unit of work; ``nbytes`` is the length of the failure report with
-    which the body begins, the envelope of those values follows. The sequence may be `NOWHERE`.
+    ``count`` values came before it in the same unit of work; ``nbytes`` is the length of the
+    failure report with which the body begins, the envelope of those values follows. The sequence
+    may be `NOWHERE`.
     """
 
     kind: ClassVar[int] = 3
@@ -86,12 +92,14 @@ class Failed:
     count: int
     elapsed_ns: int = 0
     nbytes: int = 0
-    body: memoryview | bytes = b""
+    body: Buffer = b""
 
 
 @dataclass(slots=True)
 class Claim:
-    """Backwards: permission, for whichever worker takes it, to make positions ``start:stop`` into one Item."""
+    """Backwards: permission, for whichever worker takes it, to make positions ``start:stop`` into
+    one Item.
+    """
 
     kind: ClassVar[int] = 4
     run: int
@@ -103,12 +111,14 @@ class Claim:
     count: int = 0
     elapsed_ns: int = 0
     nbytes: int = 0
-    body: memoryview | bytes = b""
+    body: Buffer = b""
 
 
 @dataclass(slots=True)
 class Credit:
-    """Backwards: ``count`` more messages may be sent; with ``stop`` = 1 the rest of the epoch is not wanted."""
+    """Backwards: ``count`` more messages may be sent; with ``stop`` = 1 the rest of the epoch is
+    not wanted.
+    """
 
     kind: ClassVar[int] = 5
     run: int
@@ -120,7 +130,7 @@ class Credit:
     count: int
     elapsed_ns: int = 0
     nbytes: int = 0
-    body: memoryview | bytes = b""
+    body: Buffer = b""
 
 
 Message: TypeAlias = Item | End | Failed | Claim | Credit
@@ -153,7 +163,7 @@ def encode(message: Message) -> bytes:
     )
 
 
-def decode(wire: memoryview | bytes) -> Message:
+def decode(wire: Buffer) -> Message:
     """Return the message that `wire` holds; its body is a view of `wire`, not a copy.
 
     Raises:

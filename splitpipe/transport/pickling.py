@@ -1,12 +1,13 @@
 """Every pickle that splitpipe makes or reads, in one place that can be audited.
 
-Responsible for: turning live objects into bytes and back *between processes that we started ourselves*. Stored
-data never comes here.
+Responsible for: turning live objects into bytes and back *between processes that we started
+ourselves*. Stored data never comes here.
 
 Rules:
-- what can be pickled by reference is; cloudpickle is the fallback, for lambdas, closures and classes of an
-  interactive session;
-- what cannot be pickled is a `NotPicklable` that names what it was, raised before any message leaves.
+- what can be pickled by reference is; cloudpickle is the fallback, for lambdas, closures and
+  classes of an interactive session;
+- what cannot be pickled is a `NotPicklable` that names what it was, raised before any message
+  leaves.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def load(stream: Buffer, buffers: Iterable[Any] = ()) -> Any:
 def dump_description(value: object) -> bytes:
     """Return the pickle of something that describes work: functions, their arguments, a source.
 
-    By reference first: a class of the main script must be the same class in the worker, which pickles its
-    instances by name. By value when the main module is one that a worker cannot import again.
+    By reference first: a class of the main script must be the same class in the worker, which
+    pickles its instances by name. By value when the main module is one that a worker cannot import
+    again.
     """
     try:
         blob = pickle.dumps(value, PROTOCOL)

@@ -1,16 +1,17 @@
 """Messages over a Unix socket pair: the channel of one machine.
 
-Responsible for: `PipeLink`. One socket pair a link, shared by all its writers and all its readers: the kernel
-keeps message boundaries and hands every message to exactly one reader, so that an idle worker takes the next
-one without anybody's help, and no user-space lock exists that a killed process could keep.
+Responsible for: `PipeLink`. One socket pair a link, shared by all its writers and all its readers:
+the kernel keeps message boundaries and hands every message to exactly one reader, so that an idle
+worker takes the next one without anybody's help, and no user-space lock exists that a killed
+process could keep.
 
 Rules:
-- a message up to `INLINE_LIMIT` goes through the socket; a larger one lies in an anonymous file whose
-  descriptor goes through it (arenas make these rare);
+- a message up to `INLINE_LIMIT` goes through the socket; a larger one lies in an anonymous file
+  whose descriptor goes through it (arenas make these rare);
 - `shut` is the socket's own shutdown: it reaches every process that holds the pair.
 
-A socket pair and not ``multiprocessing.Pipe``: that one is a byte stream, where two writers interleave and a
-writer killed in mid-message leaves half of it behind.
+A socket pair and not ``multiprocessing.Pipe``: that one is a byte stream, where two writers
+interleave and a writer killed in mid-message leaves half of it behind.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class PipeSender(Sender):
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                select.select([], [self._socket], [])  # macOS: a full datagram socket does not block
+                select.select(
+                    [], [self._socket], []
+                )  # macOS: a full datagram socket does not block
 
     def _send_attached(self, parts: Sequence[Buffer], nbytes: int) -> None:
         fd = anonymous_file("splitpipe-message")
