@@ -190,6 +190,10 @@ class Pipeline:
             size: items a batch.
             drop_last: leave out a last batch that is not full (it is counted).
             collate: makes the batch out of the list of its items instead.
+            workers: as for `map`, like the options that follow.
+            ordered: see `map`.
+            capacity: see `map`.
+            name: see `map`.
         """
         check_count("size", size, least=1)
         operation = Batch(size, drop_last, collate)

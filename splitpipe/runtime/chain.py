@@ -33,7 +33,8 @@ class Cursor:
 
     def count(self, items: Iterator[Any]) -> Iterator[Any]:
         """Yield `items` and count them."""
-        for self.position, item in enumerate(items, self.position + 1):
+        cursor = self
+        for cursor.position, item in enumerate(items, self.position + 1):
             yield item
             del item
 

@@ -132,7 +132,7 @@ class Supervisor:
             if closable is not None:
                 closable.close()
 
-    # -- building ------------------------------------------------------------------------------------------
+    # -- building
 
     def _specs(self) -> list[WorkerSpec]:
         """Return what each worker is given, and make the consumer's end."""
@@ -177,7 +177,8 @@ class Supervisor:
 
     def _consumer(self, region: _Region) -> None:
         """Make the consumer's merge."""
-        assert region.entry is not None and region.back is not None
+        assert region.entry is not None
+        assert region.back is not None
         grants = make_grants(
             region.back.sender(),
             run=self._run,
@@ -220,10 +221,10 @@ class Supervisor:
             return list(works)
         return [_pickled(work) for work in works]
 
-    # -- processes -----------------------------------------------------------------------------------------
+    # -- processes
 
     def _start(self, specs: list[WorkerSpec]) -> None:
-        context = _context(self._options.start_method)
+        context: Any = _context(self._options.start_method)
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
         rows = [row for rows in self._rows for row in rows]
         for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
@@ -232,8 +233,8 @@ class Supervisor:
                 worker.start()
             except (EOFError, ConnectionError) as error:
                 raise PipelineError(
-                    "the process that starts the workers died at its start; is the main script guarded "
-                    "with `if __name__ == '__main__':`? Its own error stands above"
+                    "the process that starts the workers died at its start; is the main script "
+                    "guarded with `if __name__ == '__main__':`? Its own error stands above"
                 ) from error
             self._processes.append((worker, task, index, row))
             self._watched.append(worker.sentinel)
@@ -256,7 +257,7 @@ class Supervisor:
             left = deadline - time.monotonic()
             ready = connection.wait(list(waiting), timeout=max(0.0, left))
             for sentinel in ready:
-                waiting.pop(sentinel)  # type: ignore[call-overload]
+                waiting.pop(sentinel)
             if not ready:
                 break
         for worker in waiting.values():
@@ -310,8 +311,8 @@ def _pidfd() -> Descriptor | None:
 def _refuse_import_of_main() -> None:
     if getattr(process.current_process(), "_inheriting", False):
         raise PipelineError(
-            "a loader was started while a worker process imports the main script; put the code that runs "
-            "it below `if __name__ == '__main__':`"
+            "a loader was started while a worker process imports the main script; put the code "
+            "that runs it below `if __name__ == '__main__':`"
         )
 
 

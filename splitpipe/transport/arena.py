@@ -301,8 +301,8 @@ class ArenaView:
         self.copies += 1
         if self._warn and self.copies == 1:
             warnings.warn(
-                f"{self._lease_limit} batches of one worker are being kept: further ones are copied out of "
-                "shared memory. Let go of batches, copy what you keep, or raise prefetch",
+                f"{self._lease_limit} batches of one worker are being kept: further ones are "
+                "copied out of shared memory. Let go of batches, copy what you keep, or raise prefetch",
                 RuntimeWarning,
                 stacklevel=2,
             )
