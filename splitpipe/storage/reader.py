@@ -279,7 +279,7 @@ class ColumnReader:
 
     def raw_lengths(self, rows: Rows) -> npt.NDArray[np.float64]:
         """Lengths as the index says, unverified: good for deciding how much to read."""
-        return self._table["length"].take(rows).astype(np.float64)
+        return self._table["length"][rows].astype(np.float64)
 
     def mean_nbytes(self, rows: Rows) -> float:
         """About how long records are, from a few of them."""
@@ -302,7 +302,7 @@ class ColumnReader:
             FormatError: the index page of one of them is damaged.
         """
         self._pages.verify_rows(rows)
-        return self._table["length"].take(rows).astype(np.int64)
+        return self._table["length"][rows].astype(np.int64)
 
     def nbytes(self) -> int:
         """Bytes of all records together; reads the whole index the first time."""
