@@ -34,7 +34,7 @@ from splitpipe.storage.snapshot import open_snapshot
 
 __all__ = ["Dataset", "OrderLike", "open_dataset"]
 
-Indices = Sequence[SupportsIndex] | npt.NDArray[Any]
+Indices = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
 
 # The fast lane of `Dataset.__getitem__`: names that need no lookup in a module.
 _unpack_entry = ENTRY.unpack_from
@@ -145,7 +145,7 @@ class Dataset(Sequence[bytes]):
         return self._rows
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> bytes: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> bytes: ...
 
     @overload
     def __getitem__(self, index: slice | Indices) -> list[bytes]: ...

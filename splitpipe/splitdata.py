@@ -16,10 +16,8 @@ import secrets
 from collections.abc import Iterable, Iterator
 
 from splitpipe.dataset import Dataset, open_dataset
-from splitpipe.errors import FormatError
 from splitpipe.order import binwise_order
-from splitpipe.storage.format import MAX_BINS
-from splitpipe.storage.writer import DatasetWriter
+from splitpipe.storage.writer import DatasetWriter, checked_bins
 
 __all__ = ["SplitDataLoader", "write_split_data"]
 
@@ -54,8 +52,7 @@ def write_split_data(
         >>> list(sp.SplitDataLoader(path).iterate_binwise())
         [b'0', b'2', b'4', b'1', b'3']
     """
-    if isinstance(splits, bool) or not isinstance(splits, int) or not 1 <= splits <= MAX_BINS:
-        raise FormatError(f"splits must be an integer from 1 to {MAX_BINS}, not {splits!r}")
+    splits = checked_bins(splits, "splits")
     dealing = None
     if shuffle:
         dealing = list(range(splits))

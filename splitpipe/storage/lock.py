@@ -18,20 +18,26 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from splitpipe.errors import LockedError, StorageError
 from splitpipe.storage import files
 from splitpipe.storage.format import MAX_BINS
 
+_Flock = Callable[[int, int], None]
+_flock: _Flock | None
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 except ImportError:  # pragma: no cover - Windows has no flock
-    fcntl = None  # type: ignore[assignment]
+    _flock = None
+else:
+    _flock = flock
 
 __all__ = ["Announcement", "WriterLock", "try_exclusive", "try_shared"]
 
 _OWNER_NBYTES = 1024
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -65,7 +71,7 @@ class WriterLock:
     """
 
     def __init__(self, path: str) -> None:
-        if fcntl is None:  # pragma: no cover - Windows has no flock
+        if _flock is None:  # pragma: no cover - Windows has no flock
             raise StorageError(errno.ENOTSUP, "writing needs file locks this system lacks", path)
         self._path = path
         self.announced: Announcement | None = None
@@ -126,7 +132,7 @@ class WriterLock:
             try:
                 os.ftruncate(descriptor, 0)
                 # Said explicitly, because a forked child may hold the same open file.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                flock(descriptor, LOCK_UN)
             finally:
                 os.close(descriptor)
 
@@ -166,14 +172,13 @@ def try_shared(descriptor: int, path: str) -> bool:
     A file system without locks counts as success: there a reader's snapshot ends when the
     dataset is overwritten, which the reader then reports as a missing file.
     """
-    if fcntl is None:  # pragma: no cover - Windows has no flock
-        return True
     return _try(descriptor, path, exclusive=False)
 
 
 def _try(descriptor: int, path: str, *, exclusive: bool) -> bool:
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if _flock is not None:
+            _flock(descriptor, (LOCK_EX if exclusive else LOCK_SH) | LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

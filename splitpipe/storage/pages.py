@@ -23,7 +23,17 @@ import numpy.typing as npt
 
 from splitpipe.errors import FormatError
 from splitpipe.storage.bins import map_file
-from splitpipe.storage.format import ENTRY_NBYTES, FILE_HEADER_NBYTES, file_name, index_seed, place
+from splitpipe.storage.format import (
+    ENTRY,
+    ENTRY_NBYTES,
+    FILE_HEADER_NBYTES,
+    LONG_LENGTH,
+    LONG_RECORD_HEADER_NBYTES,
+    RECORD_HEADER_NBYTES,
+    file_name,
+    index_seed,
+    place,
+)
 from splitpipe.storage.layout import Segment
 from splitpipe.storage.manifest import Column, Manifest
 
@@ -105,6 +115,19 @@ class IndexPages:
         """Where the sums lie."""
         return os.path.join(self._directory, file_name(self._identity))
 
+    def sums_file(self) -> mmap.mmap:
+        """The mapped sums file.
+
+        Raises:
+            FormatError: it is cut, or another file.
+            StorageError: it is missing or cannot be read.
+        """
+        mapped = self._file
+        if mapped is None:
+            mapped = map_file(self.path, self._size, self._identity)
+            self._file = mapped
+        return mapped
+
     def page_of(self, row: int) -> Page:
         """The page that holds the index entry of a row."""
         at = int(np.searchsorted(self._first_rows, row, side="right")) - 1
@@ -127,9 +150,7 @@ class IndexPages:
         """
         if page.sums is None:
             return np.frombuffer(page.segment.tail, dtype="<u4")
-        if self._file is None:
-            self._file = map_file(self.path, self._size, self._identity)
-        raw = self._file[page.sums : page.sums + page.segment.sums_nbytes]
+        raw = self.sums_file()[page.sums : page.sums + page.segment.sums_nbytes]
         return np.frombuffer(raw, dtype="<u4")
 
     def run_sums(self, segment: Segment, turn: int) -> list[int]:
@@ -137,10 +158,8 @@ class IndexPages:
         at = self._segments.index(segment)
         runs: list[int] = []
         if segment.stripes:
-            if self._file is None:
-                self._file = map_file(self.path, self._size, self._identity)
             table = np.frombuffer(
-                self._file,
+                self.sums_file(),
                 dtype="<u4",
                 count=segment.stripes * (1 + segment.bins),
                 offset=self._starts[at],
@@ -168,6 +187,15 @@ class IndexPages:
             )
         self._intact[page.number] = 1
         return raw, sums[1:]
+
+    def extent(self, first: int, last: int) -> tuple[int, int]:
+        """First byte (of the header) of one row's record and end of another's, in their bin."""
+        offset, length, _, _ = ENTRY.unpack_from(self._entries, first * ENTRY_NBYTES)
+        start = offset - (
+            RECORD_HEADER_NBYTES if length < LONG_LENGTH else LONG_RECORD_HEADER_NBYTES
+        )
+        offset, length, _, _ = ENTRY.unpack_from(self._entries, last * ENTRY_NBYTES)
+        return start, offset + length
 
     def verify(self, start: int, stop: int, *, again: bool = False) -> None:
         """Verify the pages of rows ``start`` to ``stop - 1`` that were not verified before."""

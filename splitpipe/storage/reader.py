@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -39,6 +39,7 @@ from splitpipe.storage.format import (
 )
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import Column, Manifest
+from splitpipe.storage.memory import keep_freed_memory
 from splitpipe.storage.pages import IndexPages
 from splitpipe.storage.runs import (
     BINS_NBYTES,
@@ -48,12 +49,22 @@ from splitpipe.storage.runs import (
     RunReader,
 )
 
-__all__ = ["ColumnReader", "Rows"]
+__all__ = ["ColumnReader", "Entry", "Rows"]
 
 Rows = npt.NDArray[np.int64]
 
 _extend = google_crc32c.extend
 _MODULUS = np.uint64(PLACE_MODULUS)
+_LARGE_BATCH_NBYTES = 1 << 20
+
+
+class Entry(NamedTuple):
+    """One index entry: where a record lies and its checksum."""
+
+    offset: int
+    length: int
+    number: int
+    crc: int
 
 
 class ColumnReader:
@@ -82,6 +93,7 @@ class ColumnReader:
         "_pages",
         "_runs",
         "_seed_table",
+        "_settled",
         "_table",
         "_verify",
         "bins",
@@ -107,6 +119,7 @@ class ColumnReader:
         self._manifest = manifest
         self._column = column
         self._verify = verify
+        self._settled = False
         self.rows = rows
         self.layout: BinLayout = (
             column.layout if rows == column.layout.rows else column.layout.limited(rows)
@@ -198,6 +211,9 @@ class ColumnReader:
             rows: int64 array of shape (n,), every value from 0 to ``rows - 1``.
         """
         entries = self._table.take(rows)
+        if not self._settled and int(entries["length"][0]) * len(entries) > _LARGE_BATCH_NBYTES:
+            self._settled = True
+            keep_freed_memory()
         if cold.worth_probing(len(entries)) and cold.is_cold(self.bins, entries):
             return self._read_cold(rows, entries)
         offsets = entries["offset"]
@@ -310,6 +326,35 @@ class ColumnReader:
             return 0
         self._pages.verify(0, self.rows)
         return int(self._table["length"][: self.rows].sum())
+
+    # -- for checking ----------------------------------------------------------------------
+
+    def entry(self, row: int) -> Entry:
+        """The index entry of a row, as it is."""
+        return Entry(*ENTRY.unpack_from(self.entries, ENTRY_NBYTES * row))
+
+    def check_stripe(self, row: int) -> str | None:
+        """Compare the page and the runs of the stripe of ``row`` with their checksums.
+
+        Returns:
+            What is wrong, or ``None``.
+
+        Raises:
+            FormatError: the index page or the sums file is damaged.
+        """
+        page = self._pages.page_of(row)
+        _, runs = self._pages.read(page)
+        bad = self._runs.first_bad_run(page, runs)
+        if bad is None:
+            return None
+        return (
+            f"a run of 64 records of {self.bins.path(bad)} does not fit its checksum in the sums "
+            f"(stripe of rows {page.first_row} to {page.first_row + page.rows - 1})"
+        )
+
+    def check_sums_file(self) -> None:
+        """Raise ``FormatError`` unless the sums file is there and long enough."""
+        self._pages.sums_file()
 
     # -- ending ----------------------------------------------------------------------------
 

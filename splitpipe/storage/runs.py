@@ -39,6 +39,7 @@ SMALL_NBYTES = 2048
 # Most bytes of a stripe, and of the bins shuffled together, that are held in memory.
 STRIPE_NBYTES = 16 << 20
 BINS_NBYTES = 64 << 20
+_PIECE_NBYTES = 4 << 20
 
 
 class RunReader:
@@ -107,6 +108,24 @@ class RunReader:
             shifts.append(held - start)
             held += len(part)
         return b"".join(parts), np.array(shifts, dtype=np.int64)
+
+    def first_bad_run(self, page: Page, runs: npt.NDArray[np.uint32]) -> int | None:
+        """The bin of the first run of a stripe that does not fit its checksum.
+
+        Unlike reading, this trusts no bound on sizes: a run is checked a piece at a time.
+        """
+        bins = page.segment.bins
+        for turn, crc in enumerate(runs.tolist()):
+            number = page.segment.bin_at(turn)
+            rows = range(page.first_row + turn, page.first_row + page.rows, bins)
+            start, end = self._pages.extent(rows[0], rows[-1])
+            seed = place(self._seeds[number], start, rows[0])
+            mapped = self._bins.map(number)
+            for at in range(start, end, _PIECE_NBYTES):
+                seed = google_crc32c.extend(seed, mapped[at : min(end, at + _PIECE_NBYTES)])
+            if seed != crc:
+                return number
+        return None
 
     def load_bins(self, members: Sequence[tuple[int, range]], table: Any) -> LoadedBins | None:
         """Read bins whole and verify them; ``None`` if anything does not fit.

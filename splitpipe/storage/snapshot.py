@@ -66,16 +66,21 @@ def open_snapshot(directory: str) -> tuple[Manifest, int]:
         UnsupportedVersion: a newer splitpipe wrote it.
         StorageError: there is no such directory, or it cannot be read.
     """
-    for _ in range(_ATTEMPTS):
+    attempt = 1
+    while True:
         manifest = read_manifest(directory)
         descriptor = _open_index(directory, manifest)
         if descriptor is not None:
             return manifest, descriptor
+        if attempt == _ATTEMPTS:
+            path = file_name(manifest.file_id("index", manifest.columns[0]))
+            raise StorageError(
+                errno.ENOENT,
+                "the index that the manifest names is missing: restore it from a copy",
+                os.path.join(directory, path),
+            )
         # Overwritten and removed between the two calls: the new manifest is there already.
-    path = os.path.join(directory, file_name(manifest.file_id("index", manifest.columns[0])))
-    raise StorageError(
-        errno.ENOENT, "the index that the manifest names is missing: restore it from a copy", path
-    )
+        attempt += 1
 
 
 def _open_index(directory: str, manifest: Manifest) -> int | None:

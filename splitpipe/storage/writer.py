@@ -18,13 +18,14 @@ Not for several threads at once.
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import secrets
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.storage import files, retire
@@ -35,7 +36,7 @@ from splitpipe.storage.lock import WriterLock
 from splitpipe.storage.manifest import Column, Manifest, encode
 from splitpipe.storage.snapshot import read_manifest
 
-__all__ = ["DEFAULT_BINS", "DatasetWriter"]
+__all__ = ["DEFAULT_BINS", "DatasetWriter", "checked_bins"]
 
 DEFAULT_BINS = 64
 _PENDING_NBYTES = 8 << 20
@@ -84,7 +85,10 @@ class DatasetWriter:
         self._manifest_path = os.path.join(self._path, MANIFEST_NAME)
         if append and overwrite:
             raise FormatError("say append or overwrite, not both")
-        _check_bins(bins, dealing)
+        if bins is not None:
+            bins = checked_bins(bins)
+        if dealing is not None and sorted(dealing) != list(range(bins or DEFAULT_BINS)):
+            raise FormatError("dealing must name every bin once, counted from 0")
         self._pending: list[bytes] = []
         self._pending_nbytes = 0
         # 0 makes the next write call flush, which looks whether writing is allowed at all.
@@ -328,13 +332,15 @@ class DatasetWriter:
         return f"DatasetWriter({self._path!r}, {self.rows} records, {state})"
 
 
-def _check_bins(bins: int | None, dealing: Sequence[int] | None) -> None:
-    if bins is not None and (
-        isinstance(bins, bool) or not isinstance(bins, int) or not 1 <= bins <= MAX_BINS
-    ):
-        raise FormatError(f"bins must be an integer from 1 to {MAX_BINS}, not {bins!r}")
-    if dealing is not None and sorted(dealing) != list(range(bins or DEFAULT_BINS)):
-        raise FormatError("dealing must name every bin once, counted from 0")
+def checked_bins(value: SupportsIndex, name: str = "bins") -> int:
+    """A number of bins, or ``FormatError``."""
+    try:
+        bins = operator.index(value)
+    except TypeError:
+        bins = 0
+    if isinstance(value, bool) or not 1 <= bins <= MAX_BINS:
+        raise FormatError(f"{name} must be an integer from 1 to {MAX_BINS}, not {value!r}")
+    return bins
 
 
 def _empty(bins: int, *, replaces: Manifest | None) -> Manifest:

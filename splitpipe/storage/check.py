@@ -1,0 +1,283 @@
+"""Looking at a whole dataset: what it is, and whether every byte of it is right.
+
+Responsible for: `describe` (for people and tools) and `check_dataset`, which reads everything
+that a commit names: headers, bins, index, sums, and compares each with each. Reading a dataset
+finds whatever would give a wrong record; checking also finds what would only matter later: a
+damaged record header, a damaged sums entry, a file header.
+
+Rules:
+- checking reads and never writes; it may run beside readers and a writer, on the last commit;
+- one broken record does not end it: findings are collected, up to a bound.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from splitpipe.errors import CorruptRecord, SplitpipeError
+from splitpipe.storage.format import (
+    FILE_HEADER_NBYTES,
+    LOCK_NAME,
+    MANIFEST_NAME,
+    pack_record_header,
+)
+from splitpipe.storage.manifest import Column, Manifest
+from splitpipe.storage.reader import ColumnReader
+from splitpipe.storage.snapshot import open_snapshot, read_manifest
+
+__all__ = ["CheckReport", "Description", "Finding", "check_dataset", "describe"]
+
+_MOST_FINDINGS = 100
+_BLOCK_ROWS = 1024
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a dataset is.
+
+    Attributes:
+        path: its directory.
+        dataset: its name in hexadecimal, new whenever it is overwritten.
+        generation: number of the last commit.
+        rows: number of records.
+        columns: ``(name, type)`` of every column.
+        bins: number of bins that hold records.
+        segments: ``(first row, rows, first bin, bins)`` of every segment.
+        record_nbytes: bytes of all records.
+        disk_nbytes: bytes of all files of this commit.
+    """
+
+    path: str
+    dataset: str
+    generation: int
+    rows: int
+    columns: tuple[tuple[str, str], ...]
+    bins: int
+    segments: tuple[tuple[int, int, int, int], ...]
+    record_nbytes: int
+    disk_nbytes: int
+
+    @property
+    def overhead_nbytes(self) -> float:
+        """Bytes on disk beyond a record's own, on average."""
+        return (self.disk_nbytes - self.record_nbytes) / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        row: the record it concerns, or ``None`` when it is a file as a whole.
+        message: what, where, and what to try.
+    """
+
+    row: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """The outcome of `check_dataset`.
+
+    Attributes:
+        path: the dataset's directory.
+        rows: records that the dataset should have.
+        checked: records that were read.
+        findings: what is wrong, at most 100 entries.
+        found: how many things are wrong.
+    """
+
+    path: str
+    rows: int
+    checked: int
+    findings: tuple[Finding, ...] = field(default=())
+    found: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is right."""
+        return not self.found
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Say what a dataset is, from its manifest and index.
+
+    Raises:
+        FormatError: it is not a dataset, or its index is damaged.
+        StorageError: it cannot be read.
+
+    Example:
+        >>> import tempfile, splitpipe as sp
+        >>> path = tempfile.mkdtemp()
+        >>> sp.write_split_data(path, [b"abc"] * 10, splits=2)
+        >>> facts = describe(path)
+        >>> facts.rows, facts.bins, facts.record_nbytes, facts.segments
+        (10, 2, 30, ((0, 10, 0, 2),))
+    """
+    directory = os.path.abspath(os.fspath(path))
+    manifest, reader = _open(directory)
+    try:
+        column = manifest.columns[0]
+        return Description(
+            path=directory,
+            dataset=manifest.dataset.hex(),
+            generation=manifest.generation,
+            rows=manifest.rows,
+            columns=tuple((column.name, column.type) for column in manifest.columns),
+            bins=sum(1 for size in column.bin_sizes if size),
+            segments=tuple(
+                (s.first_row, s.rows, s.first_bin, s.bins) for s in column.layout.segments
+            ),
+            record_nbytes=reader.nbytes(),
+            disk_nbytes=_disk_nbytes(directory, manifest, column),
+        )
+    finally:
+        reader.close()
+
+
+def _open(directory: str) -> tuple[Manifest, ColumnReader]:
+    manifest, index = open_snapshot(directory)
+    return manifest, ColumnReader(
+        directory,
+        manifest,
+        manifest.columns[0],
+        index,
+        rows=manifest.rows,
+        verify=True,
+        max_open_bins=256,
+    )
+
+
+def _disk_nbytes(directory: str, manifest: Manifest, column: Column) -> int:
+    small = sum(
+        os.stat(os.path.join(directory, name)).st_size
+        for name in (MANIFEST_NAME, LOCK_NAME)
+        if os.path.exists(os.path.join(directory, name))
+    )
+    tables = manifest.index_size(column) + manifest.sums_size(column)
+    return small + tables + sum(column.bin_sizes)
+
+
+def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = None) -> CheckReport:
+    """Read and verify everything of a dataset's last commit.
+
+    Args:
+        path: its directory.
+        progress: called now and then with (records checked, records in all).
+
+    Raises:
+        FormatError: there is no dataset, or its manifest is damaged: nothing can be checked.
+        StorageError: there is no such directory.
+
+    Example:
+        >>> import tempfile, splitpipe as sp
+        >>> path = tempfile.mkdtemp()
+        >>> sp.write_split_data(path, [b"abc"] * 10)
+        >>> report = check_dataset(path)
+        >>> report.ok, report.checked
+        (True, 10)
+    """
+    directory = os.path.abspath(os.fspath(path))
+    rows = read_manifest(directory).rows
+    findings: list[Finding] = []
+    found = checked = 0
+    try:
+        manifest, reader = _open(directory)
+    except SplitpipeError as error:
+        return CheckReport(directory, rows, 0, (Finding(None, str(error)),), 1)
+    try:
+        for upto, finding in _Checker(manifest, reader).run():
+            checked = upto
+            if finding is not None:
+                found += 1
+                if len(findings) < _MOST_FINDINGS:
+                    findings.append(finding)
+            if progress is not None:
+                progress(upto, rows)
+    finally:
+        reader.close()
+    return CheckReport(directory, rows, checked, tuple(findings), found)
+
+
+class _Checker:
+    """One pass over a dataset. Yields ``(records done, a finding or None)``."""
+
+    def __init__(self, manifest: Manifest, reader: ColumnReader) -> None:
+        self._manifest = manifest
+        self._column = manifest.columns[0]
+        self._reader = reader
+        # Where the last record of every bin ended: records must follow each other closely.
+        self._ends = [FILE_HEADER_NBYTES] * len(self._column.bin_sizes)
+
+    def run(self) -> Iterator[tuple[int, Finding | None]]:
+        done = 0
+        for block in self._blocks():
+            for finding in self._stripe(*block):
+                yield done, finding
+            done += len(block[1])
+            yield done, None
+        for finding in self._files():
+            yield done, finding
+
+    def _blocks(self) -> Iterator[tuple[bool, range]]:
+        """All rows, a part of a stripe at a time; the first part of a stripe is marked."""
+        row = 0
+        while row < self._reader.rows:
+            stop = self._reader.next_run(row)
+            for start in range(row, stop, _BLOCK_ROWS):
+                yield start == row, range(start, min(stop, start + _BLOCK_ROWS))
+            row = stop
+
+    def _stripe(self, first: bool, rows: range) -> Iterator[Finding]:
+        if first:
+            try:
+                problem = self._reader.check_stripe(rows.start)
+            except SplitpipeError as error:
+                problem = str(error)
+            if problem is not None:
+                yield Finding(rows.start, problem)
+        for row in rows:
+            try:
+                data = self._reader.read(row)
+                problem = self._placement(row, data)
+            except CorruptRecord as error:
+                problem = str(error)
+            except SplitpipeError as error:
+                problem = f"record {row}: {error}"
+            if problem is not None:
+                yield Finding(row, problem)
+
+    def _placement(self, row: int, data: bytes) -> str | None:
+        """Whether a record has its header before it, and follows the one before."""
+        entry = self._reader.entry(row)
+        header = pack_record_header(entry.crc, len(data), row)
+        start = entry.offset - len(header)
+        previous = self._ends[entry.number]
+        self._ends[entry.number] = entry.offset + len(data)
+        path = self._reader.bins.path(entry.number)
+        if start != previous:
+            return f"record {row} of {path} starts at byte {start}, expected at {previous}"
+        if self._reader.bins.map(entry.number)[start : entry.offset] != header:
+            return (
+                f"the header of record {row} at byte {start} of {path} is damaged; the record "
+                "itself is intact"
+            )
+        return None
+
+    def _files(self) -> Iterator[Finding]:
+        """What no record leads to: sizes, and the headers of the files."""
+        for number, end in enumerate(self._ends):
+            size = self._column.bin_sizes[number]
+            if size and end != size:
+                yield Finding(
+                    None, f"{self._reader.bins.path(number)} has {size} bytes, its records {end}"
+                )
+        try:
+            self._reader.check_sums_file()
+        except SplitpipeError as error:
+            yield Finding(None, str(error))
