@@ -21,7 +21,6 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -96,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("house")
     # Configuration runs outside pytest's capture, so this is the terminal's own stderr. It stays
     # open to the end of the process: the hard deadline writes to it at any time.
-    config.pluginmanager.register(HouseRules(os.dup(sys.__stderr__.fileno())), "house-rules")
+    config.pluginmanager.register(HouseRules(os.dup(2)), "house-rules")
 
 
 @contextlib.contextmanager
@@ -155,7 +154,7 @@ def _possessions() -> Possessions:
 
 
 def _server() -> Any:
-    return multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    return multiprocessing.forkserver._forkserver
 
 
 def _tracker() -> Any:

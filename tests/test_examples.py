@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def test_example(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # this tree, whatever is installed
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

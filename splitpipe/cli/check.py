@@ -1,0 +1,63 @@
+"""``splitpipe check``: read a whole dataset and compare every checksum.
+
+Responsible for: the progress of a long check, the list of what is wrong, and the exit code: 0 when
+everything is right, 1 when anything is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from splitpipe.storage.check import CheckReport, check_dataset
+
+__all__ = ["as_text", "check"]
+
+
+def check(
+    directory: Annotated[Path, typer.Argument(help="The dataset's directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Read every record of a dataset and verify it."""
+    # The bar goes to stderr: stdout is the report, which a program may read.
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        progress = None
+        if console.is_terminal:
+            columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn())
+            bar = stack.enter_context(Progress(*columns, console=console, transient=True))
+            task = bar.add_task("")
+
+            def progress(done: int, rows: int) -> None:
+                bar.update(task, completed=done, total=rows)
+
+        report = check_dataset(directory, progress=progress)
+    print(json.dumps({**asdict(report), "ok": report.ok}) if as_json else as_text(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+def as_text(report: CheckReport) -> str:
+    """A report as lines for people: what is wrong, and then how much of it there is.
+
+    Example:
+        >>> print(as_text(CheckReport(path="train", rows=3, checked=3)))
+        train: 3 of 3 records read, everything is right
+    """
+    lines = [finding.message for finding in report.findings]
+    if report.found > len(lines):
+        lines.append(f"... and {report.found - len(lines):,} more")
+    things = "thing is" if report.found == 1 else "things are"
+    verdict = "everything is right" if report.ok else f"{report.found:,} {things} wrong"
+    lines.append(
+        f"{report.path}: {report.checked:,} of {report.rows:,} records read, {verdict}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""What a command shows while it works and when it is done.
+
+Responsible for: the console, the progress of a run, the table of stages. On a terminal the progress
+is a live bar; elsewhere (a log, a pipe) it is a plain line now and then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+__all__ = ["Meter", "StageStatistics", "make_console", "megabytes", "stage_table"]
+
+LOG_WIDTH = 100
+"""Columns where there is no terminal to ask."""
+
+
+class StageStatistics(Protocol):
+    """What a loader tells of one of its tasks."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def items_in(self) -> int: ...
+    @property
+    def items_out(self) -> int: ...
+    @property
+    def busy_s(self) -> float: ...
+    @property
+    def wait_input_s(self) -> float: ...
+    @property
+    def wait_output_s(self) -> float: ...
+
+
+def make_console() -> Console:
+    """A console for stdout that leaves long lines whole, so that a path can be copied."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = LOG_WIDTH
+    return console
+
+
+class Meter:
+    """Shows how far a run of known size is, and one changing note beside it.
+
+    Args:
+        console: where to show it.
+        total_nbytes: the size of the whole run.
+        lines: how many lines the run is given where there is no terminal.
+    """
+
+    def __init__(self, console: Console, *, total_nbytes: int, lines: int = 10) -> None:
+        self._console = console
+        self._total = total_nbytes
+        self._every = max(1, total_nbytes // lines)
+        self._done = 0
+        self._next_line = self._every
+        self._started = time.perf_counter()
+        self._resources = ExitStack()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._resources.enter_context(self._bar)
+            self._bar.add_task("", total=self._total)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    def advance(self, nbytes: int, note: str) -> None:
+        """Another ``nbytes`` are done; ``note`` is what to say beside the bar."""
+        self._done += nbytes
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=nbytes, description=note)
+        elif self._done >= self._next_line:
+            self._next_line += self._every
+            speed = self._done / max(1e-9, time.perf_counter() - self._started)
+            share = min(1.0, self._done / self._total)
+            self._console.print(f"{share:4.0%}  {note}  {megabytes(speed)}/s")
+
+
+def megabytes(nbytes: float) -> str:
+    """A size for people, in decimal megabytes.
+
+    Example:
+        >>> megabytes(31_527_013)
+        '31.5 MB'
+    """
+    return f"{nbytes / 1e6:.1f} MB"
+
+
+def stage_table(stages: Iterable[StageStatistics], *, elapsed_s: float) -> Table:
+    """One row a task of a loader: what went through it, and what its workers did meanwhile.
+
+    Args:
+        stages: the loader's statistics, in the order of the data.
+        elapsed_s: how long the loader ran; rates are a second of this time.
+    """
+    table = Table(
+        title="Where the time of each process went", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("stage", no_wrap=True)
+    for heading in (
+        "processes",
+        "items in",
+        "items out",
+        "items/s",
+        "busy",
+        "waiting for input",
+        "waiting for output",
+    ):
+        table.add_column(heading, justify="right")
+    for stage in stages:
+        table.add_row(
+            stage.name,
+            str(stage.workers) if stage.workers else "this one",
+            f"{stage.items_in:,}",
+            f"{stage.items_out:,}",
+            f"{stage.items_out / max(1e-9, elapsed_s):,.0f}",
+            f"{stage.busy_s:.1f} s",
+            f"{stage.wait_input_s:.1f} s",
+            f"{stage.wait_output_s:.1f} s",
+        )
+    return table
