@@ -35,6 +35,9 @@ ITEM_WINDOW = 64
 two workers busy while a slow item holds the order back (a window of 4 loses 16 % on heavy-tailed
 work, one of 64 loses 6 %)."""
 
+MOST_UNITS = 256
+"""Units under way at most, whatever is asked for: grants for them must fit into a socket's buffer."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -252,6 +255,7 @@ def _task(source: Source, group: _Group, first: bool, options: RunOptions) -> Ta
         window = max(options.prefetch, 2 * workers)
     else:
         window = max(options.prefetch, 2 * workers, ITEM_WINDOW)
+    window = min(window, MOST_UNITS)
     ordered = all(stage.options.ordered for stage in group.stages)
     task = Task(tuple(group.stages), workers, pool, ordered, window)
     # One slot is being written, two may be held by whoever reads, the rest is on its way.

@@ -40,9 +40,10 @@ from splitpipe.runtime.metrics import (
 from splitpipe.runtime.worker import Work, WorkerSpec, main
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
-from splitpipe.transport.base import Link
+from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
 from splitpipe.transport.pickling import dump_description
+from splitpipe.transport.pipe import PipeLink
 
 __all__ = ["Supervisor"]
 
@@ -98,6 +99,7 @@ class Supervisor:
         self._arenas: list[ArenaLink] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
         self._watched: list[int] = []
+        self._receiver: Receiver | None = None
         self._closed = False
         self._pid = os.getpid()
         self._owner = _pidfd()
@@ -126,6 +128,8 @@ class Supervisor:
         for channel in channels:
             channel.shut()
         self._join()
+        if self._receiver is not None:
+            self._receiver.close()
         for channel in channels:
             channel.close()
         for closable in (self._board, self._owner):
@@ -139,12 +143,12 @@ class Supervisor:
         tasks = self._plan.tasks
         pickled = self._pickled_work()
         specs: list[WorkerSpec] = []
-        claims = self._link() if tasks[0].pool else None
+        claims = self._control() if tasks[0].pool else None
         region = _Region(entry=claims, back=claims, claims=bool(claims), window=tasks[0].window)
         for number, task in enumerate(tasks):
             readers = tasks[number + 1].workers if number + 1 < len(tasks) else 1
             output = self._link(writers=task.workers, readers=readers)
-            gate = None if task.pool else self._link()
+            gate = None if task.pool else self._control()
             made = [
                 WorkerSpec(
                     run=self._run,
@@ -199,7 +203,13 @@ class Supervisor:
         self._arenas.append(arena)
         return arena
 
-    def _link(self, *, writers: int = 1, readers: int = 1) -> Link:
+    def _control(self) -> Link:
+        """Make a link for grants: always the kernel's, which gives each to who is free first."""
+        link = PipeLink()
+        self._links.append(link)
+        return link
+
+    def _link(self, *, writers: int, readers: int) -> Link:
         link = make_link(self._options.transport, writers=writers, readers=readers)
         self._links.append(link)
         return link
@@ -241,6 +251,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait for a message; tell the death of a worker instead if one dies."""
+        assert self._receiver is not None
         if self._receiver.wait(self._watched):
             return
         for worker, task, index, row in self._processes:

@@ -34,7 +34,7 @@ from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.tasks import Gate, PoolWorker, SequentialTask
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
-from splitpipe.transport.base import Link
+from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.envelope import Packer
 from splitpipe.transport.message import NOWHERE
 from splitpipe.transport.pickling import load
@@ -107,10 +107,11 @@ def main(spec: WorkerSpec) -> None:
     packer = Packer(spec.arena.writer())
     sender = spec.output.sender(spec.index)
     outbox = Outbox(sender, packer, run=spec.run, producer=spec.producer, meter=meter)
+    receiver = spec.input.receiver(spec.index) if spec.input is not None else None
     use_allocator(outbox.allocate)
     try:
         try:
-            task = _task(spec, outbox, meter)
+            task = _task(spec, receiver, outbox, meter)
         except BaseException as error:
             where = (f"while worker {spec.name} started",)
             failure = Failure.of(error, where=where)
@@ -122,15 +123,19 @@ def main(spec: WorkerSpec) -> None:
         pass  # the owner shut it: this is how a run ends
     finally:
         use_allocator(None)
+        if receiver is not None:
+            receiver.close()
         sender.close()
 
 
-def _task(spec: WorkerSpec, outbox: Outbox, meter: Meter) -> SequentialTask | PoolWorker:
+def _task(
+    spec: WorkerSpec, receiver: Receiver | None, outbox: Outbox, meter: Meter
+) -> SequentialTask | PoolWorker:
     work: Work = load(spec.work) if isinstance(spec.work, bytes) else spec.work
     intake = None
-    if spec.input is not None:
+    if receiver is not None:
         arenas = {number: link.reader() for number, link in spec.arenas.items()}
-        intake = Intake(spec.input.receiver(spec.index), arenas, run=spec.run, meter=meter)
+        intake = Intake(receiver, arenas, run=spec.run, meter=meter)
     if spec.pool:
         assert intake is not None
         return PoolWorker(
