@@ -2,18 +2,67 @@
 
 Three nouns: a `Dataset` stores records in bins, a `Pipeline` describes what happens to them, a
 `Loader` is a running pipeline. See README.md.
+
+The public names, nothing else. Each is imported when it is first used: a worker process, or a
+program that only writes datasets, loads no more than it needs.
 """
 
 from __future__ import annotations
 
-from splitpipe import errors
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from splitpipe.errors import *  # noqa: F403  the tree is public as a whole
-from splitpipe.loader import Loader
-from splitpipe.mpqitr import MpQItr
-from splitpipe.pipeline.allocate import empty
-from splitpipe.pipeline.builder import Pipeline
+from splitpipe.errors import __all__ as _errors
+
+if TYPE_CHECKING:
+    from splitpipe.dataset import Dataset, open_dataset
+    from splitpipe.loader import Loader
+    from splitpipe.mpqitr import MpQItr
+    from splitpipe.pipeline.allocate import empty
+    from splitpipe.pipeline.builder import Pipeline
+    from splitpipe.splitdata import SplitDataLoader, write_split_data
+    from splitpipe.storage.check import check_dataset
+    from splitpipe.storage.writer import DatasetWriter
 
 __version__ = "0.1.0"
 
-__all__ = ["Loader", "MpQItr", "Pipeline", "empty"]
-__all__ += errors.__all__
+_HOMES = {
+    "Dataset": "splitpipe.dataset",
+    "DatasetWriter": "splitpipe.storage.writer",
+    "Loader": "splitpipe.loader",
+    "MpQItr": "splitpipe.mpqitr",
+    "Pipeline": "splitpipe.loader",  # the description, together with what runs it
+    "SplitDataLoader": "splitpipe.splitdata",
+    "check_dataset": "splitpipe.storage.check",
+    "empty": "splitpipe.pipeline.allocate",
+    "open_dataset": "splitpipe.dataset",
+    "write_split_data": "splitpipe.splitdata",
+}
+
+__all__ = [  # noqa: PLE0604  names of the error tree are strings too
+    "Dataset",
+    "DatasetWriter",
+    "Loader",
+    "MpQItr",
+    "Pipeline",
+    "SplitDataLoader",
+    "check_dataset",
+    "empty",
+    "open_dataset",
+    "write_split_data",
+    *_errors,
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'splitpipe' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import from_factory
 
 __all__ = ["MpQItr"]
@@ -51,7 +52,7 @@ class MpQItr(Generic[T]):
         self._pipeline = from_factory(factory, name)
 
     def __iter__(self) -> Iterator[T]:
-        loader = self._pipeline.loader(prefetch=16)
+        loader: Loader = self._pipeline.loader(prefetch=16)
         loader.leave_quietly()
         return loader
 

@@ -180,6 +180,12 @@ class Chunker:
         with self._lock:
             self._flush()
 
+    def discard(self) -> None:
+        """Forget what was not sent."""
+        with self._lock:
+            self._values.clear()
+            self._packer.discard()
+
     def close(self) -> None:
         """Stop the flusher."""
         self._flusher.close()

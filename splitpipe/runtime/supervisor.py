@@ -156,6 +156,7 @@ class Supervisor:
                     name=f"worker {index} of {task.name}",
                     work=pickled[number],
                     pool=task.pool,
+                    in_order=not task.pool or number == 0,
                     index=index,
                     epochs=self._options.epochs,
                     positions=self._plan.positions,

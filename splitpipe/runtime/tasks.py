@@ -143,7 +143,7 @@ class SequentialTask:
                 chain.close()
             self._chunker.flush()
         except EpochSkipped:
-            self._outbox.packer.discard()
+            self._chunker.discard()
         except ChannelError:
             raise
         except BaseException as error:
@@ -182,7 +182,7 @@ class SequentialTask:
         try:
             self._chunker.flush()
         except EpochSkipped:
-            self._outbox.packer.discard()
+            self._chunker.discard()
             return
         sequence = self._sequence
         self._sequence += 1

@@ -63,6 +63,8 @@ class WorkerSpec:
         name: how it is called.
         work: a `Work`, pickled unless the process is forked.
         pool: whether it shares its units with others.
+        in_order: whether its units come in their order. A worker that gets them out of order may
+            hold the very one that the merge needs before it can give slots back: it must not wait.
         index: its number among the workers of its task.
         epochs, positions: of the source.
         input: link to read from; None for the head of a stream that reads its source.
@@ -82,6 +84,7 @@ class WorkerSpec:
     name: str
     work: Any
     pool: bool
+    in_order: bool
     index: int
     epochs: int | None
     positions: int | None
@@ -104,7 +107,7 @@ def main(spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_owner(spec.owner)
     meter = Meter(spec.board.row(spec.producer))
-    packer = Packer(spec.arena.writer())
+    packer = Packer(spec.arena.writer(), wait=spec.in_order)
     sender = spec.output.sender(spec.index)
     outbox = Outbox(sender, packer, run=spec.run, producer=spec.producer, meter=meter)
     receiver = spec.input.receiver(spec.index) if spec.input is not None else None

@@ -24,6 +24,7 @@ PEP 574.
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import struct
 import warnings
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from splitpipe.errors import BrokenChannel
+from splitpipe.errors import BrokenChannel, ChannelError
 from splitpipe.transport.anonymous import Descriptor, anonymous_file, map_shared, reserve
 
 __all__ = ["Arena", "ArenaLink", "ArenaStatistics", "ArenaView", "Segment", "Slot"]
@@ -144,7 +145,7 @@ class Arena:
         self._refused = 0
         self._full = False
 
-    def acquire(self, nbytes: int) -> Slot | None:
+    def acquire(self, nbytes: int, *, wait: bool = True) -> Slot | None:
         """Return an open slot of at least `nbytes`, waiting for one that a reader holds if need be.
 
         None means: no slot can be had, now or by waiting (too large for the limit, out of memory,
@@ -163,7 +164,7 @@ class Arena:
             new = self._grow(nbytes) or self._replace(nbytes)
             if new is not None:
                 return new
-            if not self._outside or nbytes > self._limit:
+            if not wait or not self._outside or nbytes > self._limit:
                 self._refused += 1
                 return None
             self._collect(block=True)
@@ -258,6 +259,7 @@ class ArenaView:
         self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
         self._leases: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
         self._pending: deque[int] = deque()
+        self._pid = os.getpid()
         self.copies = 0
 
     def lease(self, segment: Segment) -> NDArray[np.uint8]:
@@ -268,7 +270,7 @@ class ArenaView:
         key = segment.offset, segment.nbytes
         memory = self._maps.get(key)
         if memory is None:
-            memory = map_shared(self._memory.fd, *key)
+            memory = self._map(segment)
             self._maps[key] = memory
             if len(self._maps) > 4 * self._lease_limit + 16:  # slots that the producer has retired
                 self._maps.popitem(last=False)
@@ -297,6 +299,15 @@ class ArenaView:
         self._memory.close()
         self._returns.close()
 
+    def _map(self, segment: Segment) -> mmap.mmap:
+        try:
+            return map_shared(self._memory.fd, segment.offset, segment.nbytes)
+        except OSError as error:
+            raise ChannelError(
+                f"{segment.nbytes} bytes of shared memory could not be mapped: {error}; "
+                "lower arena_bytes or prefetch"
+            ) from error
+
     def _note_copy(self) -> None:
         self.copies += 1
         if self._warn and self.copies == 1:
@@ -313,6 +324,8 @@ class ArenaView:
 
     def _return(self, index: int) -> None:
         # Called by the garbage collector too, in any thread: it must neither wait nor raise.
+        if os.getpid() != self._pid:
+            return  # a fork of the reader dropped its copy; the reader still holds the slot
         self._pending.append(index)
         try:
             while self._pending:

@@ -69,10 +69,13 @@ class Packer:
 
     Args:
         arena: where buffers go; without one they travel inside the message.
+        wait: whether to wait for a slot that a reader holds. Who may have to send something that
+            the reader needs before it can give a slot back must not.
     """
 
-    def __init__(self, arena: Arena | None) -> None:
+    def __init__(self, arena: Arena | None, *, wait: bool = True) -> None:
         self._arena = arena
+        self._wait = wait
         self._slots: list[Slot] = []
         self._streams: list[bytes] = []
         self._counts: list[int] = []
@@ -208,9 +211,10 @@ class Packer:
             target = self._slots[-1].take(nbytes)
             if target is not None:
                 return len(self._slots) - 1, target
-        slot = self._arena.acquire(max(nbytes, self._largest)) or (
-            self._arena.acquire(nbytes) if nbytes < self._largest else None
-        )
+        roomy = max(nbytes, self._largest)
+        slot = self._arena.acquire(roomy, wait=self._wait)
+        if slot is None and roomy > nbytes:
+            slot = self._arena.acquire(nbytes, wait=self._wait)
         if slot is None:
             return None
         self._slots.append(slot)
