@@ -247,10 +247,18 @@ class _Checker:
                 problem = self._placement(row, data)
             except CorruptRecord as error:
                 problem = str(error)
+                self._pass_over(row)
             except SplitpipeError as error:
                 problem = f"record {row}: {error}"
+                self._pass_over(row)
             if problem is not None:
                 yield Finding(row, problem)
+
+    def _pass_over(self, row: int) -> None:
+        """A damaged record does not put the one after it in the wrong place."""
+        entry = self._reader.entry(row)
+        if entry.number < len(self._ends):
+            self._ends[entry.number] = entry.offset + entry.length
 
     def _placement(self, row: int, data: bytes) -> str | None:
         """Whether a record has its header before it, and follows the one before."""

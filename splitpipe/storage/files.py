@@ -111,7 +111,12 @@ def sync_directory(path: str) -> None:
 
 
 def replace(path: str, data: bytes) -> None:
-    """Put ``data`` in place of a file at once and durably: readers see the old or the new."""
+    """Put ``data`` in place of a file at once: readers see the old or the new.
+
+    The data is durable before it is seen. The name is durable after `sync_directory`, which is
+    left to the caller: once this returns, the new file *is* what others see, and an error
+    afterwards must not be taken for a replacement that did not happen.
+    """
     temporary = f"{path}.new"
     descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
@@ -121,7 +126,6 @@ def replace(path: str, data: bytes) -> None:
         os.close(descriptor)
     with translated("replace", path):
         os.replace(temporary, path)
-    sync_directory(os.path.dirname(path))
 
 
 def truncate(path: str, size: int) -> None:

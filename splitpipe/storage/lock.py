@@ -125,15 +125,21 @@ class WriterLock:
         except (OSError, ValueError, TypeError, KeyError):
             return "its owner has not written its name yet"
 
-    def release(self) -> None:
-        """Let go; a second call does nothing."""
+    def release(self, *, tidy: bool = True) -> None:
+        """Let go; a second call does nothing.
+
+        Args:
+            tidy: whether nothing was left behind; else the owner's note stays for the next.
+        """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             try:
-                os.ftruncate(descriptor, 0)
+                if tidy:
+                    with files.translated("clear the lock's owner", self._path):
+                        os.ftruncate(descriptor, 0)
+            finally:
                 # Said explicitly, because a forked child may hold the same open file.
                 flock(descriptor, LOCK_UN)
-            finally:
                 os.close(descriptor)
 
     def _forget(self) -> None:

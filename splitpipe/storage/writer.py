@@ -94,6 +94,8 @@ class DatasetWriter:
         # 0 makes the next write call flush, which looks whether writing is allowed at all.
         self._room = 0
         self._pid = os.getpid()
+        self._settled = True
+        self._writing: ColumnAppender | None = None
         found = self._look(append=append, overwrite=overwrite)
         self._created = files.make_directory(self._path)
         self._lock = WriterLock(os.path.join(self._path, LOCK_NAME))
@@ -103,9 +105,15 @@ class DatasetWriter:
             retire.cut_leftovers(self._path, found, self._lock.previous)
             self._begin(found, bins, dealing, overwrite=overwrite and found is not None)
         except BaseException:
-            self._lock.release()
+            self._fail()
             raise
         self._closed = False
+
+    def _fail(self) -> None:
+        """Leave after an error; the lock's note lets the next writer tidy up."""
+        if self._writing is not None:
+            self._writing.close()
+        self._lock.release(tidy=False)
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class DatasetWriter:
             manifest = found
         self._replaces = found if overwrite else None
         self._manifest = manifest
-        self._appender = ColumnAppender(
+        self._appender = self._writing = ColumnAppender(
             self._path,
             manifest.dataset,
             manifest.volume,
@@ -154,6 +162,7 @@ class DatasetWriter:
             if not overwrite:
                 # From here on the directory is a dataset, an empty one, whatever happens.
                 files.replace(self._manifest_path, encode(manifest))
+                files.sync_directory(self._path)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -232,6 +241,7 @@ class DatasetWriter:
         self.flush()
         manifest = self._manifest
         if self._appender.rows == manifest.rows and self._replaces is None:
+            self._settle()
             return
         self._appender.sync()
         column = self._appender.column()
@@ -243,8 +253,16 @@ class DatasetWriter:
             retired=retire.still_there(self._path, manifest.retired),
         )
         files.replace(self._manifest_path, encode(manifest))
-        self._manifest, self._replaces = manifest, None
-        retire.remove_retired(self._path, manifest.retired)
+        # Readers see it from here on: whatever fails now, there is no way back.
+        self._manifest, self._replaces, self._settled = manifest, None, False
+        self._settle()
+
+    def _settle(self) -> None:
+        """Make the commit's name durable, and only then remove what it replaced."""
+        if not self._settled:
+            files.sync_directory(self._path)
+            retire.remove_retired(self._path, self._manifest.retired)
+            self._settled = True
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -265,15 +283,18 @@ class DatasetWriter:
         self._room = 0
         self._closed = True
         self._appender.close()
+        planned = self._appender.planned_bins
         try:
             if self._replaces is not None:
-                retire.remove_volume(self._path, self._manifest, self._appender.planned_bins)
+                retire.remove_volume(self._path, self._manifest, planned)
             elif self._created and not self._manifest.generation:
-                retire.remove_dataset(self._path, self._manifest, self._appender.planned_bins)
+                retire.remove_dataset(self._path, self._manifest, planned)
             else:
                 retire.cut_leftovers(self._path, self._manifest, self._lock.announced)
-        finally:
-            self._lock.release()
+        except BaseException:
+            self._fail()
+            raise
+        self._lock.release()
 
     def _release(self) -> None:
         self._room = 0
