@@ -57,8 +57,9 @@ class Loader:
         else:
             self._engine = Engine(self._plan, None, Meter())
         self._epochs = iter(count() if options.epochs is None else range(options.epochs))
-        self._items: Iterator[Any] = iter(())
-        self._advance = self._items.__next__
+        self._chunks: Iterator[Iterator[Any]] = iter(())
+        self._chunk: Iterator[Any] = iter(())
+        self._advance = self._chunk.__next__
         self.epoch = -1
         """The epoch of the last item; -1 before the first."""
 
@@ -66,15 +67,13 @@ class Loader:
         return self
 
     def __next__(self) -> Any:
-        while True:
-            try:
-                return self._advance()
-            except StopIteration:
-                if not self._next_epoch():
-                    raise
-            except BaseException as error:
-                self._fail(error)
-                raise
+        try:
+            return self._advance()
+        except StopIteration:
+            return self._refill()
+        except BaseException as error:
+            self._fail(error)
+            raise
 
     def by_epoch(self) -> Iterator[Iterator[Any]]:
         """Yield an iterator over the items of each epoch that is left.
@@ -145,29 +144,63 @@ class Loader:
             return False
         self.epoch = epoch
         last = epoch + 1 == self._options.epochs
-        self._items = self._engine.epoch(epoch, last=last)
-        self._advance = self._items.__next__
+        self._chunks = self._engine.epoch(epoch, last=last)
         return True
 
-    def _one_epoch(self, epoch: int) -> Iterator[Any]:
-        while self.epoch == epoch:
-            self._check()
+    def _next_chunk(self) -> bool:
+        """Go on to the next message of the epoch; False at the end of it."""
+        try:
+            chunk = next(self._chunks, None)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        if chunk is None:
+            return False
+        self._chunk = chunk
+        self._advance = chunk.__next__
+        return True
+
+    def _refill(self) -> Any:
+        """Return the next item when the current message has no more."""
+        while True:
+            if not self._next_chunk():
+                if not self._next_epoch():
+                    raise StopIteration
+                continue
             try:
-                item = self._advance()
+                return self._advance()
             except StopIteration:
-                return
+                continue
             except BaseException as error:
                 self._fail(error)
                 raise
-            yield item
-            del item
+
+    def _one_epoch(self, epoch: int) -> Iterator[Any]:
+        self._check()
+        while self.epoch == epoch and self._next_chunk():
+            while True:
+                try:
+                    item = self._advance()
+                except StopIteration:
+                    break
+                except BaseException as error:
+                    self._fail(error)
+                    raise
+                yield item
+                del item
 
     def _leave_epoch(self) -> None:
         """Drop the rest of an epoch that was not read to its end."""
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
+        self._drop()
         self._engine.leave(last=self.epoch + 1 == self._options.epochs)
+
+    def _drop(self) -> None:
+        """Close what yields items, so that generators of stages that run here end now."""
+        for layer in (self._chunk, self._chunks):
+            close = getattr(layer, "close", None)
+            if close is not None:
+                close()
+        self._chunk, self._chunks = iter(()), iter(())
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -188,12 +221,9 @@ class Loader:
     def _stop(self) -> None:
         if self._failure is None:
             self._advance = iter(()).__next__
-        close = getattr(self._items, "close", None)
         if self._supervisor is not None:
             self._finalizer()
-        if close is not None:
-            close()
-        self._items = iter(())
+        self._drop()
 
 
 set_runner(Loader)

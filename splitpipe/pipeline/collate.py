@@ -37,27 +37,44 @@ class Stack:
                [0, 1, 2]]), 'name': ['a', 'b']}
     """
 
-    __slots__ = ("_array", "_children", "_make", "_rows", "_size", "count")
+    __slots__ = (
+        "_array",
+        "_children",
+        "_dtype",
+        "_make",
+        "_rows",
+        "_shape",
+        "_size",
+        "count",
+    )
 
     def __init__(self, size: int) -> None:
         self.count = 0
         self._size = size
         self._rows: list[Any] = []
         self._array: NDArray[Any] | None = None
+        self._shape: tuple[int, ...] = ()
+        self._dtype: Any = None
         self._children: dict[Any, Stack] | None = None
         self._make: Any = None
 
     def add(self, row: Any) -> None:
         """Append `row`."""
-        if self.count == 0:
-            self._begin(row)
-        if self._array is not None:
-            if not self._fits(row):
+        array = self._array
+        if array is not None:  # first, since it is the case that has to be fast
+            if type(row) is np.ndarray and row.shape == self._shape and row.dtype == self._dtype:
+                array[self.count] = row
+            else:
                 self._fall_back()
                 self._rows.append(row)
-            else:
-                self._array[self.count] = row
-        elif self._children is not None:
+            self.count += 1
+            return
+        if self.count == 0:
+            self._begin(row)
+            if self._array is not None:
+                self.add(row)
+                return
+        if self._children is not None:
             self._add_children(row)
         else:
             self._rows.append(row)
@@ -76,7 +93,8 @@ class Stack:
 
     def _begin(self, row: Any) -> None:
         kind = type(row)
-        if isinstance(row, np.ndarray) and not row.dtype.hasobject:
+        if kind is np.ndarray and not row.dtype.hasobject:
+            self._shape, self._dtype = row.shape, row.dtype
             self._array = empty((self._size, *row.shape), row.dtype)
         elif kind is dict:
             self._children = {key: Stack(self._size) for key in row}
@@ -84,15 +102,6 @@ class Stack:
         elif isinstance(row, tuple):
             self._children = {i: Stack(self._size) for i in range(len(row))}
             self._make = _as_tuple(kind)
-
-    def _fits(self, row: Any) -> bool:
-        array = self._array
-        assert array is not None
-        return (
-            isinstance(row, np.ndarray)
-            and row.dtype == array.dtype
-            and row.shape == array.shape[1:]
-        )
 
     def _fall_back(self) -> None:
         """Rows turned out to differ: keep them as they came."""

@@ -36,7 +36,7 @@ two workers busy while a slow item holds the order back (a window of 4 loses 16 
 work, one of 64 loses 6 %)."""
 
 MOST_UNITS = 256
-"""Units under way at most, whatever is asked for: grants for them must fit into a socket's buffer."""
+"""Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
 
 
 @dataclass(frozen=True, slots=True)

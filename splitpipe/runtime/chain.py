@@ -16,10 +16,10 @@ from typing import Any
 
 from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
-from splitpipe.pipeline.stage import Dropped, Stage
+from splitpipe.pipeline.stage import Dropped, Map, Stage
 from splitpipe.runtime.failure import failing_stage
 
-__all__ = ["Chain", "Cursor"]
+__all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
 
 class Cursor:
@@ -44,21 +44,28 @@ class Chain:
 
     Args:
         stages: what to do, in order.
-        items: the input.
-        cursor: counts the input.
+        cursor: counts the input. Where every stage gives one item for one, and the caller counts
+            what comes out (``counted=False``), it is left to the caller.
     """
 
-    def __init__(self, stages: Sequence[Stage], items: Iterator[Any], cursor: Cursor) -> None:
+    def __init__(self, stages: Sequence[Stage], cursor: Cursor, *, counted: bool = True) -> None:
         self._stages = stages
+        self._counted = counted
+        self._layers: list[Iterator[Any]] = []
         self.cursor = cursor
         self.dropped = Dropped()
-        self._layers: list[Iterator[Any]] = [items]
-        current = cursor.count(items)
-        self._layers.append(current)
-        for stage in stages:
+
+    def start(self, items: Iterator[Any]) -> Iterator[Any]:
+        """Return what the stages make of `items`; once."""
+        self._layers.append(items)
+        current = items
+        if self._counted:
+            current = self.cursor.count(items)
+            self._layers.append(current)
+        for stage in self._stages:
             current = stage.operation.apply(current, self.dropped)
             self._layers.append(current)
-        self.items = current
+        return current
 
     def close(self) -> None:
         """Close every generator of the chain, the last stage's first.
@@ -81,28 +88,28 @@ class Chain:
 
     def where(self, error: BaseException, source: Source | None, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
-        position = max(0, self.cursor.position - 1)
+        position = self.cursor.position
         stage = failing_stage(error, self._stages)
         if stage is None and isinstance(error, NotPicklable) and self._stages:
             stage = self._stages[-1].name
-        if stage is None:  # it came out of the source, at the item that was not counted any more
-            stage, position = "source", self.cursor.position
+        if stage is None:
+            stage = "source"  # it failed at an item that nobody could count any more
+        elif self._counted:
+            position = max(0, position - 1)
         notes = [f"in stage {stage!r} ({worker}), epoch {self.cursor.epoch}, input item {position}"]
         if isinstance(source, SequenceSource) and position < len(source):
             notes.append(source.describe(position, self.cursor.epoch))
         return tuple(notes)
 
 
-def source_items(source: Source, epoch: int, start: int, stop: int | None) -> Iterator[Any]:
-    """Yield the items of ``start:stop`` of an epoch; a factory gives all it has."""
+def one_to_one(stages: Sequence[Stage]) -> bool:
+    """Whether every stage gives one item for one, so that counting outputs counts inputs."""
+    return all(isinstance(stage.operation, Map) for stage in stages)
+
+
+def open_source(source: Source, epoch: int, positions: int | None) -> Iterator[Any]:
+    """Return the items of an epoch: of `positions` of it, or all that a factory has."""
     if isinstance(source, FactorySource):
-        items = source.open()
-        try:
-            yield from items
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None and hasattr(items, "gi_frame"):
-                close()
-    else:
-        assert stop is not None
-        yield from source.items(source.order(epoch), start, stop)
+        return source.open()
+    assert positions is not None
+    return source.items(source.order(epoch), 0, positions)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from splitpipe.pipeline.plan import Plan
-from splitpipe.runtime.chain import Chain, Cursor, source_items
+from splitpipe.runtime.chain import Chain, Cursor, open_source
 from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter, TaskStatistics
@@ -39,16 +39,15 @@ class Engine:
         self._since = time.perf_counter()
         self._dropped = 0
 
-    def epoch(self, epoch: int, *, last: bool) -> Iterator[Any]:
-        """Yield the items of `epoch`."""
+    def epoch(self, epoch: int, *, last: bool) -> Iterator[Iterator[Any]]:
+        """Yield the items of `epoch`, as one iterator after the other."""
         if self._inbox is None:
-            yield from self._through(epoch, self._source(epoch))
+            yield self._through(epoch, None)
             return
-        items = self._inbox.epoch()
         if self._plan.local:
-            yield from self._through(epoch, items)
+            yield self._through(epoch, self._inbox.epoch())
         else:
-            yield from items
+            yield from self._inbox.chunks()
         self.leave(last=last)
 
     def leave(self, *, last: bool) -> None:
@@ -74,23 +73,24 @@ class Engine:
             messages=0,
         )
 
-    def _source(self, epoch: int) -> Iterator[Any]:
-        return source_items(self._plan.source, epoch, 0, self._plan.positions)
-
-    def _through(self, epoch: int, items: Iterator[Any]) -> Iterator[Any]:
-        chain = Chain(self._plan.local, items, Cursor(epoch))
+    def _through(self, epoch: int, items: Iterator[Any] | None) -> Iterator[Any]:
+        """Yield what the local stages make of `items`, or of the source where there are none."""
+        plan = self._plan
+        source = plan.source if items is None else None
+        chain = Chain(plan.local, Cursor(epoch))
         try:
-            yield from chain.items
+            if items is None:
+                items = open_source(plan.source, epoch, plan.positions)
+            yield from chain.start(items)
         except GeneratorExit:
             raise
         except BaseException as error:
             passed_on = self._inbox.failure if self._inbox is not None else None
             if passed_on is None or passed_on[0] is not error:
-                source = self._plan.source if self._inbox is None else None
                 annotate(error, chain.where(error, source, "in the consumer's process"))
             raise
         finally:
             self._dropped += chain.dropped.count
-            if self._inbox is None:
+            if source is not None:
                 self._meter.items_in += chain.cursor.position
             chain.close()

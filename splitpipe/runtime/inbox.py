@@ -124,18 +124,20 @@ class Inbox:
         self._open = False
         self._owing = False
         self._ended = False
-        self.chunk: Iterator[Any] = iter(())
-        """The values of the current message that were not taken yet."""
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
 
     def epoch(self) -> Iterator[Any]:
-        """Yield the values of the current epoch; `end_epoch` has to follow, however far it was
-        read.
+        """Yield the values of the current epoch; see `chunks`."""
+        for chunk in self.chunks():
+            yield from chunk
+
+    def chunks(self) -> Iterator[Iterator[Any]]:
+        """Yield the current epoch, message by message; `end_epoch` has to follow.
 
         Raises:
             BaseException: what a stage before this one raised, at its place in the stream; see
-            `failure`.
+                `failure`.
         """
         while True:
             message = self._take()
@@ -143,7 +145,7 @@ class Inbox:
                 self._finish(message)
                 return
             if isinstance(message, Failed):
-                yield from self._intake.before(message)
+                yield iter(self._intake.before(message))
                 raise self._rebuild(message)
             yield from self._values(message)
 
@@ -168,20 +170,16 @@ class Inbox:
                 self._intake.discard(message)
                 self._owing = True
 
-    def _values(self, message: Item) -> Iterator[Any]:
+    def _values(self, message: Item) -> Iterator[Iterator[Any]]:
         self._owing = True
         try:
             values = self._intake.values(message)
         except UnpackError as error:
-            yield from error.values
+            yield iter(error.values)
             raise error.__cause__ or error from None
         self._intake.meter.items_in += len(values)
-        if len(values) == 1:  # a batch: the list must not keep it alive
-            yield values.pop()
-            return
-        self.chunk = iter(values)
-        del values
-        yield from self.chunk
+        # A list iterator holds its list: for a batch that would be a slot held for nothing.
+        yield iter(values) if len(values) != 1 else _single(values)
 
     def _take(self) -> Item | End | Failed:
         """Return the next message of the stream, waiting for it."""
@@ -265,3 +263,7 @@ class Inbox:
         error = report.rebuild()
         self.failure = error, report
         return error
+
+
+def _single(values: list[Any]) -> Iterator[Any]:
+    yield values.pop()

@@ -22,7 +22,7 @@ from typing import Any
 from splitpipe.errors import ChannelError
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.runtime.chain import Chain, Cursor, source_items
+from splitpipe.runtime.chain import Chain, Cursor, one_to_one, open_source
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
@@ -117,6 +117,7 @@ class SequentialTask:
         self._epochs = epochs
         self._worker = worker
         self._meter = meter
+        self._one_to_one = one_to_one(stages)
         self._cursor = Cursor()
         self._sequence = 0
         self._sent = 0  # the position up to which messages of this epoch cover the input
@@ -135,10 +136,10 @@ class SequentialTask:
         self._cursor = Cursor(epoch)
         self._sent = self._count = 0
         before = self._meter.items_in
-        chain = Chain(self._stages, self._input(epoch), self._cursor)
+        chain = Chain(self._stages, self._cursor, counted=not self._one_to_one)
         try:
             try:
-                self._chunker.drain(chain.items)
+                self._chunker.drain(chain.start(self._input(epoch)))
             finally:
                 chain.close()
             self._chunker.flush()
@@ -159,12 +160,15 @@ class SequentialTask:
         if self._inbox is not None:
             return self._inbox.epoch()
         assert self._source is not None
-        return source_items(self._source, epoch, 0, self._positions)
+        return open_source(self._source, epoch, self._positions)
 
     def _send(self, values: list[Any]) -> int:
         self._gate.enter(self._cursor.epoch)
+        count = len(values) or len(self._outbox.packer)
+        if self._one_to_one:
+            self._cursor.position += count
         start, self._sent = self._sent, self._cursor.position
-        self._count += len(values) or len(self._outbox.packer)
+        self._count += count
         if self._inbox is None:
             self._meter.items_in += self._sent - start
         sequence = self._sequence
@@ -174,16 +178,16 @@ class SequentialTask:
         )
 
     def _fail(self, error: BaseException, chain: Chain) -> None:
-        passed_on = self._inbox.failure if self._inbox is not None else None
-        if passed_on is not None and passed_on[0] is error:
-            failure = passed_on[1]
-        else:
-            failure = Failure.of(error, where=chain.where(error, self._source, self._worker))
         try:
             self._chunker.flush()
         except EpochSkipped:
             self._chunker.discard()
             return
+        passed_on = self._inbox.failure if self._inbox is not None else None
+        if passed_on is not None and passed_on[0] is error:
+            failure = passed_on[1]
+        else:
+            failure = Failure.of(error, where=chain.where(error, self._source, self._worker))
         sequence = self._sequence
         self._sequence += 1
         position = self._sent
@@ -236,11 +240,11 @@ class PoolWorker:
     def _unit(self, unit: Claim | Item) -> None:
         since = time.perf_counter()
         waited = self._meter.wait_output_s
-        chain = Chain(self._stages, self._input(unit), Cursor(unit.epoch, self._first(unit)))
+        chain = Chain(self._stages, Cursor(unit.epoch, self._first(unit)))
         values: list[Any] = []
         try:
             try:
-                self._collect(chain.items, values)
+                self._collect(chain.start(self._input(unit)), values)
             finally:
                 chain.close()
         except ChannelError:

@@ -313,7 +313,7 @@ class ArenaView:
         if self._warn and self.copies == 1:
             warnings.warn(
                 f"{self._lease_limit} batches of one worker are being kept: further ones are "
-                "copied out of shared memory. Let go of batches, copy what you keep, or raise prefetch",
+                "copied out of shared memory. Let go of batches, or raise prefetch",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,17 +1,18 @@
-"""Messages over ZeroMQ: the same seam, on a library that people know and that also crosses machines.
+"""Messages over ZeroMQ: the same seam, on a library that people know and that also crosses
+machines.
 
 Responsible for: `ZmqLink`, PUSH sockets to PULL sockets.
 
 Rules:
-- nothing listens for strangers: sockets are in the abstract name space of this machine where it exists
-  (nothing in a directory, nothing left behind by a SIGKILL), in a private directory elsewhere, and
-  every connection is authenticated with CURVE keys made for this link alone;
+- nothing listens for strangers: sockets are in the abstract name space of this machine where it
+  exists (nothing in a directory, nothing left behind by a SIGKILL), in a private directory
+  elsewhere, and every connection is authenticated with CURVE keys made for this link alone;
 - sockets and contexts are made in the process that uses them, and ended there: a context does not
   survive a fork, and a process that leaves without ending it loses its last messages;
 - ZeroMQ has no shutdown for all parties: a socket pair beside each link says it, and whoever waits
   waits on both;
-- with one reader the reader binds; with several the writers do, and each deals its messages out to the
-  readers in turn. The order of the stream never depends on who gets what.
+- with one reader the reader binds; with several the writers do, and each deals its messages out to
+  the readers in turn. The order of the stream never depends on who gets what.
 
 The two high-water marks are kept low, so that a slow reader is passed over soon.
 """
@@ -91,7 +92,7 @@ class _End:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            # A shut link delivers nothing any more; otherwise the last messages still have to leave.
+            # A shut link delivers nothing any more; else the last messages have to leave.
             self._socket.close(0 if self.shut else _LINGER_MS)
             self._context.term()
 
@@ -194,7 +195,7 @@ class ZmqLink(Link):
         return f"{self._base}-{index}"
 
     def authenticate(self, sock: zmq.Socket[bytes], *, server: bool) -> None:
-        """Give `sock` its keys: the binder's public key is known to who was given this link, only."""
+        """Give `sock` its keys: only who was given this link knows the binder's public key."""
         if server:
             sock.curve_server = True
             sock.curve_publickey, sock.curve_secretkey = self._server
