@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,34 @@ class TestMetadata:
             if inside and line.strip().startswith('"'):
                 assert "#" in line, f"ruff.toml: {line.strip()} has no reason"
             inside = inside and line.strip() != "]"
+
+
+class TestReadme:
+    """The two commands that `.ci/run` takes out of the README and runs word for word."""
+
+    def command(self, name: str) -> str:
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        found = re.search(rf"^<!-- {name} -->\n```sh\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+        assert found, f"README.md has no command marked {name}"
+        return found[1]
+
+    @pytest.mark.parametrize("name", ["demo", "tests"])
+    def test_each_does_all_of_its_own_setting_up(self, name: str) -> None:
+        command = self.command(name)
+        assert "\n" not in command
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -e ")
+
+    def test_the_demo_is_the_whole_demo(self) -> None:
+        assert self.command("demo").endswith('".[cli]" && .venv/bin/splitpipe demo')
+
+    def test_the_tests_are_all_tests(self) -> None:
+        assert self.command("tests").endswith('".[test]" && .venv/bin/python -m pytest')
+
+    def test_ci_runs_both(self) -> None:
+        script = ROOT / ".ci" / "run"
+        assert os.access(script, os.X_OK)
+        assert "for name in tests demo; do" in script.read_text(encoding="utf-8")
+        subprocess.run(["bash", "-n", str(script)], check=True)
 
 
 class TestImport:

@@ -7,6 +7,9 @@ as any user would: nothing here reaches below the public names.
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -157,13 +160,21 @@ def _report(console: Console, training: Training, model: NextByteModel) -> None:
 
 
 def _what_next(console: Console, kept: Path | None) -> None:
+    program = _program()
     if kept is None:
         console.print("\nThe dataset was in a temporary folder and is removed now. To keep it:")
-        console.print("  splitpipe demo --dir stdlib")
+        console.print(f"  {program} demo --dir stdlib", markup=False)
         kept = Path("stdlib")
     else:
         console.print(f"\nThe dataset stays in {escape(str(kept))}. Next:")
-    name = escape(str(kept))
     for command in ("info", "head -n 3", "check"):
-        console.print(f"  splitpipe {command} {name}")
+        console.print(f"  {program} {command} {shlex.quote(str(kept))}", markup=False)
     console.print("and the programs in examples/.")
+
+
+def _program() -> str:
+    """How this program was called, so that the commands shown can be copied as they are."""
+    called = sys.argv[0]
+    if Path(called).name != "splitpipe":
+        return "python -m splitpipe"
+    return "splitpipe" if shutil.which("splitpipe") == called else called
