@@ -57,7 +57,5 @@ def as_text(report: CheckReport) -> str:
         lines.append(f"... and {report.found - len(lines):,} more")
     things = "thing is" if report.found == 1 else "things are"
     verdict = "everything is right" if report.ok else f"{report.found:,} {things} wrong"
-    lines.append(
-        f"{report.path}: {report.checked:,} of {report.rows:,} records read, {verdict}"
-    )
+    lines.append(f"{report.path}: {report.checked:,} of {report.rows:,} records read, {verdict}")
     return "\n".join(lines)

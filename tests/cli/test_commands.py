@@ -46,9 +46,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 class TestInfo:
-    def test_json_tells_the_facts(
-        self, dataset: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_json_tells_the_facts(self, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found: dict[str, Any] = json.loads(succeeds(capsys, "info", "--json", dataset))
         assert found["path"] == str(dataset)
         assert found["rows"] == len(RECORDS)
@@ -78,8 +76,7 @@ class TestHead:
         shown = [json.loads(line) for line in text.splitlines()]
         assert [item["index"] for item in shown] == list(range(len(RECORDS)))
         back = [
-            item["text"].encode() if "text" in item else b64decode(item["base64"])
-            for item in shown
+            item["text"].encode() if "text" in item else b64decode(item["base64"]) for item in shown
         ]
         assert back == RECORDS
 
