@@ -208,8 +208,6 @@ class Dataset(Sequence[bytes]):
             [b'c', b'c', b'a']
         """
         rows = self._rows_of(indices)
-        if not len(rows):
-            return []
         self._check_open()
         return self._reader.read_many(rows)
 

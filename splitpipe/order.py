@@ -313,7 +313,7 @@ def _binwise(layout: BinLayout, seed: int | None, epoch: int, window: int) -> Bi
     return BinwiseOrder(layout, seed=seed, epoch=epoch, window=window)
 
 
-def sequential_order(rows: int) -> Order:
+def sequential_order(rows: int) -> SequentialOrder:
     """Rows in their own order.
 
     Example:
@@ -323,7 +323,7 @@ def sequential_order(rows: int) -> Order:
     return SequentialOrder(_count(rows, "rows"))
 
 
-def global_order(rows: int, seed: int, epoch: int) -> Order:
+def global_order(rows: int, seed: int, epoch: int) -> GlobalOrder:
     """A shuffle of all rows, in O(1) memory.
 
     Args:
@@ -340,7 +340,7 @@ def global_order(rows: int, seed: int, epoch: int) -> Order:
     return GlobalOrder(KeyedPermutation(_count(rows, "rows"), key))
 
 
-def binwise_order(layout: BinLayout, seed: int | None, epoch: int, window: int = 1) -> Order:
+def binwise_order(layout: BinLayout, seed: int | None, epoch: int, window: int = 1) -> BinwiseOrder:
     """Bins in shuffled order and records shuffled inside them, in O(bins) memory.
 
     Reading this order touches ``window`` bins at a time, so that it is nearly sequential on the

@@ -210,6 +210,8 @@ class ColumnReader:
         Args:
             rows: int64 array of shape (n,), every value from 0 to ``rows - 1``.
         """
+        if not len(rows):
+            return []
         entries = self._table.take(rows)
         if not self._settled and int(entries["length"][0]) * len(entries) > _LARGE_BATCH_NBYTES:
             self._settled = True

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def killed(session: Callable[[Path], None], path: Path, at: int, strike: Any) ->
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[Callable[[list[bytes] | None], Path]]:
+def places(tmp_path: Path) -> Callable[[list[bytes] | None], Path]:
     """A new directory every time, with a dataset or with nothing in it."""
     base = write(tmp_path / "base", FIRST)
     count = iter(range(10_000))
@@ -130,7 +130,7 @@ def places(tmp_path: Path) -> Iterator[Callable[[list[bytes] | None], Path]]:
             shutil.copytree(base, path)
         return path
 
-    yield place
+    return place
 
 
 @pytest.mark.parametrize("strike", [die, write_half_and_die])
@@ -237,27 +237,27 @@ class TestFailingDisk:
         def fail(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
             raise OSError(number, os.strerror(number))
 
-        at, failed = 1, True
-        while failed:
+        at = 1
+        while True:
             path = places(before)
-            failed = False
+            faults = Faults(at, fail)
+            error = None
             with pytest.MonkeyPatch.context() as patch:
-                faults = Faults(at, fail)
                 faults.install(patch.setattr)
                 try:
                     session(path)
-                except StorageError as error:
-                    failed = True
-                    assert error.errno == number
-                    assert os.strerror(number) in str(error)
+                except StorageError as caught:
+                    error = caught
             if faults.count < at:
                 break
-            # A call that only tidies up may fail unheard; the commit then stands.
+            assert error is not None
+            assert error.errno == number
+            assert os.strerror(number) in str(error)
             assert_one_of(path, before, after)
-            failed = True
             assert_next_writer_works(path)
             shutil.rmtree(path)
             at += 1
+        assert error is None
         assert at > 10
         assert_holds(path, after)
 
@@ -280,8 +280,7 @@ class TestFailingDisk:
         with DatasetWriter(path, append=True) as w:
             monkeypatch.setattr(os, "pwrite", full)
             with pytest.raises(StorageError, match="make room") as caught:
-                w.write_many(more)
-                w.commit()
+                write_and_commit(w, more)
             assert caught.value.errno == errno.ENOSPC
             assert Path(caught.value.filename).parent == path
             assert_holds(path, FIRST)
@@ -319,9 +318,14 @@ class TestFailingDisk:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = write(tmp_path / "ds", FIRST)
-        with pytest.raises(StorageError), DatasetWriter(path, append=True) as w:
-            w.write_many(SECOND)
-            monkeypatch.setattr(os, "pwrite", lambda *_: _raise(errno.ENOSPC))
+
+        def fill_the_disk(records: list[bytes]) -> None:
+            with DatasetWriter(path, append=True) as w:
+                w.write_many(records)
+                monkeypatch.setattr(os, "pwrite", lambda *_: _raise(errno.ENOSPC))
+
+        with pytest.raises(StorageError):
+            fill_the_disk(SECOND)
         monkeypatch.undo()
         assert_holds(path, FIRST)
         append(path)
@@ -336,6 +340,11 @@ class TestFailingDisk:
             w.write_many(FIRST)
         monkeypatch.undo()
         assert_holds(tmp_path / "ds", FIRST)
+
+
+def write_and_commit(w: DatasetWriter, records: list[bytes]) -> None:
+    w.write_many(records)
+    w.commit()
 
 
 def _raise(number: int) -> int:
@@ -396,7 +405,8 @@ class TestTwoWriters:
             finally:
                 os._exit(1)
         os.read(ready[0], 1)
-        for options in ({"append": True}, {"overwrite": True}):
+        cases: list[dict[str, Any]] = [{"append": True}, {"overwrite": True}]
+        for options in cases:
             with pytest.raises(LockedError, match=rf"process {pid} on \S+, since 20"):
                 DatasetWriter(path, **options)
         assert_holds(path, FIRST)

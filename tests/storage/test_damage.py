@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import google_crc32c
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitpipe.dataset import open_dataset
+from splitpipe.dataset import Dataset, open_dataset
 from splitpipe.errors import (
     CorruptRecord,
     FormatError,
@@ -40,7 +41,7 @@ def files_of(path: Path) -> list[Path]:
 
 def never_wrong(path: Path, records: list[bytes]) -> bool:
     """Read in every way; each way gives the truth or an error of ours. Whether all gave it."""
-    ways = [
+    ways: list[Callable[[Dataset], bool]] = [
         lambda ds: list(ds) == records,
         lambda ds: [ds[row] for row in range(len(ds))] == records,
         lambda ds: ds.get_batch(range(len(ds))) == records,

@@ -7,8 +7,9 @@ import errno
 import mmap
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,8 @@ def test_running_twice_does_not_double(tmp_path: Path) -> None:
 
 def test_a_foreign_directory_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    for options in ({}, {"append": True}, {"overwrite": True}):
+    cases: list[dict[str, Any]] = [{}, {"append": True}, {"overwrite": True}]
+    for options in cases:
         with pytest.raises(StorageError, match=r"not a splitpipe dataset.*thesis\.tex"):
             DatasetWriter(tmp_path, **options)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
@@ -171,17 +173,22 @@ def test_foreign_files_beside_a_dataset_are_left_alone(tmp_path: Path) -> None:
         assert (path / name).read_text() == "foreign"
 
 
+def write_and_fail(path: Path, **options: Any) -> None:
+    with DatasetWriter(path, **options) as w:
+        w.write_many(numbered(100_000))
+        w.flush()
+        raise KeyError
+
+
 def test_an_exception_in_the_block_gives_up_what_was_not_committed(tmp_path: Path) -> None:
     path = tmp_path / "ds"
-    with pytest.raises(KeyError), DatasetWriter(path) as w:
-        w.write_many(numbered(100_000))
-        raise KeyError
+    with pytest.raises(KeyError):
+        write_and_fail(path)
     assert not path.exists()
     write(path, [b"kept"])
     sizes = {p.name: p.stat().st_size for p in path.iterdir() if p.name != "writer.lock"}
-    with pytest.raises(KeyError), DatasetWriter(path, append=True, bins=9) as w:
-        w.write_many(numbered(100_000))
-        raise KeyError
+    with pytest.raises(KeyError):
+        write_and_fail(path, append=True, bins=9)
     assert_holds(path, [b"kept"])
     assert sizes == {p.name: p.stat().st_size for p in path.iterdir() if p.name != "writer.lock"}
 
@@ -213,10 +220,8 @@ class TestOverwriting:
     def test_giving_up_leaves_the_old_one(self, tmp_path: Path) -> None:
         path = write(tmp_path / "ds", numbered(500), bins=4)
         names = sorted(p.name for p in path.iterdir())
-        with pytest.raises(KeyError), DatasetWriter(path, overwrite=True) as w:
-            w.write_many(numbered(10_000))
-            w.flush()
-            raise KeyError
+        with pytest.raises(KeyError):
+            write_and_fail(path, overwrite=True)
         assert_holds(path, numbered(500))
         assert sorted(p.name for p in path.iterdir()) == names
 
@@ -243,7 +248,13 @@ def test_a_closed_writer_says_so(tmp_path: Path) -> None:
     w.close()
     w.close()
     w.abort()
-    for action in (lambda: w.write(b"y"), lambda: w.write_many([b"y"]), w.flush, w.commit):
+    actions: list[Callable[[], None]] = [
+        lambda: w.write(b"y"),
+        lambda: w.write_many([b"y"]),
+        w.flush,
+        w.commit,
+    ]
+    for action in actions:
         with pytest.raises(StorageError, match="the writer is closed"):
             action()
     assert_holds(tmp_path / "ds", [b"x"])

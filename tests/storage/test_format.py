@@ -1,0 +1,147 @@
+"""The format, byte for byte: ``docs/format.md`` read literally, against the golden dataset."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+from google_crc32c import extend, value
+
+from splitpipe.dataset import open_dataset
+from splitpipe.errors import FormatError
+from splitpipe.storage import DatasetWriter, describe, format, manifest
+from tests.storage.make_golden import DATASET, GOLDEN, first_session, make_golden, second_session
+from tests.storage.making import assert_holds
+
+RECORDS = first_session() + second_session()
+PRIME = 4294967291
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    path = tmp_path / "golden"
+    shutil.copytree(GOLDEN, path)
+    return path
+
+
+def test_the_golden_dataset_reads(golden: Path) -> None:
+    assert_holds(golden, RECORDS)
+
+
+def test_reading_adds_and_changes_nothing() -> None:
+    before = {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in GOLDEN.iterdir()}
+    assert_holds(GOLDEN, RECORDS)
+    assert before == {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in GOLDEN.iterdir()}
+
+
+def test_this_version_writes_the_same_bytes(tmp_path: Path) -> None:
+    make_golden(tmp_path / "new")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == {
+        p.name: p.read_bytes() for p in GOLDEN.iterdir()
+    }
+
+
+def test_it_can_be_appended_to(golden: Path) -> None:
+    with DatasetWriter(golden, append=True) as writer:
+        writer.write_many([b"more"] * 500)
+    assert_holds(golden, RECORDS + [b"more"] * 500)
+    assert describe(golden).segments == ((0, 140, 0, 2), (140, 505, 2, 3))
+
+
+class TestByTheBook:
+    """Nothing of the package is used here but the description."""
+
+    def seed(self, domain: bytes, number: int) -> int:
+        return int(value(domain + DATASET + struct.pack("<II", 0, number)))
+
+    def test_manifest(self) -> None:
+        raw = (GOLDEN / "splitpipe.json").read_bytes()
+        head, tail = raw[:-28], raw[-28:]
+        assert tail == b',\n "checksum": "%08x"\n}\n' % value(head)
+        document = json.loads(raw)
+        assert document["format"] == "splitpipe dataset"
+        assert document["version"] == 1
+        assert document["dataset"] == DATASET.hex()
+        assert document["rows"] == 145
+        (column,) = document["columns"]
+        names = [f"v0001-c000-b{number:05d}.bin" for number in range(5)]
+        assert column["bin_sizes"] == [(GOLDEN / name).stat().st_size for name in names]
+
+    def test_file_headers(self) -> None:
+        for name, kind, number in (
+            ("v0001-c000-b00004.bin", 1, 4),
+            ("v0001-c000.index", 2, 0),
+            ("v0001-c000.sums", 3, 0),
+        ):
+            raw = (GOLDEN / name).read_bytes()[:64]
+            head = struct.pack("<8sII16sIII16s", b"SPLITPIP", 1, kind, DATASET, 1, 0, number, b"")
+            assert raw == head + struct.pack("<I", value(head))
+
+    def test_records(self) -> None:
+        index = (GOLDEN / "v0001-c000.index").read_bytes()
+        assert len(index) == 64 + 24 * 145
+        expected_bins = [n % 2 for n in range(140)] + [4, 2, 3, 4, 2]
+        ends = [64] * 5
+        for row, record in enumerate(RECORDS):
+            offset, length, number, crc = struct.unpack_from("<QQII", index, 64 + 24 * row)
+            assert number == expected_bins[row]
+            raw = (GOLDEN / f"v0001-c000-b{number:05d}.bin").read_bytes()
+            assert offset == ends[number] + 14
+            ends[number] = offset + length
+            assert raw[offset : offset + length] == record
+            assert crc == extend(self.seed(b"record", number) ^ (offset + row) % PRIME, record)
+            assert struct.unpack_from("<IIIH", raw, offset - 14) == (crc, length, row, 0)
+
+    def test_sums(self) -> None:
+        index = (GOLDEN / "v0001-c000.index").read_bytes()[64:]
+        sums = (GOLDEN / "v0001-c000.sums").read_bytes()
+        document = json.loads((GOLDEN / "splitpipe.json").read_bytes())
+        tails = [s["tail"] for s in document["columns"][0]["segments"]]
+        assert len(sums) == 64 + 4 * 3
+        self.assert_stripe(index, sums[64:], rows=range(128), bins=[0, 1])
+        self.assert_stripe(index, bytes.fromhex(tails[0]), rows=range(128, 140), bins=[0, 1])
+        self.assert_stripe(index, bytes.fromhex(tails[1]), rows=range(140, 145), bins=[4, 2, 3])
+
+    def assert_stripe(self, index: bytes, sums: bytes, rows: range, bins: list[int]) -> None:
+        page, *runs = struct.unpack(f"<{len(sums) // 4}I", sums)
+        start = self.seed(b"index", 0) ^ rows.start % PRIME
+        assert page == extend(start, index[24 * rows.start : 24 * rows.stop])
+        assert len(runs) == len(bins)
+        for turn, (number, crc) in enumerate(zip(bins, runs, strict=True)):
+            mine = range(rows.start + turn, rows.stop, len(bins))
+            first, _, _, _ = struct.unpack_from("<QQII", index, 24 * mine[0])
+            offset, length, _, _ = struct.unpack_from("<QQII", index, 24 * mine[-1])
+            raw = (GOLDEN / f"v0001-c000-b{number:05d}.bin").read_bytes()
+            run = raw[first - 14 : offset + length]
+            start = self.seed(b"run", number) ^ (first - 14 + mine[0]) % PRIME
+            assert crc == extend(start, run)
+
+
+class TestLargeNumbers:
+    def test_a_place_is_told_apart_beyond_32_bits(self) -> None:
+        places = {format.place(7, offset, 5) for offset in (1, 1 + 2**32, 1 + 2**33, 1 + 2**40)}
+        assert len(places) == 4
+        assert all(0 <= place < 2**32 for place in places)
+
+    def test_a_record_header_with_a_long_length(self) -> None:
+        row = 5 + (9 << 32)
+        assert format.pack_record_header(1, 2**32 - 2, row) == struct.pack(
+            "<IIIH", 1, 2**32 - 2, 5, 9
+        )
+        for length in (2**32 - 1, 2**40):
+            assert format.pack_record_header(1, length, row) == struct.pack(
+                "<IIIHQ", 1, 2**32 - 1, 5, 9, length
+            )
+
+    def test_the_manifest_keeps_64_bits(self, golden: Path) -> None:
+        read = manifest.decode((golden / "splitpipe.json").read_bytes(), "here")
+        assert manifest.decode(manifest.encode(read), "here") == read
+
+
+def test_a_lone_index_is_refused(golden: Path) -> None:
+    (golden / "splitpipe.json").unlink()
+    with pytest.raises(FormatError, match=r"has no splitpipe\.json"):
+        open_dataset(golden)
