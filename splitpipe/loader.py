@@ -192,7 +192,7 @@ class Loader:
     def _leave_epoch(self) -> None:
         """Drop the rest of an epoch that was not read to its end."""
         self._drop()
-        self._engine.leave(last=self.epoch + 1 == self._options.epochs)
+        self._engine.leave(self.epoch, last=self.epoch + 1 == self._options.epochs)
 
     def _drop(self) -> None:
         """Close what yields items, so that generators of stages that run here end now."""

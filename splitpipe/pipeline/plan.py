@@ -138,8 +138,8 @@ def plan(source: Source, stages: tuple[Stage, ...], options: RunOptions) -> Plan
         return Plan(source, positions, 1, (), stages, options.arena_bytes)
     groups = _groups(source, stages)
     local: tuple[Stage, ...] = ()
-    if groups[-1].workers == 0:
-        local = tuple(groups.pop().stages)
+    while groups and groups[-1].workers == 0:
+        local = (*groups.pop().stages, *local)
     for number, group in enumerate(groups):
         if group.workers == 0:
             after = [*groups[number + 1 :], _Group(list(local))][0].stages[0]

@@ -38,6 +38,7 @@ class Engine:
         self._meter = meter
         self._since = time.perf_counter()
         self._dropped = 0
+        self._left = 0  # epochs that are done with
 
     def epoch(self, epoch: int, *, last: bool) -> Iterator[Iterator[Any]]:
         """Yield the items of `epoch`, as one iterator after the other."""
@@ -48,11 +49,12 @@ class Engine:
             yield self._through(epoch, self._inbox.epoch())
         else:
             yield from self._inbox.chunks()
-        self.leave(last=last)
+        self.leave(epoch, last=last)
 
-    def leave(self, *, last: bool) -> None:
-        """Be done with an epoch, read to its end or not."""
-        if self._inbox is not None:
+    def leave(self, epoch: int, *, last: bool) -> None:
+        """Be done with `epoch`, read to its end or not. Safe to call twice."""
+        if self._inbox is not None and epoch >= self._left:
+            self._left = epoch + 1
             self._inbox.end_epoch(last=last)
 
     def statistics(self) -> TaskStatistics:

@@ -118,7 +118,7 @@ class Packer:
             raws.append(raw)
             return False
 
-        stream = dump(value, keep)
+        stream = dump(value, keep, again=raws.clear)
         self._store(stream, raws)
 
     def add_atoms(self, values: list[Any]) -> None:

@@ -25,8 +25,14 @@ __all__ = ["dump", "dump_description", "load"]
 PROTOCOL = 5
 
 
-def dump(value: object, callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+def dump(
+    value: object,
+    callback: Callable[[pickle.PickleBuffer], Any] | None = None,
+    again: Callable[[], None] | None = None,
+) -> bytes:
     """Return the pickle of a value; `callback` is offered its large buffers (PEP 574).
+
+    `again` is called when a first attempt failed half-way: the buffers offered so far are void.
 
     Raises:
         NotPicklable: neither pickle nor cloudpickle can.
@@ -34,6 +40,8 @@ def dump(value: object, callback: Callable[[pickle.PickleBuffer], Any] | None = 
     try:
         return pickle.dumps(value, PROTOCOL, buffer_callback=callback)
     except Exception as first:
+        if again is not None:
+            again()
         try:
             import cloudpickle
 
