@@ -153,6 +153,8 @@ class Claims(Grants):
             self.open()
 
     def ends(self) -> Iterator[End]:
+        if not self._ends:
+            self.open()  # epochs without positions are never consumed: go on when their ends were
         while self._ends:
             yield self._ends.pop(0)
 

@@ -93,9 +93,11 @@ class Intake:
             return []
         return unpack(failed.body[failed.nbytes :], self._arenas.get(failed.producer))
 
-    def discard(self, message: Item) -> None:
+    def discard(self, message: Item | Failed) -> None:
         """Give back the slots of a message that nobody will read."""
-        release(message.body, self._arenas.get(message.producer))
+        report = message.nbytes if isinstance(message, Failed) else 0
+        if message.count or isinstance(message, Item):
+            release(message.body[report:], self._arenas.get(message.producer))
 
     @property
     def copies(self) -> int:
@@ -145,6 +147,7 @@ class Inbox:
                 self._finish(message)
                 return
             if isinstance(message, Failed):
+                self._owing = True
                 yield iter(self._intake.before(message))
                 raise self._rebuild(message)
             yield from self._values(message)
@@ -166,9 +169,8 @@ class Inbox:
                 self._finish(message)
                 self._ended = False
                 return
-            if isinstance(message, Item):
-                self._intake.discard(message)
-                self._owing = True
+            self._intake.discard(message)
+            self._owing = True
 
     def _values(self, message: Item) -> Iterator[Iterator[Any]]:
         self._owing = True
@@ -207,7 +209,7 @@ class Inbox:
         if first is None:
             return None
         assert isinstance(first, (Item, End, Failed))
-        if isinstance(first, Item):
+        if isinstance(first, (Item, Failed)):
             self._cover(first)
         return first
 
@@ -225,7 +227,7 @@ class Inbox:
             self._delivered.remove(self._next)
             self._next += 1
 
-    def _cover(self, item: Item) -> None:
+    def _cover(self, item: Item | Failed) -> None:
         if item.epoch != self._epoch or (self._ordered and item.start != self._position):
             raise PipelineError(
                 f"after position {self._position} of epoch {self._epoch} came position "
@@ -243,6 +245,7 @@ class Inbox:
         self._ended = True
         self._epoch += 1
         self._position = self._covered = 0
+        self._add_ends()
 
     def _admit(self, message: Message) -> None:
         if isinstance(message, Failed) and message.sequence == NOWHERE:

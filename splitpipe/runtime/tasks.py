@@ -180,6 +180,7 @@ class SequentialTask:
     def _fail(self, error: BaseException, chain: Chain) -> None:
         try:
             self._chunker.flush()
+            self._gate.enter(self._cursor.epoch)  # a failure is a message like any other
         except EpochSkipped:
             self._chunker.discard()
             return
@@ -199,6 +200,14 @@ class SequentialTask:
         sequence = self._sequence
         self._sequence += 1
         self._outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
+
+
+class _PassedOn(BaseException):
+    """The failure of an earlier stage, after what came before it. No stage may swallow it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__()
+        self.failure = failure
 
 
 class PoolWorker:
@@ -232,12 +241,12 @@ class PoolWorker:
         """Take units until the channel is shut."""
         while True:
             message = self._intake.receive()
-            if isinstance(message, (End, Failed)):
+            if isinstance(message, End) or (isinstance(message, Failed) and not message.count):
                 self._outbox.forward(message)
-            elif isinstance(message, (Claim, Item)):
+            elif isinstance(message, (Claim, Item, Failed)):
                 self._unit(message)
 
-    def _unit(self, unit: Claim | Item) -> None:
+    def _unit(self, unit: Claim | Item | Failed) -> None:
         since = time.perf_counter()
         waited = self._meter.wait_output_s
         chain = Chain(self._stages, Cursor(unit.epoch, self._first(unit)))
@@ -250,8 +259,7 @@ class PoolWorker:
         except ChannelError:
             raise
         except BaseException as error:
-            cause = error.__cause__ if isinstance(error, UnpackError) else error
-            self._fail(cause or error, chain, unit, values)
+            self._fail(error, chain, unit, values)
             return
         finally:
             self._meter.items_in += chain.cursor.position - self._first(unit)
@@ -267,17 +275,28 @@ class PoolWorker:
         )
 
     @staticmethod
-    def _first(unit: Claim | Item) -> int:
+    def _first(unit: Claim | Item | Failed) -> int:
         return unit.start if isinstance(unit, Claim) else 0
 
-    def _input(self, unit: Claim | Item) -> Iterator[Any]:
-        if isinstance(unit, Item):
-            return _taken(self._intake.values(unit))
+    def _input(self, unit: Claim | Item | Failed) -> Iterator[Any]:
+        if not isinstance(unit, Claim):
+            return self._values(unit)
         source = self._source
         assert isinstance(source, SequenceSource)
         if self._order[0] != unit.epoch:
             self._order = unit.epoch, source.order(unit.epoch)
         return source.items(self._order[1], unit.start, unit.stop)
+
+    def _values(self, unit: Item | Failed) -> Iterator[Any]:
+        intake = self._intake
+        try:
+            values = intake.values(unit) if isinstance(unit, Item) else intake.before(unit)
+        except UnpackError as error:
+            yield from error.values
+            raise error.__cause__ or error from None
+        yield from _taken(values)
+        if isinstance(unit, Failed):
+            raise _PassedOn(Failure.decode(unit.body[: unit.nbytes]))
 
     def _collect(self, items: Iterator[Any], values: list[Any]) -> None:
         """Keep unchangeable items in `values` while there are no others; serialise everything else
@@ -295,11 +314,15 @@ class PoolWorker:
             del item
 
     def _fail(
-        self, error: BaseException, chain: Chain, unit: Claim | Item, values: list[Any]
+        self, error: BaseException, chain: Chain, unit: Claim | Item | Failed, values: list[Any]
     ) -> None:
-        where = chain.where(error, self._source, self._worker)
+        if isinstance(error, _PassedOn):
+            failure = error.failure
+        else:
+            where = chain.where(error, self._source, self._worker)
+            failure = Failure.of(error, where=where)
         self._outbox.failed(
-            Failure.of(error, where=where),
+            failure,
             epoch=unit.epoch,
             sequence=unit.sequence,
             start=unit.start,
