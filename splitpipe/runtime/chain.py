@@ -23,13 +23,21 @@ __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
 
 class Cursor:
-    """How far the input of a chain was read: `position` items of `epoch`, from `start` on."""
+    """How far the input of a chain was read: up to `position` in `epoch`.
 
-    __slots__ = ("epoch", "position")
+    Args:
+        epoch: of the input.
+        position: where it begins.
+        counted: whether `count` has to count items one by one. It need not where every stage gives
+            one item for one (the caller counts what comes out), nor where the input knows it.
+    """
 
-    def __init__(self, epoch: int = 0, position: int = 0) -> None:
+    __slots__ = ("counted", "epoch", "position")
+
+    def __init__(self, epoch: int = 0, position: int = 0, *, counted: bool = True) -> None:
         self.epoch = epoch
         self.position = position
+        self.counted = counted
 
     def count(self, items: Iterator[Any]) -> Iterator[Any]:
         """Yield `items` and count them."""
@@ -44,13 +52,11 @@ class Chain:
 
     Args:
         stages: what to do, in order.
-        cursor: counts the input. Where every stage gives one item for one, and the caller counts
-            what comes out (``counted=False``), it is left to the caller.
+        cursor: counts the input.
     """
 
-    def __init__(self, stages: Sequence[Stage], cursor: Cursor, *, counted: bool = True) -> None:
+    def __init__(self, stages: Sequence[Stage], cursor: Cursor) -> None:
         self._stages = stages
-        self._counted = counted
         self._layers: list[Iterator[Any]] = []
         self.cursor = cursor
         self.dropped = Dropped()
@@ -59,7 +65,7 @@ class Chain:
         """Return what the stages make of `items`; once."""
         self._layers.append(items)
         current = items
-        if self._counted:
+        if self.cursor.counted:
             current = self.cursor.count(items)
             self._layers.append(current)
         for stage in self._stages:
@@ -94,7 +100,7 @@ class Chain:
             stage = self._stages[-1].name
         if stage is None:
             stage = "source"  # it failed at an item that nobody could count any more
-        elif self._counted:
+        elif self.cursor.counted:
             position = max(0, position - 1)
         notes = [f"in stage {stage!r} ({worker}), epoch {self.cursor.epoch}, input item {position}"]
         if isinstance(source, SequenceSource) and position < len(source):

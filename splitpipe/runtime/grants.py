@@ -29,6 +29,7 @@ UNIT_TIME_NS = 1_500_000
 GPU."""
 
 UNIT_BYTES = 256 << 10
+CHUNKS = 16
 
 
 class UnitSize:
@@ -82,25 +83,40 @@ class Grants(ABC):
 
 
 class Credits(Grants):
-    """For a sequential head: so many messages more."""
+    """For a sequential head: so many messages more.
+
+    Args:
+        window: messages under way. Chunks of small items may be `CHUNKS` at least: they cost next
+            to no memory, and with fewer of them processes that share a core wake each other too
+            often.
+    """
 
     def __init__(self, sender: Sender, *, run: int, window: int) -> None:
         self._sender = sender
         self._run = run
         self._window = window
-        self._owed = 0
+        self._target = window
+        self._under_way = 0
 
     def open(self) -> None:
-        self._send(self._window)
+        self._grant()
 
     def consumed(self) -> None:
-        self._owed += 1
-        if 8 * self._owed >= self._window:
-            self._send(self._owed)
-            self._owed = 0
+        self._under_way -= 1
+        if 4 * (self._target - self._under_way) >= self._target:
+            self._grant()
+
+    def learn(self, item: Item) -> None:
+        self._target = max(self._window, CHUNKS) if item.count > 1 else self._window
 
     def skip(self, epoch: int) -> None:
-        self._send(1, epoch=epoch, skip=True)
+        self._send(0, epoch=epoch, skip=True)
+
+    def _grant(self) -> None:
+        credits = self._target - self._under_way
+        if credits > 0:
+            self._under_way += credits
+            self._send(credits)
 
     def _send(self, credits: int, *, epoch: int = 0, skip: bool = False) -> None:
         message = Credit(self._run, 0, epoch, 0, start=0, stop=int(skip), count=credits)

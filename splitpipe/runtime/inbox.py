@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from operator import length_hint
 from typing import Any
 
 from splitpipe.errors import PipelineError
@@ -123,6 +124,8 @@ class Inbox:
         self._epoch = 0
         self._position = 0
         self._covered = 0
+        self._before = 0
+        self._chunk: Iterator[Any] = iter(())
         self._open = False
         self._owing = False
         self._ended = False
@@ -172,6 +175,11 @@ class Inbox:
             self._intake.discard(message)
             self._owing = True
 
+    @property
+    def position(self) -> int:
+        """How many values of the current epoch were taken. Costs nothing per value."""
+        return self._before - length_hint(self._chunk)
+
     def _values(self, message: Item) -> Iterator[Iterator[Any]]:
         self._owing = True
         try:
@@ -180,8 +188,15 @@ class Inbox:
             yield iter(error.values)
             raise error.__cause__ or error from None
         self._intake.meter.items_in += len(values)
+        self._before += len(values)
         # A list iterator holds its list: for a batch that would be a slot held for nothing.
-        yield iter(values) if len(values) != 1 else _single(values)
+        if len(values) == 1:
+            self._chunk = iter(())
+            yield _single(values)
+        else:
+            self._chunk = iter(values)
+            del values
+            yield self._chunk
 
     def _take(self) -> Item | End | Failed:
         """Return the next message of the stream, waiting for it."""
@@ -244,6 +259,7 @@ class Inbox:
             )
         self._ended = True
         self._epoch += 1
+        self._before, self._chunk = 0, iter(())
         self._position = self._covered = 0
         self._add_ends()
 

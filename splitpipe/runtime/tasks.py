@@ -133,10 +133,10 @@ class SequentialTask:
             self._chunker.close()
 
     def _run_epoch(self, epoch: int, *, last: bool) -> None:
-        self._cursor = Cursor(epoch)
+        self._cursor = Cursor(epoch, counted=self._inbox is None and not self._one_to_one)
         self._sent = self._count = 0
         before = self._meter.items_in
-        chain = Chain(self._stages, self._cursor, counted=not self._one_to_one)
+        chain = Chain(self._stages, self._cursor)
         try:
             try:
                 self._chunker.drain(chain.start(self._input(epoch)))
@@ -165,7 +165,9 @@ class SequentialTask:
     def _send(self, values: list[Any]) -> int:
         self._gate.enter(self._cursor.epoch)
         count = len(values) or len(self._outbox.packer)
-        if self._one_to_one:
+        if self._inbox is not None:
+            self._cursor.position = self._inbox.position
+        elif self._one_to_one:
             self._cursor.position += count
         start, self._sent = self._sent, self._cursor.position
         self._count += count
@@ -184,6 +186,8 @@ class SequentialTask:
         except EpochSkipped:
             self._chunker.discard()
             return
+        if self._inbox is not None:
+            self._cursor.position = max(0, self._inbox.position - 1)
         passed_on = self._inbox.failure if self._inbox is not None else None
         if passed_on is not None and passed_on[0] is error:
             failure = passed_on[1]
