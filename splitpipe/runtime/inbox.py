@@ -62,6 +62,8 @@ class Intake:
         wire = self._receiver.receive(block=False)
         if wire is None:
             since = time.perf_counter()
+            for arena in self._arenas.values():
+                arena.keep()
             while wire is None:
                 if self._wait is None:
                     wire = self._receiver.receive()

@@ -13,6 +13,7 @@ Rules:
   as copies, so that no producer waits for ever for a slot;
 - the sum of the slots never exceeds ``limit`` bytes; what does not fit is told to the caller
   (None), who sends it another way;
+- a reader that is about to wait says which slots it keeps meanwhile: nobody waits for those;
 - slots come back through a socket pair, which is also what a producer without a slot waits on: no
   flag in shared memory whose meaning depends on the order in which a processor makes stores
   visible.
@@ -46,6 +47,8 @@ _HEADROOM = (
     16  # a new slot is 1/16 larger than what it is for, so that a slightly larger one reuses it
 )
 _INDEX = struct.Struct("<I")
+_KEPT = 1 << 31
+"""Beside an index: the reader keeps this slot, and waits for the producer's next message."""
 _REMOVE = getattr(mmap, "MADV_REMOVE", None)
 
 
@@ -138,6 +141,7 @@ class Arena:
         self._maximum = slots
         self._slots: dict[int, Slot] = {}
         self._outside: set[int] = set()
+        self._kept: set[int] = set()
         self._next = 0
         self._end = 0
         self._nbytes = 0
@@ -164,7 +168,7 @@ class Arena:
             new = self._grow(nbytes) or self._replace(nbytes)
             if new is not None:
                 return new
-            if not wait or not self._outside or nbytes > self._limit:
+            if not wait or self._outside <= self._kept or nbytes > self._limit:
                 self._refused += 1
                 return None
             self._collect(block=True)
@@ -178,6 +182,7 @@ class Arena:
     def send(self, slot: Slot) -> Segment:
         """Seal `slot`: a message that names it is about to leave."""
         self._outside.add(slot.index)
+        self._kept.discard(slot.index)
         return slot.seal()
 
     def cancel(self, slot: Slot) -> None:
@@ -206,7 +211,11 @@ class Arena:
             if not data:
                 raise BrokenChannel("the arena was shut")
             for (index,) in _INDEX.iter_unpack(data):
+                if index & _KEPT:
+                    self._kept.add(index ^ _KEPT)
+                    continue
                 self._outside.discard(index)
+                self._kept.discard(index)
                 self._slots[index].free = True
             flags = socket.MSG_DONTWAIT
 
@@ -259,6 +268,7 @@ class ArenaView:
         self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
         self._leases: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
         self._pending: deque[int] = deque()
+        self._told: set[int] = set()
         self._pid = os.getpid()
         self.copies = 0
 
@@ -287,6 +297,13 @@ class ArenaView:
     def release(self, segment: Segment) -> None:
         """Give the slot back unread."""
         self._return(segment.index)
+
+    def keep(self) -> None:
+        """Say which slots will not come back before the producer's next message has come."""
+        for index in list(self._leases):
+            if index not in self._told:
+                self._told.add(index)
+                self._return(index | _KEPT)
 
     @property
     def leases(self) -> int:
@@ -320,6 +337,7 @@ class ArenaView:
 
     def _expire(self, index: int) -> None:
         del self._leases[index]
+        self._told.discard(index)
         self._return(index)
 
     def _return(self, index: int) -> None:
