@@ -74,7 +74,7 @@ class Failure:
     def of(cls, error: BaseException, *, where: tuple[str, ...]) -> Failure:
         """Return `error`, caught in a worker, ready to travel."""
         text = "".join(traceback.format_exception(error)).rstrip()
-        summary = f"{type(error).__qualname__}: {error}"
+        summary = f"{type(error).__qualname__}: {_text(error)}"
         notes = (*where, "traceback in the worker:\n" + text)
         return cls(_survivor(error), summary, notes)
 
@@ -103,15 +103,44 @@ def _survivor(error: BaseException) -> bytes | None:
     """Return the pickle of `error` if it comes back as what it was."""
     if isinstance(error, _CONTROL):
         return None
-    notes = getattr(error, "__notes__", None)
+    for traveller in (error, _Bare(error)):
+        try:
+            pickled = dump(traveller)
+            back: Any = load(pickled)
+        except Exception:
+            continue
+        if type(back) is not type(error) or _text(back) != _text(error):
+            continue
+        notes = getattr(error, "__notes__", None)
+        if not notes or getattr(back, "__notes__", None) == notes:
+            return pickled
+    return None
+
+
+class _Bare:
+    """An exception that travels without its constructor, which may want other arguments than
+    `BaseException` remembers.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._parts = type(error), error.args, dict(vars(error))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _assemble, self._parts
+
+
+def _assemble(
+    kind: type[BaseException], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> BaseException:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(state)
+    return error
+
+
+def _text(error: BaseException) -> str:
+    """``str(error)``, of which the user's own code may make a mess."""
     try:
-        pickled = dump(error)
-        back: Any = load(pickled)
+        return str(error)
     except Exception:
-        return None
-    if type(back) is not type(error) or str(back) != str(error):
-        return None
-    if notes and getattr(back, "__notes__", None) != notes:
-        annotate(back, notes)
-        pickled = dump(back)
-    return pickled
+        return "<its str() failed>"

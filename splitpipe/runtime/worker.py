@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing import process
 from typing import Any
 
-from splitpipe.errors import BrokenChannel
+from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.source import Source
 from splitpipe.pipeline.stage import Stage
@@ -122,8 +123,15 @@ def main(spec: WorkerSpec) -> None:
         else:
             task.run()
         meter.finish()
-    except BrokenChannel:
+    except (BrokenChannel, ClosedChannel):
         pass  # the owner shut it: this is how a run ends
+    except Exception as error:
+        # Not a stage's doing: a message without room, say. It has no place in the order.
+        failure = Failure.of(error, where=(f"in worker {spec.name}, outside of its stages",))
+        with contextlib.suppress(ChannelError):
+            outbox.packer.discard()
+            outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
+        meter.finish()
     finally:
         use_allocator(None)
         if receiver is not None:

@@ -10,7 +10,8 @@ Rules:
 - buffers of `OUT_OF_BAND` bytes and more leave the pickle (PEP 574) and lie in the producer's
   slots; an array that was built in the slot is not copied again;
 - a value is either packed whole or not at all: an error while packing leaves the packer as it was;
-- a body that needs no slot takes none.
+- a body that needs no slot takes none;
+- a stage may be making an array while another thread sends what is pending: one lock for both.
 
 Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64
 index, offset, nbytes``; a buffer ``u64 segment + 1 (0: inline), offset, nbytes``; a stream ``u64
@@ -23,6 +24,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +84,7 @@ class Packer:
         self._buffers: list[tuple[int, int, int]] = []
         self._inline: list[Buffer] = []
         self._largest = SMALLEST_SLOT
+        self._lock = threading.RLock()
         self.nbytes = 0
         """Bytes collected so far."""
 
@@ -98,7 +101,8 @@ class Packer:
         nbytes = math.prod(dims) * kind.itemsize
         if self._arena is None or nbytes < OUT_OF_BAND or kind.hasobject:
             return np.empty(dims, kind)
-        place = self._reserve(nbytes)
+        with self._lock:
+            place = self._reserve(nbytes)
         if place is None:
             return np.empty(dims, kind)
         return place[1].view(kind).reshape(dims)
@@ -127,6 +131,10 @@ class Packer:
 
     def pack(self, *, bulk: bool = False) -> list[Buffer]:
         """Return the parts of the body and start a new one."""
+        with self._lock:
+            return self._pack(bulk=bulk)
+
+    def _pack(self, *, bulk: bool) -> list[Buffer]:
         streams = b"".join(self._streams)
         place = (0, 0, 0)
         if len(streams) >= STREAMS_IN_ARENA:
@@ -175,11 +183,12 @@ class Packer:
     def _store(self, stream: bytes, raws: list[memoryview]) -> None:
         total = sum(raw.nbytes for raw in raws)
         self._largest = max(self._largest, total)
-        for raw in raws:
-            self._buffers.append(self._place(raw))
-        self._streams.append(stream)
-        self._counts.append(len(raws))
-        self.nbytes += total + len(stream)
+        with self._lock:
+            for raw in raws:
+                self._buffers.append(self._place(raw))
+            self._streams.append(stream)
+            self._counts.append(len(raws))
+            self.nbytes += total + len(stream)
 
     def _place(self, raw: memoryview) -> tuple[int, int, int]:
         """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset,

@@ -126,6 +126,8 @@ class PipeReceiver(Receiver):
         message: Buffer
         if ancillary:
             message = _attached(ancillary)
+        elif self._view[:1] == _ATTACHED:
+            raise ChannelError("a large message came without its descriptor: too many open files")
         else:
             message = bytes(self._view[1:nbytes])
         self._messages += 1
