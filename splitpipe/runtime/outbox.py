@@ -26,7 +26,7 @@ from splitpipe.transport.base import Buffer, Sender
 from splitpipe.transport.envelope import ATOMS, Packer
 from splitpipe.transport.message import End, Failed, Item, Message, encode
 
-__all__ = ["Chunker", "Outbox"]
+__all__ = ["Chunker", "EpochSkipped", "Outbox"]
 
 CHUNK_TIME_S = 0.0015
 CHUNK_BYTES = 256 << 10
@@ -35,6 +35,10 @@ CHUNK_ITEMS = 1024
 FLUSH_AFTER_S = 0.002
 """An item waits at most two of these for its chunk to fill."""
 _IDLE_TICKS = 25
+
+
+class EpochSkipped(BaseException):
+    """The reader does not want the rest of the epoch. Not an Exception: no stage may swallow it."""
 
 
 class Outbox:
@@ -303,6 +307,8 @@ class _Flusher:
         while not self._stop.wait(FLUSH_AFTER_S):
             try:
                 now = self._chunker.flush_if_stalled(seen)
+            except EpochSkipped:
+                continue  # the maker will hear of it when it sends
             except SplitpipeError:
                 return  # the run was shut; the maker will hear of it itself
             idle = idle + 1 if now == seen else 0

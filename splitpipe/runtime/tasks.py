@@ -26,16 +26,12 @@ from splitpipe.runtime.chain import Chain, Cursor, one_to_one, open_source
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
-from splitpipe.runtime.outbox import Chunker, Outbox
+from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
 from splitpipe.transport.base import Receiver
 from splitpipe.transport.envelope import ATOMS, UnpackError
 from splitpipe.transport.message import Claim, Credit, End, Failed, Item, decode
 
 __all__ = ["Gate", "PoolWorker", "SequentialTask"]
-
-
-class EpochSkipped(BaseException):
-    """The reader does not want the rest of the epoch. Not an Exception: no stage may swallow it."""
 
 
 class Gate:
