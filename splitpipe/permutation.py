@@ -89,7 +89,7 @@ class KeyedPermutation:
         >>> shuffle = KeyedPermutation(10_000, derive_key(42))
         >>> len(set(shuffle.between(0, 10_000).tolist()))
         10000
-        >>> shuffle[123] == shuffle.between(123, 124)[0]
+        >>> shuffle[123] == int(shuffle.between(123, 124)[0])
         True
     """
 

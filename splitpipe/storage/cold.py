@@ -35,15 +35,15 @@ def worth_probing(count: int) -> bool:
     return count >= _WORTHWHILE_RECORDS
 
 
-def is_cold(bins: BinFiles, entries: Entries) -> bool:
+def is_cold(bins: BinFiles, entries: Entries, *, probes: int = _PROBES) -> bool:
     """Whether any of a few probed records would have to come from the disk.
 
     The probed records are spread over the batch. A damaged entry counts as not cold: the
     ordinary path finds it.
     """
-    count = len(entries)
-    for probe in range(_PROBES):
-        offset, length, number, _ = entries[probe * (count - 1) // (_PROBES - 1)].item()
+    last = len(entries) - 1
+    for probe in range(probes):
+        offset, length, number, _ = entries[last * (probe + 1) // (probes + 1)].item()
         if offset + length > bins.size(number):
             return False
         # The middle: the ends may share a page with a neighbour that was read before.

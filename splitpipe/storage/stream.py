@@ -89,7 +89,7 @@ def _blocks(reader: ColumnReader, blocks: Iterator[Rows]) -> Iterator[bytes]:
         if cold and following is not None:
             reader.announce(following)
         if large and not cold:
-            yield from map(reader.read, present.tolist())
+            yield from reader.read_each(present)
         else:
             yield from reader.read_many(present)
         present = following
