@@ -15,17 +15,25 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Allocator", "empty", "use_allocator"]
 
-Allocator: TypeAlias = "Callable[[int | Sequence[int], DTypeLike], NDArray[Any]]"
+Allocator: TypeAlias = (
+    "Callable[[int | Sequence[int], DTypeLike, NDArray[Any] | None], NDArray[Any]]"
+)
 
 
-def _heap(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+def _heap(shape: int | Sequence[int], dtype: DTypeLike, near: NDArray[Any] | None) -> NDArray[Any]:
+    del near
     return np.empty(shape, dtype)
 
 
 _allocator: Allocator = _heap
 
 
-def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+def empty(
+    shape: int | Sequence[int],
+    dtype: DTypeLike = np.uint8,
+    *,
+    near: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Return an uninitialised array for the output of the running stage.
 
     In a worker process the array lies where its consumer will read it: filling it is the only time
@@ -35,6 +43,8 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[An
     Args:
         shape: the dimensions.
         dtype: any fixed-size numpy type; object arrays come from the heap.
+        near: an array that will be copied to the beginning of the new one: memory is chosen so
+            that this copy is fast. It changes nothing else.
 
     Returns:
         A C-contiguous array of `shape` and `dtype`.
@@ -49,7 +59,7 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[An
         >>> [float(batch.sum()) for batch in sp.MpQItr(batches, 3)]
         [0.0, 6.0, 12.0]
     """
-    return _allocator(shape, dtype)
+    return _allocator(shape, dtype, near)
 
 
 def use_allocator(allocator: Allocator | None) -> None:

@@ -95,7 +95,7 @@ class Stack:
         kind = type(row)
         if kind is np.ndarray and not row.dtype.hasobject:
             self._shape, self._dtype = row.shape, row.dtype
-            self._array = empty((self._size, *row.shape), row.dtype)
+            self._array = empty((self._size, *row.shape), row.dtype, near=row)
         elif kind is dict:
             self._children = {key: Stack(self._size) for key in row}
             self._make = _same

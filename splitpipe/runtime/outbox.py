@@ -110,10 +110,10 @@ class Outbox:
         """Pass on what a pool has nothing to do with."""
         self._send(message, [message.body], 0)
 
-    def allocate(self, shape: Any, dtype: Any) -> Any:
+    def allocate(self, shape: Any, dtype: Any, near: Any = None) -> Any:
         """Return an array in the message to come; waits while all slots are held."""
         since = time.perf_counter()
-        array = self.packer.allocate(shape, dtype)
+        array = self.packer.allocate(shape, dtype, near)
         waited = time.perf_counter() - since
         if waited > 1e-4:  # less is the allocation itself
             self.meter.wait_output_s += waited

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from splitpipe.transport.arena import Arena, ArenaView, Segment, Slot
+from splitpipe.transport.arena import CACHE_LINE, PHASE, Arena, ArenaView, Segment, Slot
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
 
@@ -91,8 +91,15 @@ class Packer:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def allocate(self, shape: int | Sequence[int], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    def allocate(
+        self,
+        shape: int | Sequence[int],
+        dtype: DTypeLike = np.uint8,
+        near: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Return an uninitialised array for a value to come, in a slot when one can be had.
+
+        Where the copy of `near` to its beginning is to be fast, it says so.
 
         Also right when the array is never added, or kept: it is an ordinary array.
         """
@@ -101,8 +108,9 @@ class Packer:
         nbytes = math.prod(dims) * kind.itemsize
         if self._arena is None or nbytes < OUT_OF_BAND or kind.hasobject:
             return np.empty(dims, kind)
+        phase = _phase(near) if near is not None else PHASE
         with self._lock:
-            place = self._reserve(nbytes)
+            place = self._reserve(nbytes, phase if phase % kind.alignment == 0 else PHASE)
         if place is None:
             return np.empty(dims, kind)
         return place[1].view(kind).reshape(dims)
@@ -199,7 +207,8 @@ class Packer:
             offset = slot.place(source)
             if offset is not None:  # it was built here
                 return index + 1, offset, raw.nbytes
-        place = self._reserve(raw.nbytes)
+        # The consumer's array begins where this one does: as aligned as it was.
+        place = self._reserve(raw.nbytes, _phase(source))
         if place is None:
             offset = sum(map(len, self._inline))
             self._inline.append(source.tobytes())
@@ -210,14 +219,14 @@ class Packer:
         assert offset is not None
         return index + 1, offset, raw.nbytes
 
-    def _reserve(self, nbytes: int) -> tuple[int, NDArray[np.uint8]] | None:
+    def _reserve(self, nbytes: int, phase: int = PHASE) -> tuple[int, NDArray[np.uint8]] | None:
         """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be
         had.
         """
         if self._arena is None:
             return None
         if self._slots:
-            target = self._slots[-1].take(nbytes)
+            target = self._slots[-1].take(nbytes, phase)
             if target is not None:
                 return len(self._slots) - 1, target
         roomy = max(nbytes, self._largest)
@@ -227,9 +236,15 @@ class Packer:
         if slot is None:
             return None
         self._slots.append(slot)
-        target = slot.take(nbytes)
+        target = slot.take(nbytes, phase)
         assert target is not None
         return len(self._slots) - 1, target
+
+
+def _phase(array: NDArray[Any]) -> int:
+    """Return where in a cache line an array begins."""
+    address: int = array.__array_interface__["data"][0]
+    return address % CACHE_LINE
 
 
 def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
