@@ -103,7 +103,7 @@ class Credits(Grants):
 
     def consumed(self) -> None:
         self._under_way -= 1
-        if 4 * (self._target - self._under_way) >= self._target:
+        if 2 * (self._target - self._under_way) >= self._target:
             self._grant()
 
     def learn(self, item: Item) -> None:

@@ -53,6 +53,7 @@ ATOMS = frozenset(
 """Types whose values cannot change."""
 
 _HEAD = struct.Struct("<IIII")
+_NOTHING = np.empty(0, np.uint8)
 _BULK = 1
 
 
@@ -276,7 +277,13 @@ def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
     if segments:
         if arena is None:
             raise ValueError("a body names shared memory, and there is none")
-        held = [arena.lease(segment) for segment in segments]
+        used = {*table[::3], streams[-3]}
+        for number, segment in enumerate(segments, 1):
+            if number in used:
+                held.append(arena.lease(segment))
+            else:  # made for an array that was never sent
+                arena.release(segment)
+                held.append(_NOTHING)
     buffers: list[Any] = []
     inline = 0
     for i in range(0, len(table), 3):

@@ -37,7 +37,8 @@ _ATTACHED = b"\1"
 _INLINE = b"\0"
 _KIND = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_BLOCK = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_NOWAIT = _BLOCK | int(socket.MSG_DONTWAIT)  # as numbers: an enum's | costs as much as the call
 
 
 class PipeSender(Sender):
@@ -108,10 +109,9 @@ class PipeReceiver(Receiver):
         self._nbytes = 0
 
     def receive(self, *, block: bool = True) -> Buffer | None:
-        flags = _CLOEXEC if block else _CLOEXEC | socket.MSG_DONTWAIT
         try:
             nbytes, ancillary, _, _ = self._socket.recvmsg_into(
-                [self._buffer], _DESCRIPTOR_SPACE, flags
+                [self._buffer], _DESCRIPTOR_SPACE, _BLOCK if block else _NOWAIT
             )
         except BlockingIOError:
             return None
