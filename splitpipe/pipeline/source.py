@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from splitpipe.errors import GraphError
+from splitpipe.errors import GraphError, SplitpipeError
 from splitpipe.order import Order, make_order
 
 __all__ = ["FactorySource", "SequenceSource", "Source", "make_source"]
 
-_BLOCK = 64
-"""Records read at once from a source that can read several; small enough to stay in the cache."""
+_BLOCK = 4096
+"""Positions that are turned into indices at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SequenceSource:
 
     @property
     def name(self) -> str:
-        return "read" if hasattr(self.sequence, "get_batch") else "source"
+        return "read" if hasattr(self.sequence, "iterate") else "source"
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -48,27 +48,19 @@ class SequenceSource:
 
     def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """Yield the records of positions ``start:stop``."""
-        if hasattr(self.sequence, "get_batch"):
-            yield from self._blocks(order, start, stop)
-            return
-        sequence = self.sequence
-        step = 4096
-        for first in range(start, stop, step):
-            for index in order.indices(first, min(first + step, stop)).tolist():
-                yield sequence[index]
-
-    def _blocks(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        read = self.sequence.get_batch
-        for first in range(start, stop, _BLOCK):
-            indices = order.indices(first, min(first + _BLOCK, stop))
+        sequence, position = self.sequence, start
+        if hasattr(sequence, "iterate"):  # a dataset: it reads ahead, in blocks
             try:
-                records = read(indices)
-            except Exception:
-                # One of them is bad: give the ones before it and let it fail at its own place.
-                for index in indices.tolist():
-                    yield self.sequence[index]
-                continue
-            yield from records
+                for record in sequence.iterate(order, start, stop):
+                    position += 1
+                    yield record
+                    del record
+                return
+            except SplitpipeError:
+                pass  # one of a block is bad: give those before it, let it fail at its own place
+        for first in range(position, stop, _BLOCK):
+            for index in order.indices(first, min(first + _BLOCK, stop)).tolist():
+                yield sequence[index]
 
     def describe(self, position: int, epoch: int) -> str:
         """Return in words which record lies at `position`."""

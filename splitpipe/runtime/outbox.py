@@ -32,7 +32,7 @@ CHUNK_TIME_S = 0.0015
 CHUNK_BYTES = 256 << 10
 CHUNK_ITEMS = 1024
 """More is slower: the list and what it holds no longer fit into the second-level cache."""
-FLUSH_AFTER_S = 0.002
+FLUSH_AFTER_S = 0.0015
 """An item waits at most two of these for its chunk to fill."""
 _IDLE_TICKS = 25
 
