@@ -108,7 +108,8 @@ def main(spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_owner(spec.owner)
     meter = Meter(spec.board.row(spec.producer))
-    packer = Packer(spec.arena.writer(), wait=spec.in_order)
+    arena = spec.arena.writer()
+    packer = Packer(arena, wait=spec.in_order)
     sender = spec.output.sender(spec.index)
     outbox = Outbox(sender, packer, run=spec.run, producer=spec.producer, meter=meter)
     receiver = spec.input.receiver(spec.index) if spec.input is not None else None
@@ -123,6 +124,8 @@ def main(spec: WorkerSpec) -> None:
         else:
             task.run()
         meter.finish()
+        if spec.output.lingers:
+            arena.wait_for_shut()
     except (BrokenChannel, ClosedChannel):
         pass  # the owner shut it: this is how a run ends
     except Exception as error:

@@ -212,6 +212,15 @@ class Arena:
         slot.seal()
         slot.free = True
 
+    def wait_for_shut(self) -> None:
+        """Wait until the run is over.
+
+        Raises:
+            BrokenChannel: it is.
+        """
+        while True:
+            self._collect(block=True)
+
     def statistics(self) -> ArenaStatistics:
         return ArenaStatistics(len(self._slots), self._nbytes, self._limit, self._refused)
 
@@ -307,10 +316,11 @@ class ArenaView:
         self._pid = os.getpid()
         self.copies = 0
 
-    def lease(self, segment: Segment) -> NDArray[np.uint8]:
+    def lease(self, segment: Segment, *, beside: int = 0) -> NDArray[np.uint8]:
         """Return the bytes of `segment`; the slot goes back when the last view of them is gone.
 
-        When this reader already holds as many slots as it may, the bytes are a copy (see `copies`).
+        When this reader already holds as many slots as it may, the bytes are a copy (see `copies`);
+        `beside` slots, of the same message, do not count.
         """
         key = segment.offset, segment.nbytes
         memory = self._maps.get(key)
@@ -320,7 +330,7 @@ class ArenaView:
             if len(self._maps) > 4 * self._lease_limit + 16:  # slots that the producer has retired
                 self._maps.popitem(last=False)
         array = np.frombuffer(memory, np.uint8, segment.nbytes)
-        if len(self._leases) >= self._lease_limit:
+        if len(self._leases) - beside >= self._lease_limit:
             self._note_copy()
             array = array.copy()
             self.release(segment)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 __all__ = ["Buffer", "ChannelStatistics", "Link", "Receiver", "Sender"]
 
@@ -88,6 +88,9 @@ class Receiver(ABC):
 
 class Link(ABC):
     """A channel as its owner sees it: handed to children, shut when the run ends."""
+
+    lingers: ClassVar[bool] = False
+    """Whether a writer that leaves before `shut` may take its last messages with it."""
 
     @abstractmethod
     def sender(self, index: int = 0) -> Sender:

@@ -278,11 +278,12 @@ def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
         if arena is None:
             raise ValueError("a body names shared memory, and there is none")
         used = {*table[::3], streams[-3]}
-        for number, segment in enumerate(segments, 1):
+        before = arena.leases
+        for number, slot in enumerate(segments, 1):
             if number in used:
-                held.append(arena.lease(segment))
+                held.append(arena.lease(slot, beside=arena.leases - before))
             else:  # made for an array that was never sent
-                arena.release(segment)
+                arena.release(slot)
                 held.append(_NOTHING)
     buffers: list[Any] = []
     inline = 0

@@ -176,6 +176,9 @@ class ZmqLink(Link):
         (None, None, None)
     """
 
+    # libzmq drops what lies in the kernel's buffer of a full reader when the writer hangs up.
+    lingers = True
+
     def __init__(self, *, writers: int = 1, readers: int = 1) -> None:
         self.writers = writers
         self.readers = readers
