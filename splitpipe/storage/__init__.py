@@ -4,13 +4,29 @@ In the order of a record's life: ``writer`` (sessions and commits) deals records
 ``appender`` to the files that ``format`` describes and ``manifest`` names; ``snapshot`` finds
 them again, ``bins`` maps them, ``reader`` returns records, ``stream`` many of them, ``check``
 all of them. The format is described byte for byte in ``docs/format.md``.
+
+Each name is imported when it is first used: an order needs the layout of bins, not the writer.
 """
 
 from __future__ import annotations
 
-from splitpipe.storage.check import CheckReport, Description, Finding, check_dataset, describe
-from splitpipe.storage.layout import BinLayout
-from splitpipe.storage.writer import DatasetWriter
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitpipe.storage.check import CheckReport, Description, Finding, check_dataset, describe
+    from splitpipe.storage.layout import BinLayout
+    from splitpipe.storage.writer import DatasetWriter
+
+_HOMES = {
+    "BinLayout": "splitpipe.storage.layout",
+    "CheckReport": "splitpipe.storage.check",
+    "DatasetWriter": "splitpipe.storage.writer",
+    "Description": "splitpipe.storage.check",
+    "Finding": "splitpipe.storage.check",
+    "check_dataset": "splitpipe.storage.check",
+    "describe": "splitpipe.storage.check",
+}
 
 __all__ = [
     "BinLayout",
@@ -21,3 +37,10 @@ __all__ = [
     "check_dataset",
     "describe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'splitpipe.storage' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
