@@ -39,7 +39,7 @@ MOST_UNITS = 256
 """Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunOptions:
     """How a pipeline is run; see `Pipeline.loader` for each. Nothing here changes what comes
     out.
@@ -67,7 +67,7 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise GraphError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """Stages that share a process, and how many such processes there are.
 
@@ -95,7 +95,7 @@ class Task:
         return " > ".join(stage.name for stage in self.stages) or "source"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Tasks in the order in which an item visits them.
 

@@ -83,7 +83,7 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Map(Operation):
     """One item in, one item out."""
 
@@ -105,7 +105,7 @@ class Map(Operation):
             del item  # an item that lies in a slot must not keep it while the next one is made
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Filter(Operation):
     """Items for which the function says yes."""
 
@@ -126,7 +126,7 @@ class Filter(Operation):
             del item
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FlatMap(Operation):
     """One item in, any number out."""
 
@@ -144,7 +144,7 @@ class FlatMap(Operation):
             del item
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unbatch(Operation):
     """An item that is a batch in, its rows out."""
 
@@ -179,7 +179,7 @@ def _rows(batch: Any) -> Iterator[Any]:
         yield from batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Through(Operation):
     """A free generator over the whole stream."""
 
@@ -195,7 +195,7 @@ class Through(Operation):
         yield from self.function(items, *self.arguments, **self.keywords)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch(Operation):
     """Several items in, one out: stacked straight into the place where the consumer reads them."""
 
@@ -229,7 +229,7 @@ class Batch(Operation):
                 return
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Take(Operation):
     """The first items of every epoch."""
 
@@ -243,7 +243,7 @@ class Take(Operation):
         yield from islice(items, self.count)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StageOptions:
     """How a stage is run; none of it changes what comes out."""
 
@@ -256,7 +256,7 @@ class StageOptions:
         check_count("capacity", self.capacity, least=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """A node of the graph: an operation, its name, its options."""
 

@@ -17,7 +17,6 @@ import errno
 import mmap
 import os
 import sys
-import tempfile
 from multiprocessing import reduction
 from typing import Any
 
@@ -45,9 +44,9 @@ def anonymous_file(label: str = "splitpipe") -> int:
     """Return the descriptor of an empty file that no directory names."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(label, os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(
-        prefix=label
-    ) as file:  # macOS: unlinked at birth, kept by the page cache
+    import tempfile  # not for all: it imports half of the standard library
+
+    with tempfile.TemporaryFile(prefix=label) as file:  # unlinked at birth
         return os.dup(file.fileno())
 
 

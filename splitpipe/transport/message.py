@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from splitpipe.transport.base import Buffer
 
@@ -29,79 +29,22 @@ NOWHERE = 2**64 - 1
 
 
 @dataclass(slots=True)
-class Item:
-    """A chunk of one or more values.
+class Message:
+    """What every message says.
 
     Attributes:
-        sequence: number of this message at the head of its region; the order of the stream.
-        start, stop: the positions of the region's head that went into it.
-        count: how many values it holds; may be 0 (everything was filtered out).
+        run: number of the run, the same in all its messages.
+        producer: number of the worker that sent it.
+        epoch: which pass over the source.
+        sequence: its number in the stream of its region; the order. Or `NOWHERE`.
+        start, stop: the positions of the region's head that it covers.
+        count: how many values it holds, or what the kind says.
         elapsed_ns: time that the producer was busy with it.
-        nbytes: of its values, wherever they lie.
+        nbytes: of its values, wherever they lie, or what the kind says.
         body: the envelope, opaque to this module.
     """
 
-    kind: ClassVar[int] = 1
-    run: int
-    producer: int
-    epoch: int
-    sequence: int
-    start: int
-    stop: int
-    count: int
-    elapsed_ns: int
-    nbytes: int
-    body: Buffer
-
-
-@dataclass(slots=True)
-class End:
-    """An epoch ended: ``start`` = 0, ``stop`` = positions consumed, ``count`` = values sent in the
-    epoch.
-    """
-
-    kind: ClassVar[int] = 2
-    run: int
-    producer: int
-    epoch: int
-    sequence: int
-    start: int
-    stop: int
-    count: int
-    elapsed_ns: int = 0
-    nbytes: int = 0
-    body: Buffer = b""
-
-
-@dataclass(slots=True)
-class Failed:
-    """A stage failed at this place of the order.
-
-    ``count`` values came before it in the same unit of work; ``nbytes`` is the length of the
-    failure report with which the body begins, the envelope of those values follows. The sequence
-    may be `NOWHERE`.
-    """
-
-    kind: ClassVar[int] = 3
-    run: int
-    producer: int
-    epoch: int
-    sequence: int
-    start: int
-    stop: int
-    count: int
-    elapsed_ns: int = 0
-    nbytes: int = 0
-    body: Buffer = b""
-
-
-@dataclass(slots=True)
-class Claim:
-    """Backwards: permission, for whichever worker takes it, to make positions ``start:stop`` into
-    one Item.
-    """
-
-    kind: ClassVar[int] = 4
+    kind: ClassVar[int] = 0
     run: int
     producer: int
     epoch: int
@@ -114,30 +57,49 @@ class Claim:
     body: Buffer = b""
 
 
-@dataclass(slots=True)
-class Credit:
-    """Backwards: ``count`` more messages may be sent; with ``stop`` = 1 the rest of the epoch is
-    not wanted.
+class Item(Message):
+    """A chunk of values; of none, where everything was filtered out."""
+
+    __slots__ = ()
+    kind = 1
+
+
+class End(Message):
+    """An epoch ended: ``stop`` positions were consumed, ``count`` values sent in it."""
+
+    __slots__ = ()
+    kind = 2
+
+
+class Failed(Message):
+    """A stage failed at this place of the order.
+
+    ``count`` values came before it in the same unit of work; ``nbytes`` is the length of the
+    failure report with which the body begins, the envelope of those values follows.
     """
 
-    kind: ClassVar[int] = 5
-    run: int
-    producer: int
-    epoch: int
-    sequence: int
-    start: int
-    stop: int
-    count: int
-    elapsed_ns: int = 0
-    nbytes: int = 0
-    body: Buffer = b""
+    __slots__ = ()
+    kind = 3
 
 
-Message: TypeAlias = Item | End | Failed | Claim | Credit
+class Claim(Message):
+    """Backwards: whichever worker takes it may make positions ``start:stop`` into one Item."""
 
-_KINDS: dict[int, type[Item] | type[End] | type[Failed] | type[Claim] | type[Credit]] = {
-    cls.kind: cls for cls in (Item, End, Failed, Claim, Credit)
-}
+    __slots__ = ()
+    kind = 4
+
+
+class Credit(Message):
+    """Backwards: ``count`` more messages may be sent.
+
+    With ``stop`` = 1 the rest of the epoch is not wanted.
+    """
+
+    __slots__ = ()
+    kind = 5
+
+
+_KINDS: dict[int, type[Message]] = {cls.kind: cls for cls in (Item, End, Failed, Claim, Credit)}
 
 
 def encode(message: Message) -> bytes:
