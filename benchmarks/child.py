@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ def _open(job: dict[str, Any]) -> Any:
     return case.function(load(name, case.kind), context)
 
 
-def _answer(rounds: Any) -> dict[str, Any]:
+def _answer(step: Callable[[], Any]) -> dict[str, Any]:
     from benchmarks.base import Unsupported
 
     try:
-        return {"metrics": dict(next(rounds))}
+        return {"metrics": step()}
     except (Unsupported, LookupError) as error:
         return {"unsupported": str(error)}
     except Exception as error:
@@ -47,17 +48,20 @@ def main(argument: str) -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     job = json.loads(argument)
-    try:
-        rounds = _open(job)
-    except LookupError as error:
-        print(json.dumps({"unsupported": str(error)}), file=out)
-        return
+    rounds: Any = None
+
+    def step() -> dict[str, float]:
+        nonlocal rounds
+        rounds = rounds or _open(job)
+        return dict(next(rounds))
+
     for _ in sys.stdin:
-        answer = _answer(rounds)
+        answer = _answer(step)
         print(json.dumps(answer), file=out)
         if "metrics" not in answer:
             break
-    rounds.close()
+    if rounds is not None:
+        rounds.close()
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def _selection(arguments: argparse.Namespace) -> list[tuple[Case, tuple[str, ...
         systems = case.bars if arguments.suite == "bars" else (*case.bars, *case.others)
         if arguments.system:
             every = (*case.bars, *case.others)
-            wanted = arguments.system
-            systems = tuple(wanted) if arguments.case else tuple(s for s in wanted if s in every)
+            one = len(arguments.case) == 1  # then its systems need not be those that are listed
+            systems = tuple(s for s in arguments.system if one or s in every)
         if systems:
             chosen.append((case, systems))
     return chosen

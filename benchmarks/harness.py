@@ -32,8 +32,8 @@ from benchmarks.systems import missing, parse
 __all__ = ["CaseResult", "SystemResult", "run_case"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PREPARE_TIMEOUT_S = 900.0
-ROUND_TIMEOUT_S = 240.0
+PREPARE_TIMEOUT_S = 300.0
+ROUND_TIMEOUT_S = 120.0
 ROUNDS = {"full": None, "quick": 3, "tiny": 2}
 
 

@@ -39,7 +39,9 @@ def _cell(result: SystemResult, baseline: SystemResult | None, metric: Metric) -
     assert median is not None
     text = f"{number(median)} ({number(min(values))}..{number(max(values))})"
     reference = baseline.median(metric.name) if baseline else None
-    if baseline is None or baseline is result or not reference or not median:
+    if baseline is None or baseline is result or not reference:
+        return text
+    if min(reference, median) <= 0:  # a growth, say: there is no ratio to speak of
         return text
     ratio = median / reference if metric.higher_is_better else reference / median
     return f"{text} {ratio:.2f}x"

@@ -11,6 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -44,13 +45,14 @@ def _overlap_round(system: PipelineSystem, context: Context, count: int) -> dict
             next(items)
             spin_until(time.perf_counter() + COST_S)
         begin = ready = time.perf_counter()
-        for number, batch in enumerate(items, WARM_UP):
+        for number, batch in enumerate(islice(items, count), WARM_UP):
             taken = time.perf_counter()
             waits.append(taken - ready)
             TOKENS.touch(batch, number)
             spin_until(taken + COST_S)
             ready = time.perf_counter()
         wall = time.perf_counter() - begin
+        number += sum(1 for _ in items)
     if number != WARM_UP + count - 1:
         raise WrongResult(f"{number + 1} batches came, not {WARM_UP + count}")
     return {

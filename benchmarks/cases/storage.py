@@ -220,7 +220,7 @@ def open_many(system: StorageSystem, context: Context) -> Iterator[Metrics]:
     directory = context.directory / "data"
     if not (context.directory / "complete").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        system.write(directory, _Numbers(count))  # type: ignore[arg-type]
+        system.write(directory, _Numbers(range(count)))
         (context.directory / "complete").touch()
     wanted = [0, count - 1, count // 2]
     yield {"records": count, "overhead_bytes_per_record": disk_usage(directory) / count - 4}
@@ -248,17 +248,21 @@ def open_many(system: StorageSystem, context: Context) -> Iterator[Metrics]:
     }
 
 
-class _Numbers:
+class _Numbers(Sequence[bytes]):
     """Ten million records of four bytes that are not held in memory."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, numbers: range) -> None:
+        self._numbers = numbers
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._numbers[index]
+        return _Numbers(found) if isinstance(found, range) else found.to_bytes(4, "little")
 
     def __iter__(self) -> Iterator[bytes]:
-        return (number.to_bytes(4, "little") for number in range(self.count))
+        return (number.to_bytes(4, "little") for number in self._numbers)
 
 
 def _tiny_dataset(system: StorageSystem, directory: Path) -> Path:
@@ -276,7 +280,16 @@ _READ_METRICS = (
     Metric("shuffled_rec_s", "rec/s"),
     Metric("shuffled_gb_s", "GB/s"),
 )
-_PEERS = ("sqlite", "data_forager", "datasets", "mds", "litdata", "array_record", "webdataset")
+_PEERS = (
+    "inline",
+    "sqlite",
+    "data_forager",
+    "datasets",
+    "mds",
+    "litdata",
+    "array_record",
+    "webdataset",
+)
 
 CASES = (
     Case(
@@ -324,7 +337,7 @@ CASES = (
         _READ_METRICS,
         "memcpy",
         ("splitpipe", "memcpy"),
-        ("lmdb", "splitdataloader", *_PEERS[:1], "mds", "array_record"),
+        ("inline", "lmdb", "splitdataloader", "sqlite", "mds", "array_record"),
     ),
     Case(
         "w3_read",

@@ -51,7 +51,7 @@ def _own(note: str, *, storage: str | None = None, **options: Any) -> System:
 
 SYSTEMS: dict[str, System] = {
     "splitpipe": _own("defaults", storage="SplitpipeStorage"),
-    "inline": _own("the same pipeline in one process", executor="inline"),
+    "inline": _own("the same pipeline in one process", storage="InlineStorage", executor="inline"),
     "splitpipe-generator": _own("a free generator that fills sp.empty", form="generator"),
     "splitpipe-empty": _own("map of a function that fills sp.empty", form="empty"),
     "splitpipe-copy": _own("map of a function that returns its own array", form="copy"),

@@ -42,6 +42,10 @@ class _Run:
         return self._iterator  # type: ignore[no-any-return]
 
     def close(self) -> None:
+        # The loader's own iterator has no end before its epoch's; the one inside it has.
+        inner = getattr(self._iterator, "_iterator", None)
+        if hasattr(inner, "close"):
+            inner.close()
         self._iterator = None
 
 

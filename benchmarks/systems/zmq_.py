@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,8 +33,9 @@ def _produce(address: str, generate: Callable[[], Iterable[Any]], depth: int) ->
         else:
             socket.send(head)
     socket.send(b"")
-    socket.close(linger=-1)
-    context.term()
+    # Stay until `close` ends this process: a receiver at its high-water mark drops what is still on
+    # the way when its peer leaves, however long that peer lingered.
+    signal.pause()
 
 
 def _taken(socket: Any) -> Iterator[Any]:
@@ -48,21 +50,24 @@ def _taken(socket: Any) -> Iterator[Any]:
             yield pickle.loads(head)
 
 
-def _bound(address: str, depth: int) -> Any:
-    socket: Any = zmq.Context.instance().socket(zmq.PULL)
+def _bound(context: Any, address: str, depth: int) -> Any:
+    socket = context.socket(zmq.PULL)
     socket.rcvhwm = depth
     socket.bind(address)
     return socket
 
 
 class _Run:
-    """Processes that are forked at each epoch; takes from their sockets in turn."""
+    """Processes that are forked at each epoch; takes from their sockets in turn.
+
+    A context must not be alive while a process is forked: each epoch has its own, made afterwards.
+    """
 
     def __init__(self, parts: list[list[Callable[..., Iterable[Any]]]], depth: int) -> None:
         self._parts, self._depth = parts, depth
         self._directory = tempfile.TemporaryDirectory(prefix="bench-zmq-")
         self._processes: list[Any] = []
-        self._sockets: list[Any] = []
+        self._contexts: list[Any] = []
         self._number = 0
 
     def _address(self) -> str:
@@ -71,15 +76,16 @@ class _Run:
 
     def __iter__(self) -> Iterator[Any]:
         addresses = [self._start(part) for part in self._parts]
-        sockets = [_bound(address, self._depth) for address in addresses]
-        self._sockets += sockets
-        running = [_taken(socket) for socket in sockets]
+        context = zmq.Context()
+        self._contexts.append(context)
+        running = [_taken(_bound(context, address, self._depth)) for address in addresses]
         while running:
             for stream in list(running):
                 try:
                     yield next(stream)
                 except StopIteration:
                     running.remove(stream)
+        context.destroy(linger=0)
 
     def _start(self, stages: list[Callable[..., Iterable[Any]]]) -> str:
         """One process a stage; gives the address that the last of them connects to."""
@@ -101,15 +107,15 @@ class _Run:
         for process in self._processes:
             process.terminate()
             process.join()
-        for socket in self._sockets:
-            socket.close(linger=0)
+        for context in self._contexts:
+            context.destroy(linger=0)
         self._directory.cleanup()
 
 
 def _after(
     stage: Callable[..., Iterable[Any]], address: str, depth: int
 ) -> Callable[[], Iterable[Any]]:
-    return lambda: stage(_taken(_bound(address, depth)))
+    return lambda: stage(_taken(_bound(zmq.Context(), address, depth)))
 
 
 class ZmqPipeline:
