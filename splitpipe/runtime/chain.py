@@ -58,13 +58,14 @@ class Chain:
     def __init__(self, stages: Sequence[Stage], cursor: Cursor) -> None:
         self._stages = stages
         self._layers: list[Iterator[Any]] = []
+        self._source: Iterator[Any] | None = None
         self.cursor = cursor
         self.dropped = Dropped()
 
     def start(self, items: Iterator[Any]) -> Iterator[Any]:
         """Return what the stages make of `items`; once."""
         self._layers.append(items)
-        current = items
+        self._source = current = items
         if self.cursor.counted:
             current = self.cursor.count(items)
             self._layers.append(current)
@@ -95,7 +96,7 @@ class Chain:
     def where(self, error: BaseException, source: Source | None, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
         position = self.cursor.position
-        stage = failing_stage(error, self._stages)
+        stage = failing_stage(error, self._stages, self._source)
         if stage is None and isinstance(error, NotPicklable) and self._stages:
             stage = self._stages[-1].name
         if stage is None:

@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -29,9 +29,16 @@ __all__ = ["Failure", "annotate", "failing_stage"]
 _CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 
 
-def failing_stage(error: BaseException, stages: Iterable[Stage]) -> str | None:
-    """Return the name of the innermost of `stages` that `error` passed through, or None."""
-    names = {id(stage.operation): stage.name for stage in stages}
+def failing_stage(
+    error: BaseException, stages: Iterable[Stage], source: Iterator[Any] | None = None
+) -> str | None:
+    """Return the name of the innermost of `stages` that `error` passed through; None where that
+    was their `source`.
+    """
+    names: dict[int, str | None] = {id(stage.operation): stage.name for stage in stages}
+    if source is not None:
+        names[id(source)] = None
+    code = getattr(source, "gi_code", False)
     chain: list[BaseException] = [error]
     cause = error.__cause__
     if isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
@@ -40,8 +47,10 @@ def failing_stage(error: BaseException, stages: Iterable[Stage]) -> str | None:
         found = None
         position: TracebackType | None = one.__traceback__
         while position is not None:
-            owner = position.tb_frame.f_locals.get("self")
-            found = names.get(id(owner), found)
+            frame = position.tb_frame
+            found = names.get(id(frame.f_locals.get("self")), found)
+            if frame.f_code is code:
+                found = None
             position = position.tb_next
         if found is not None:
             return found
