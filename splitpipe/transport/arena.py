@@ -288,8 +288,8 @@ class Arena:
 
 
 def _round_up(nbytes: int) -> int:
-    """Return the size of a slot for `nbytes`: whole pages, huge ones where that wastes little."""
-    page = HUGE if nbytes >= 2 * HUGE else _PAGE
+    """Return the size of a slot for `nbytes`: whole pages, huge ones from half of one."""
+    page = HUGE if nbytes >= HUGE // 2 else _PAGE
     return -(-nbytes // page) * page
 
 
