@@ -70,10 +70,11 @@ class Loader:
         try:
             return self._advance()
         except StopIteration:
-            return self._refill()
+            pass  # and go on outside of it: no error that follows has it as its context
         except BaseException as error:
             self._fail(error)
             raise
+        return self._refill()
 
     def by_epoch(self) -> Iterator[Iterator[Any]]:
         """Yield an iterator over the items of each epoch that is left.
