@@ -124,7 +124,11 @@ class Board:
     def __init__(self, rows: int) -> None:
         self._nbytes = -(-rows * _ROW // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = Descriptor(anonymous_file("splitpipe-board"))
-        reserve(self._memory.fd, 0, self._nbytes)
+        try:
+            reserve(self._memory.fd, 0, self._nbytes)
+        except OSError:
+            self._memory.close()
+            raise
 
     def row(self, number: int) -> Row:
         """Return row `number`, writable; it stays valid after `close`."""

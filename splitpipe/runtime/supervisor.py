@@ -102,12 +102,15 @@ class Supervisor:
         self._receiver: Receiver | None = None
         self._closed = False
         self._pid = os.getpid()
-        self._owner = _pidfd()
-        self._board = Board(sum(task.workers for task in plan.tasks))
+        self._owner: Descriptor | None = None
+        self._board: Board | None = None
+        self._rows: list[list[Row]] = []
         self.meter = Meter()
-        self._rows = self._split_rows()
         try:
-            self._start(self._specs())
+            self._owner = _pidfd()
+            self._board = Board(sum(task.workers for task in plan.tasks))
+            self._rows = self._split_rows(self._board)
+            self._start(self._specs(self._board))
         except BaseException:
             self.close()
             raise
@@ -132,13 +135,15 @@ class Supervisor:
             self._receiver.close()
         for channel in channels:
             channel.close()
+        # A mapping holds a descriptor: keep the numbers, not the memory.
+        self._rows = [[memoryview(bytes(row)).cast("d") for row in rows] for rows in self._rows]
         for closable in (self._board, self._owner):
             if closable is not None:
                 closable.close()
 
     # -- building
 
-    def _specs(self) -> list[WorkerSpec]:
+    def _specs(self, board: Board) -> list[WorkerSpec]:
         """Return what each worker is given, and make the consumer's end."""
         tasks = self._plan.tasks
         pickled = self._pickled_work()
@@ -169,7 +174,7 @@ class Supervisor:
                     gate=gate,
                     output=output,
                     arena=self._arena(task),
-                    board=self._board,
+                    board=board,
                     owner=self._owner,
                     arenas=region.arenas,
                 )
@@ -215,10 +220,10 @@ class Supervisor:
         self._links.append(link)
         return link
 
-    def _split_rows(self) -> list[list[Row]]:
+    def _split_rows(self, board: Board) -> list[list[Row]]:
         rows, first = [], 0
         for task in self._plan.tasks:
-            rows.append([self._board.row(first + i) for i in range(task.workers)])
+            rows.append([board.row(first + i) for i in range(task.workers)])
             first += task.workers
         return rows
 

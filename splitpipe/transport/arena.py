@@ -413,9 +413,9 @@ class ArenaLink:
         self.limit = limit
         self.slots = slots
         self.lease_limit = lease_limit
-        self._memory = Descriptor(anonymous_file("splitpipe-arena"))
         kind = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
-        self._write, self._read = socket.socketpair(socket.AF_UNIX, kind)
+        self._write, self._read = socket.socketpair(socket.AF_UNIX, kind)  # closed when collected
+        self._memory = Descriptor(anonymous_file("splitpipe-arena"))
 
     def writer(self) -> Arena:
         """Return the producer's side; once, in the process that will use it."""
