@@ -168,14 +168,17 @@ class Inbox:
             return
         self._grants.skip(self._epoch)
         self._add_ends()
+        drained = 0
         while not last:
             message = self._take()
             if isinstance(message, End):
                 self._finish(message)
                 self._ended = False
+                for _ in range(drained):
+                    self._grants.consumed()
                 return
             self._intake.discard(message)
-            self._owing = True
+            drained += 1  # granted anew at the end: a head with credits left looks for no skip
 
     @property
     def position(self) -> int:
