@@ -80,6 +80,7 @@ def test_an_exception_comes_at_its_place_as_what_it_is(
     got, error = read(pipe.loader(start_method="fork", transport=transport))
     assert got == list(range(at))
     assert type(error) is ValueError
+    assert error.__context__ is None
     assert str(error) == "bad"
     text = notes(error)
     assert "stage 'decode'" in text

@@ -138,9 +138,7 @@ def test_other_start_methods(name: str, method: str, transport: str) -> None:
 
 @pytest.mark.parametrize("transport", ["pipe", "zmq"])
 @pytest.mark.parametrize("capacity", [None, 1, 5, 1000])
-def test_unordered_gives_the_same_items_in_each_epoch(
-    transport: str, capacity: int | None
-) -> None:
+def test_unordered_gives_the_same_items_in_each_epoch(transport: str, capacity: int | None) -> None:
     pipe = sp.Pipeline(range(900)).flat_map(copies, workers=3, ordered=False, capacity=capacity)
     expected = counted(pipe)
     with pipe.loader(start_method="fork", transport=transport, epochs=3) as loader:

@@ -1,0 +1,96 @@
+"""Programs that run a pipeline in a process of their own, to be killed from outside.
+
+Responsible for: `Program`, which starts a script, waits for its first line, and tells what is left
+of its whole family afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 5.0
+"""What a busy machine may need for what takes milliseconds on an idle one."""
+
+
+class Program:
+    """A running script, in a process group of its own."""
+
+    def __init__(self, script: Path) -> None:
+        self.folder = script.parent / "tmp"
+        self.folder.mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+        self.shared_memory = _shared_memory()
+
+    def first_line(self) -> str:
+        """Wait until the script says something."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that the script has started, the fork server and its children included."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill(self, number: signal.Signals, *, group: bool = False) -> None:
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            os.kill(self.process.pid, number)
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for its end; return the status and what it wrote."""
+        out, err = self.process.communicate(timeout=WITHIN_S * 3)
+        return self.process.returncode, out, err
+
+    def assert_nothing_left(self, family: list[psutil.Process]) -> None:
+        """Fail unless all of `family` is gone soon, and no file of it is left."""
+        end = time.monotonic() + WITHIN_S
+        while left := [p for p in family if _lives(p)]:
+            assert time.monotonic() < end, f"still there: {left}"
+            psutil.wait_procs(left, timeout=0.05)
+        assert not [f.name for f in self.folder.iterdir() if "splitpipe" in f.name]
+        new = _shared_memory() - self.shared_memory
+        assert not [name for name in new if "splitpipe" in name]
+
+
+@contextlib.contextmanager
+def running(folder: Path, body: str) -> Iterator[Program]:
+    """Run `body` as a main script in `folder`; whatever is left of it is killed at the end."""
+    script = folder / "main.py"
+    script.write_text(textwrap.dedent(body), encoding="utf-8")
+    program = Program(script)
+    try:
+        yield program
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            program.kill(signal.SIGKILL, group=True)
+        program.process.communicate()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
