@@ -7,6 +7,7 @@ of its whole family afterwards.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 5.0
@@ -30,6 +32,7 @@ class Program:
         self.folder = script.parent / "tmp"
         self.folder.mkdir(exist_ok=True)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
+        environment["PYTHONFAULTHANDLER"] = "1"
         self.process = subprocess.Popen(
             [sys.executable, str(script)],
             stdout=subprocess.PIPE,
@@ -37,6 +40,8 @@ class Program:
             text=True,
             start_new_session=True,
             env=environment,
+            # A shell's background jobs ignore Ctrl-C, and so would everything below them.
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self.shared_memory = _shared_memory()
 
@@ -56,8 +61,17 @@ class Program:
             os.kill(self.process.pid, number)
 
     def finish(self) -> tuple[int, str, str]:
-        """Wait for its end; return the status and what it wrote."""
-        out, err = self.process.communicate(timeout=WITHIN_S * 3)
+        """Wait for its end; return the status and what it wrote.
+
+        One that does not end says where each of its threads is.
+        """
+        try:
+            out, err = self.process.communicate(timeout=WITHIN_S * 3)
+        except subprocess.TimeoutExpired:
+            family = [(p.pid, p.status(), p.cmdline()[-2:]) for p in self.family()]
+            self.kill(signal.SIGABRT)
+            _, err = self.process.communicate()
+            pytest.fail(f"it did not end; its family: {family}\n{err}")
         return self.process.returncode, out, err
 
     def assert_nothing_left(self, family: list[psutil.Process]) -> None:
