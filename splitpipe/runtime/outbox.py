@@ -222,8 +222,9 @@ class Chunker:
 
     def _add(self, item: Any) -> None:
         with self._lock:
-            if self._values:
-                self._flush()
+            for earlier in self._values:  # a stream of both kinds still travels in chunks
+                self._packer.add(earlier)
+            self._values.clear()
             self._packer.add(item)
             if len(self._packer) < self._size and self._packer.nbytes < CHUNK_BYTES:
                 return
