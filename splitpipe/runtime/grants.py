@@ -89,10 +89,13 @@ class Credits(Grants):
         window: messages under way. Chunks of small items may be `CHUNKS` at least: they cost next
             to no memory, and with fewer of them processes that share a core wake each other too
             often.
+        pooled: whether each message becomes a unit of work of a pool. Its head cannot know what
+            that costs: it is told how many values a message may hold.
     """
 
-    def __init__(self, sender: Sender, *, run: int, window: int) -> None:
+    def __init__(self, sender: Sender, *, run: int, window: int, pooled: bool = False) -> None:
         self._sender = sender
+        self._size = UnitSize(1) if pooled else None
         self._run = run
         self._window = window
         self._target = window
@@ -108,6 +111,8 @@ class Credits(Grants):
 
     def learn(self, item: Item) -> None:
         self._target = max(self._window, CHUNKS) if item.count > 1 else self._window
+        if self._size is not None:
+            self._size.learn(max(1, item.stop - item.start), item.elapsed_ns, item.nbytes)
 
     def skip(self, epoch: int) -> None:
         self._send(0, epoch=epoch, skip=True)
@@ -119,7 +124,8 @@ class Credits(Grants):
             self._send(credits)
 
     def _send(self, credits: int, *, epoch: int = 0, skip: bool = False) -> None:
-        message = Credit(self._run, 0, epoch, 0, start=0, stop=int(skip), count=credits)
+        most = self._size.positions if self._size is not None else 0
+        message = Credit(self._run, 0, epoch, 0, start=most, stop=int(skip), count=credits)
         self._sender.send([encode(message)])
 
 
@@ -211,12 +217,13 @@ def make_grants(
     positions: int | None,
     epochs: int | None,
     unit: int,
+    pooled: bool,
 ) -> Grants:
     """Return claims on `positions` of a source, or, where they are None, credits for a sequential
     head.
     """
     if positions is None:
-        return Credits(sender, run=run, window=window)
+        return Credits(sender, run=run, window=window, pooled=pooled)
     return Claims(
         sender, run=run, window=window, positions=positions, epochs=epochs, size=UnitSize(unit)
     )

@@ -145,11 +145,17 @@ class Chunker:
         send: called with the values of a chunk (empty: they are in the packer); returns their
         bytes.
         ready: whether `send` would return without waiting for the reader.
+        most: how many values a message may hold.
     """
 
     def __init__(
-        self, outbox: Outbox, send: Callable[[list[Any]], int], ready: Callable[[], bool]
+        self,
+        outbox: Outbox,
+        send: Callable[[list[Any]], int],
+        ready: Callable[[], bool],
+        most: Callable[[], int] = lambda: CHUNK_ITEMS,
     ) -> None:
+        self._most = most
         self._packer = outbox.packer
         self._send = send
         self._ready = ready
@@ -256,6 +262,7 @@ class Chunker:
             self._size = max(1, self._size // 2)
         elif elapsed < CHUNK_TIME_S / 2 and nbytes < CHUNK_BYTES / 2:
             self._size = min(2 * self._size, CHUNK_ITEMS)
+        self._size = min(self._size, self._most())
 
     def _flush(self) -> int:
         nbytes = self._flush_packed() if len(self._packer) else 0

@@ -67,6 +67,7 @@ class _Region:
     claims: bool
     window: int
     ordered: bool = True
+    pooled: bool = False
     arenas: dict[int, ArenaLink] = field(default_factory=dict)
 
     def after(
@@ -78,7 +79,9 @@ class _Region:
         if task.pool:
             window = max(self.window, task.window)
             ordered = self.ordered and task.ordered
-            return replace(self, entry=output, window=window, ordered=ordered, arenas=arenas)
+            return replace(
+                self, entry=output, window=window, ordered=ordered, pooled=True, arenas=arenas
+            )
         return _Region(output, gate, claims=False, window=task.window, arenas=arenas)
 
 
@@ -168,6 +171,7 @@ class Supervisor:
                     input=region.entry,
                     input_ordered=region.ordered,
                     input_window=region.window,
+                    input_pooled=region.pooled,
                     grants=None if task.pool else region.back,
                     claims=region.claims,
                     unit=self._plan.unit,
@@ -196,6 +200,7 @@ class Supervisor:
             positions=self._plan.positions if region.claims else None,
             epochs=self._options.epochs,
             unit=self._plan.unit,
+            pooled=region.pooled,
         )
         self._receiver = region.entry.receiver()
         arenas = {number: link.reader(warn=True) for number, link in region.arenas.items()}

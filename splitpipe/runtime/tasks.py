@@ -26,7 +26,7 @@ from splitpipe.runtime.chain import Chain, Cursor, one_to_one, open_source
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
-from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.runtime.outbox import CHUNK_ITEMS, Chunker, EpochSkipped, Outbox
 from splitpipe.transport.base import Receiver
 from splitpipe.transport.envelope import ATOMS, UnpackError
 from splitpipe.transport.message import Claim, Credit, End, Failed, Item, decode
@@ -42,6 +42,8 @@ class Gate:
         self._meter = meter
         self._credits = 0
         self._skipped = -1
+        self.most = CHUNK_ITEMS
+        """Values that a message may hold."""
 
     def open(self) -> bool:
         """Whether a message may be sent now."""
@@ -76,6 +78,7 @@ class Gate:
             self._skipped = max(self._skipped, credit.epoch)
         else:
             self._credits += credit.count
+            self.most = credit.start or CHUNK_ITEMS
 
 
 class SequentialTask:
@@ -118,7 +121,7 @@ class SequentialTask:
         self._sequence = 0
         self._sent = 0  # the position up to which messages of this epoch cover the input
         self._count = 0
-        self._chunker = Chunker(outbox, self._send, gate.open)
+        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
 
     def run(self) -> None:
         """Go through all epochs."""

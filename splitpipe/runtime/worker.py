@@ -69,7 +69,7 @@ class WorkerSpec:
         index: its number among the workers of its task.
         epochs, positions: of the source.
         input: link to read from; None for the head of a stream that reads its source.
-        input_ordered, input_window: how the region before it is merged.
+        input_ordered, input_window, input_pooled: how the region before it is merged.
         grants: link to the head of the region before it.
         claims: whether that head is the source itself, given out in units of `unit` positions.
         gate: link on which it is given credits.
@@ -92,6 +92,7 @@ class WorkerSpec:
     input: Link | None
     input_ordered: bool
     input_window: int
+    input_pooled: bool
     grants: Link | None
     claims: bool
     unit: int
@@ -165,6 +166,7 @@ def _task(
             positions=spec.positions if spec.claims else None,
             epochs=spec.epochs,
             unit=spec.unit,
+            pooled=spec.input_pooled,
         )
         inbox = Inbox(intake, grants, ordered=spec.input_ordered)
     assert spec.gate is not None

@@ -90,7 +90,7 @@ class Claim(Message):
 
 
 class Credit(Message):
-    """Backwards: ``count`` more messages may be sent.
+    """Backwards: ``count`` more messages may be sent, of at most ``start`` values each (0: any).
 
     With ``stop`` = 1 the rest of the epoch is not wanted.
     """

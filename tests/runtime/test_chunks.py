@@ -146,13 +146,19 @@ class TestSequentialTask:
     """A whole task between lists: what it sends for what it is allowed to."""
 
     def run(
-        self, factory: Callable[[], Any], credits: int, *, epochs: int = 1, skip: int | None = None
+        self,
+        factory: Callable[[], Any],
+        credits: int,
+        *,
+        epochs: int = 1,
+        skip: int | None = None,
+        most: int = 0,
     ) -> list[Any]:
         out, back = MemoryLink(), MemoryLink()
         grant = back.sender()
         if skip is not None:
             grant.send([encode(Credit(1, 0, skip, 0, 0, 1, 0))])
-        grant.send([encode(Credit(1, 0, 0, 0, 0, 0, credits))])
+        grant.send([encode(Credit(1, 0, 0, 0, most, 0, credits))])
         meter = Meter()
         task = SequentialTask(
             (),
@@ -186,6 +192,11 @@ class TestSequentialTask:
             assert (end.stop, end.count) == (1000, 1000)
             assert [m.start for m in items] == [0, *(m.stop for m in items[:-1])]
             assert self.values(messages, epoch) == list(range(1000))
+
+    def test_a_pool_behind_it_says_how_much_a_unit_may_hold(self) -> None:
+        messages = self.run(lambda: iter(range(1000)), 10_000, most=3)
+        assert max(m.count for m in messages if isinstance(m, Item)) == 3
+        assert self.values(messages, 0) == list(range(1000))
 
     def test_a_failure_comes_after_what_was_made(self) -> None:
         def source() -> Iterator[int]:

@@ -165,6 +165,19 @@ def test_the_size_of_the_arena_changes_nothing(arena_bytes: int, workers: int) -
         assert all_frozen(loader) == expected
 
 
+def test_the_units_of_a_pool_follow_what_they_cost() -> None:
+    """Also behind a source that only one process can read, and that knows nothing of the pool."""
+
+    def messages(stage: Callable[[int], Any], count: int) -> int:
+        pipe = sp.Pipeline(count_to(count)).map(stage, workers=2)
+        with pipe.loader(start_method="fork") as loader:
+            assert sum(1 for _ in loader) == count
+            return loader.stats()[1].messages
+
+    assert messages(lambda x: np.full(300_000, x, np.uint8), 200) >= 100
+    assert messages(double, 100_000) < 5000
+
+
 def test_epochs_without_items_do_not_end_the_run_early() -> None:
     for pipe in (sp.Pipeline([]).map(double, workers=2), sp.Pipeline(count_to(0))):
         with pipe.loader(start_method="fork", epochs=400) as loader:
