@@ -38,7 +38,8 @@ def empty(
 
     In a worker process the array lies where its consumer will read it: filling it is the only time
     its bytes are written. Anywhere else it is ``numpy.empty``. Its content is arbitrary until
-    written. The array is an ordinary one and stays valid for as long as it is held, sent or not.
+    written. The array is an ordinary one and stays valid for as long as it is held, sent or not;
+    once it was sent it is its reader's, and read-only here: make a new one for every item.
 
     Args:
         shape: the dimensions.

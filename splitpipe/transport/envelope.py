@@ -206,7 +206,9 @@ class Packer:
         source = np.frombuffer(raw, np.uint8)
         for index, slot in enumerate(self._slots):
             offset = slot.place(source)
-            if offset is not None:  # it was built here
+            if offset is not None:  # it was built here, and is its reader's now
+                if isinstance(raw.obj, np.ndarray):
+                    raw.obj.flags.writeable = False  # writing to it again is an error, not a race
                 return index + 1, offset, raw.nbytes
         # The consumer's array begins where this one does: as aligned as it was.
         place = self._reserve(raw.nbytes, _phase(source))

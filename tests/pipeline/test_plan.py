@@ -148,7 +148,7 @@ class TestRefusals:
             (lambda: sp.Pipeline({1: 2}), "a dict is not a source"),
             (lambda: sp.Pipeline(3), "is not a source"),
             (lambda: sp.Pipeline(iter([1])), "can be read only once"),
-            (lambda: sp.Pipeline(lambda: [], shuffle="global"), "needs a source with len"),
+            (lambda: sp.Pipeline(list, shuffle="global"), "needs a source with len"),
             (lambda: sp.Pipeline(range(3), seed=-1), "seed"),
             (lambda: sp.Pipeline(range(3), window=0), "window"),
         ],

@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: values of every kind, and what it means that two are equal."""
+"""What the tests of the runtime share: values of every kind, and when two of them are equal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+import splitpipe as sp
 
 Point = namedtuple("Point", "x label")
 
@@ -41,6 +43,18 @@ def all_frozen(values: Iterable[Any]) -> list[Any]:
 def counted(values: Iterable[Any]) -> Counter[Any]:
     """The values as a multiset."""
     return Counter(all_frozen(values))
+
+
+def read(loader: sp.Loader) -> tuple[list[Any], BaseException | None]:
+    """The items up to the end or the error, and the error."""
+    got: list[Any] = []
+    with loader:
+        try:
+            for item in loader:
+                got.append(item)  # noqa: PERF402  what came before an error counts
+        except BaseException as error:
+            return got, error
+    return got, None
 
 
 def kinds() -> list[Any]:

@@ -48,7 +48,9 @@ def pipelines(draw: st.DrawFn) -> sp.Pipeline:
         pipe = sp.Pipeline(lambda: (i * i for i in range(n)))
     workers = st.sampled_from([None, None, 1, 2, 3])
     for _ in range(draw(st.integers(0, 5))):
-        kind = draw(st.sampled_from("map inflate filter flat through batch take".split()))
+        kind = draw(
+            st.sampled_from(["map", "inflate", "filter", "flat", "through", "batch", "take"])
+        )
         capacity = draw(st.sampled_from([None, None, 1, 3]))
         if kind == "map":
             pipe = pipe.map(grow, workers=draw(workers), capacity=capacity)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
+from tests.runtime.comparing import read
 
 
 class Odd(Exception):
@@ -50,24 +51,9 @@ def failing(at: int, error: Callable[[], BaseException]) -> Callable[[int], int]
     return decode
 
 
-def read(loader: sp.Loader) -> tuple[list[Any], BaseException | None]:
-    """The items up to the end or the error, and the error."""
-    got: list[Any] = []
-    with loader:
-        try:
-            for item in loader:
-                got.append(item)  # noqa: PERF402  what came before an error counts
-        except BaseException as error:
-            return got, error
-    return got, None
-
-
 def notes(error: BaseException | None) -> str:
     assert error is not None
     return "\n".join(error.__notes__)
-
-
-ENDS: dict[str, Any] = {"pipe": "pipe", "zmq": "zmq"}
 
 
 @pytest.mark.parametrize("transport", ["pipe", "zmq"])
@@ -277,7 +263,7 @@ def test_after_an_error_a_loader_never_looks_finished() -> None:
         .map(failing(0, ValueError), workers=1)
         .loader(start_method="fork") as loader
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="in stage 'decode'"):
             next(loader)
         for _ in range(2):
             with pytest.raises(sp.PipelineError, match="ended with ValueError"):
@@ -365,8 +351,7 @@ def test_a_worker_without_memory_for_a_message_says_so(monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     def start(pipe: sp.Pipeline) -> sp.Loader:
-        loader = pipe.loader(start_method="fork")
-        return loader
+        return pipe.loader(start_method="fork")
 
     small = sp.Pipeline(range(5)).map(lambda x: np.full(5000, x, np.uint8), workers=1)
     large = sp.Pipeline(range(5)).map(lambda x: np.full(500_000, x, np.uint8), workers=1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
-from tests.runtime.comparing import Point, all_frozen, counted, frozen, kinds
+from tests.runtime.comparing import Point, all_frozen, counted, frozen, kinds, read
 
 KINDS = kinds()
 
@@ -199,11 +199,9 @@ def test_a_short_unit_in_front_of_a_failure_passes_every_later_stage() -> None:
         return x
 
     pipe = sp.Pipeline(range(9000)).map(fails, workers=2).map(double, workers=2)
-    got: list[int] = []
-    with pipe.loader(start_method="fork") as loader, pytest.raises(ValueError, match="5000"):
-        while True:
-            got.append(next(loader))
+    got, error = read(pipe.loader(start_method="fork"))
     assert got == [2 * x for x in range(5000)]
+    assert type(error) is ValueError
 
 
 class TestValuesAreTakenWhenTheyAreMade:
@@ -254,6 +252,22 @@ class TestValuesAreTakenWhenTheyAreMade:
 
         with sp.Pipeline(source).loader(start_method="fork", prefetch=1) as loader:
             assert all_frozen(loader) == all_frozen(sp.Pipeline(source))
+
+    @pytest.mark.parametrize("nbytes", [5000, 1_000_000])
+    def test_an_array_that_was_sent_is_not_written_again(self, nbytes: int) -> None:
+        """It lies where its reader reads it: that is an error, and never another value there."""
+
+        def source() -> Iterator[Any]:
+            buffer = sp.empty(nbytes)
+            for i in range(30):
+                buffer[:] = i
+                yield buffer
+
+        with sp.Pipeline(source).loader(start_method="fork") as loader:
+            first = next(loader)
+            with pytest.raises(ValueError, match="read-only"):
+                next(loader)
+            assert set(first.tolist()) == {0}
 
     def test_arrays_that_are_never_sent(self) -> None:
         def source() -> Iterator[Any]:

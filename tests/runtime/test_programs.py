@@ -176,7 +176,8 @@ def test_what_the_main_script_defines_travels_both_ways(tmp_path: Path, method: 
         def main():
             factor = 3
             pipe = sp.Pipeline([Sample(1), Sample(2)])
-            pipe = pipe.map(Sample.doubled, workers=1).map(lambda s: Sample(s.x * factor), workers=2)
+            pipe = pipe.map(Sample.doubled, workers=1)
+            pipe = pipe.map(lambda s: Sample(s.x * factor), workers=2)
             got = list(pipe.loader(start_method={method!r}))
             assert got == [Sample(6), Sample(12)], got
             assert all(type(s) is Sample for s in got)
@@ -212,7 +213,8 @@ def test_few_descriptors(tmp_path: Path, limit: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
             before = held()
             try:
-                with sp.Pipeline(range(9)).map(str, workers=2).loader(start_method="fork") as loader:
+                pipe = sp.Pipeline(range(9)).map(str, workers=2)
+                with pipe.loader(start_method="fork") as loader:
                     print(list(loader) == [str(i) for i in range(9)])
             except OSError as error:
                 print(error.errno == 24)
