@@ -111,6 +111,12 @@ class Stack:
 
     def _add_children(self, row: Any) -> None:
         assert self._children is not None
+        kind = dict if self._make is _same else tuple
+        if not isinstance(row, kind):
+            raise ValueError(
+                f"row {self.count} of a batch is a {type(row).__name__}, "
+                f"the ones before it are {kind.__name__}s"
+            )
         values = row if isinstance(row, dict) else dict(enumerate(row))
         if values.keys() != self._children.keys():
             raise ValueError(

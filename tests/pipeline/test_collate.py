@@ -85,6 +85,12 @@ def test_rows_with_other_keys_are_refused(rows: list[Any]) -> None:
         stacked(rows)
 
 
+@pytest.mark.parametrize("rows", [[(1, 2), "ab"], [(1, 2), 3], [{"a": 1}, (1,)], [(1,), {0: 1}]])
+def test_rows_of_another_kind_are_refused(rows: list[Any]) -> None:
+    with pytest.raises(ValueError, match="row 1 of a batch is a"):
+        stacked(rows)
+
+
 def test_a_row_that_is_changed_later_changes_nothing() -> None:
     stack, row = Stack(2), np.zeros(3)
     stack.add(row)
