@@ -248,17 +248,26 @@ class Supervisor:
         context: Any = _context(self._options.start_method)
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
         rows = [row for rows in self._rows for row in rows]
-        for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
-            worker: Any = context.Process(target=main, args=(spec,), name=f"splitpipe {spec.name}")
-            try:
-                worker.start()
-            except (EOFError, ConnectionError) as error:
-                raise PipelineError(
-                    "the process that starts the workers died at its start; is the main script "
-                    "guarded with `if __name__ == '__main__':`? Its own error stands above"
-                ) from error
-            self._processes.append((worker, task, index, row))
-            self._watched.append(worker.sentinel)
+        # A worker that is being started inherits the mask: it leaves when the run is shut, without
+        # a traceback of its own. The fork server would hand it on to processes that are not ours.
+        deferred = {signal.SIGINT} if context.get_start_method() != "forkserver" else set()
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
+        try:
+            for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
+                worker: Any = context.Process(
+                    target=main, args=(spec,), name=f"splitpipe {spec.name}"
+                )
+                try:
+                    worker.start()
+                except (EOFError, ConnectionError) as error:
+                    raise PipelineError(
+                        "the process that starts the workers died at its start; is the main script "
+                        "guarded with `if __name__ == '__main__':`? Its own error stands above"
+                    ) from error
+                self._processes.append((worker, task, index, row))
+                self._watched.append(worker.sentinel)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def _wait(self) -> None:
         """Wait for a message; tell the death of a worker instead if one dies."""

@@ -107,6 +107,7 @@ class WorkerSpec:
 def main(spec: WorkerSpec) -> None:
     """Run one worker to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     _die_with_owner(spec.owner)
     meter = Meter(spec.board.row(spec.producer))
     arena = spec.arena.writer()

@@ -15,6 +15,7 @@ ENDLESS = """
     import itertools, sys
     import numpy as np
     import splitpipe as sp
+    from splitpipe.runtime.metrics import started
 
     def numbers():
         return itertools.count()
@@ -25,7 +26,9 @@ ENDLESS = """
     def main():
         pipe = sp.Pipeline(numbers).map(grow, workers=2).map(len, workers=1)
         loader = pipe.loader(start_method={method!r}, transport={transport!r})
-        next(loader)
+        rows = [row for rows in loader._supervisor._rows for row in rows]
+        while not all(map(started, rows)):
+            next(loader)
         print("running", flush=True)
         {then}
 
