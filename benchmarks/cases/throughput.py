@@ -197,8 +197,8 @@ CASES = (
         "batch_9.6MB",
         "Batches of 64 x 224 x 224 x 3 uint8 (9.6 MB)",
         IMAGES,
-        ("splitpipe", "splitpipe@2", *_OWN, "spdl", "torch", "splitdataloader"),
-        ("splitpipe-empty@2", "splitpipe-copy", "splitpipe-zmq", *_REST, *_TWO),
+        ("splitpipe", "splitpipe@2", "splitpipe-rows", "inline-rows", *_OWN, *_ALL[:3]),
+        ("splitpipe-rows@2", "splitpipe-copy", "splitpipe-zmq", *_REST, *_TWO),
     ),
     _batch_case(
         "batch_1MB",

@@ -50,10 +50,15 @@ def _own(note: str, *, storage: str | None = None, **options: Any) -> System:
 
 
 SYSTEMS: dict[str, System] = {
-    "splitpipe": _own("defaults", storage="SplitpipeStorage"),
-    "inline": _own("the same pipeline in one process", storage="InlineStorage", executor="inline"),
+    "splitpipe": _own(
+        "defaults; batches by a map that fills sp.empty", storage="SplitpipeStorage", form="empty"
+    ),
+    "inline": _own(
+        "the same pipeline in one process", storage="InlineStorage", form="empty", executor="inline"
+    ),
+    "splitpipe-rows": _own("map of single rows, stacked by batch", form="rows"),
+    "inline-rows": _own("the same in one process", form="rows", executor="inline"),
     "splitpipe-generator": _own("a free generator that fills sp.empty", form="generator"),
-    "splitpipe-empty": _own("map of a function that fills sp.empty", form="empty"),
     "splitpipe-copy": _own("map of a function that returns its own array", form="copy"),
     "splitpipe-zmq": _own("ZeroMQ channel", transport="zmq"),
     "splitpipe-spawn": _own("spawned workers", start_method="spawn"),

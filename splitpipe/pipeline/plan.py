@@ -252,7 +252,7 @@ def _task(source: Source, group: _Group, first: bool, options: RunOptions) -> Ta
     elif not pool:
         window = options.prefetch
     elif first and _unit(source, group.stages) > 1:
-        window = max(options.prefetch, 2 * workers)
+        window = max(options.prefetch, 3 * workers)  # one made, one waiting, one at the reader
     else:
         window = max(options.prefetch, 2 * workers, ITEM_WINDOW)
     window = min(window, MOST_UNITS)

@@ -24,6 +24,7 @@ import secrets
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -197,6 +198,8 @@ class DatasetWriter:
                 to go on where it stopped.
         """
         source = iter(records)
+        if isinstance(records, (list, tuple)):
+            source = islice(records, self._add_blocks(records), None)
         more = True
         while more:
             if self._pending_nbytes >= _PENDING_NBYTES or len(self._pending) >= self._room:
@@ -216,6 +219,27 @@ class DatasetWriter:
                         break
             finally:
                 self._pending_nbytes = nbytes
+
+    def _add_blocks(self, records: Sequence[Any]) -> int:
+        """Add records from the front, many at a time, while they are plain bytes and small.
+
+        Returns:
+            How many were added; the others need a look at each of them.
+        """
+        done = 0
+        while done < len(records):
+            if self._pending_nbytes >= _PENDING_NBYTES or len(self._pending) >= self._room:
+                self.flush()
+            block = records[done : done + self._room - len(self._pending)]
+            if set(map(type, block)) != {bytes}:
+                break
+            nbytes = self._pending_nbytes + sum(map(len, block))
+            if nbytes > _PENDING_NBYTES:
+                break
+            self._pending.extend(block)
+            self._pending_nbytes = nbytes
+            done += len(block)
+        return done
 
     def flush(self) -> None:
         """Write what is held in memory to the files. It counts only after a `commit`."""

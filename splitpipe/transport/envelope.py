@@ -26,7 +26,7 @@ import pickle
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -55,6 +55,11 @@ ATOMS = frozenset(
 _HEAD = struct.Struct("<IIII")
 _NOTHING = np.empty(0, np.uint8)
 _BULK = 1
+_AXES = 6
+_ARRAY = struct.Struct(f"<cc{_AXES + 1}Q")
+"""A stream that is no pickle: a mark, the letter of the dtype, how many axes, their lengths."""
+_ARRAY_MARK = ord("A")  # a pickle of any protocol used here begins with 0x80
+_PLAIN = frozenset("?bBhHiIlLqQefdFD")
 
 
 class UnpackError(Exception):
@@ -122,6 +127,10 @@ class Packer:
         Raises:
             NotPicklable: it cannot be; nothing was added.
         """
+        if _is_plain(value):
+            raw = pickle.PickleBuffer(cast(Any, value)).raw()
+            self._store(_describe(value), [raw])
+            return
         raws: list[memoryview] = []
 
         def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -250,6 +259,33 @@ def _phase(array: NDArray[Any]) -> int:
     return address % CACHE_LINE
 
 
+def _is_plain(value: object) -> TypeGuard[NDArray[Any]]:
+    """Whether a value is an array that a few words describe: most batches are.
+
+    Pickle says the same in ten times the time.
+    """
+    return (
+        type(value) is np.ndarray
+        and value.nbytes >= OUT_OF_BAND
+        and value.dtype.char in _PLAIN
+        and value.dtype.isnative
+        and value.ndim <= _AXES
+        and value.flags.c_contiguous
+    )
+
+
+def _describe(array: NDArray[Any]) -> bytes:
+    shape = (*array.shape, *(0,) * (_AXES - array.ndim))
+    return _ARRAY.pack(b"A", array.dtype.char.encode(), array.ndim, *shape)
+
+
+def _from_description(stream: Buffer, buffer: Any) -> NDArray[Any]:
+    _, char, ndim, *shape = _ARRAY.unpack(stream)
+    flat: NDArray[Any] = np.frombuffer(buffer, np.uint8) if type(buffer) is bytearray else buffer
+    array: NDArray[Any] = flat.view(char.decode()).reshape(shape[:ndim])
+    return array
+
+
 def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
     view = memoryview(body)
     flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(view)
@@ -310,7 +346,10 @@ def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: 
         for i in range(0, len(streams), 2):
             nbytes, count = streams[i : i + 2]
             part = text[position : position + nbytes]
-            values.append(load(part, buffers[used : used + count]))
+            if part[0] == _ARRAY_MARK:
+                values.append(_from_description(part, buffers[used]))
+            else:
+                values.append(load(part, buffers[used : used + count]))
             position += nbytes
             used += count
     except Exception as error:
