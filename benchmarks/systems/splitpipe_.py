@@ -23,6 +23,7 @@ class _Reader:
         self._path = str(directory)
         self._dataset: sp.Dataset = sp.open_dataset(self._path)
         self.get_batch = self._dataset.get_batch
+        self._loader = sp.SplitDataLoader(self._path)
 
     def each(self, indices: Sequence[int]) -> Iterator[Any]:
         dataset = self._dataset
@@ -34,7 +35,7 @@ class _Reader:
 
     def shuffled(self, seed: int) -> Iterator[Any]:
         """Bins permuted, records permuted inside each bin."""
-        return iter(sp.SplitDataLoader(self._path).iterate_binwise(shuffle=True, seed=seed))
+        return iter(self._loader.iterate_binwise(shuffle=True, seed=seed))
 
     def close(self) -> None:
         self._dataset.close()
