@@ -260,4 +260,7 @@ def _task(source: Source, group: _Group, first: bool, options: RunOptions) -> Ta
     task = Task(tuple(group.stages), workers, pool, ordered, window)
     # One slot is being written, two may be held by whoever reads, the rest is on its way.
     slots = window + 3
+    if pool and first and _unit(source, group.stages) > 1:
+        # Whole batches, shared out among the workers: more slots would only be colder ones.
+        slots = max(4, window // workers + 1)
     return replace(task, slots=slots, lease_limit=max(1, slots - 2))
