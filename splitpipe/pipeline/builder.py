@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from splitpipe.errors import GraphError
@@ -288,11 +288,6 @@ class Pipeline:
             unique = f"{name}-{number}"
             number += 1
         return unique
-
-
-def renamed(stage: Stage, name: str) -> Stage:
-    """Return `stage` under another name."""
-    return replace(stage, name=name)
 
 
 def from_factory(factory: Callable[[], Iterable[Any]], name: str) -> Pipeline:

@@ -1,6 +1,6 @@
 """Stages, one after the other, in one process.
 
-Responsible for: `compose`, and the `Cursor` that knows how far the input was read.
+Responsible for: the `Chain`, and the `Cursor` that knows how far the input was read.
 
 Rules:
 - a chain is lazy: an item is made when it is asked for, so that the cursor says at any time which

@@ -73,7 +73,7 @@ class WorkerSpec:
         grants: link to the head of the region before it.
         claims: whether that head is the source itself, given out in units of `unit` positions.
         gate: link on which it is given credits.
-        output, output_index: link to write to.
+        output: link to write to.
         arena: its own.
         arenas: of those whose messages it reads.
         board: counters; its row is `producer`.

@@ -58,7 +58,7 @@ _BULK = 1
 _AXES = 6
 _ARRAY = struct.Struct(f"<cc{_AXES + 1}Q")
 """A stream that is no pickle: a mark, the letter of the dtype, how many axes, their lengths."""
-_ARRAY_MARK = ord("A")  # a pickle of any protocol used here begins with 0x80
+_ARRAY_MARK = b"A"  # a pickle of any protocol used here begins with 0x80
 _PLAIN = frozenset("?bBhHiIlLqQefdFD")
 
 
@@ -105,9 +105,8 @@ class Packer:
     ) -> NDArray[Any]:
         """Return an uninitialised array for a value to come, in a slot when one can be had.
 
-        Where the copy of `near` to its beginning is to be fast, it says so.
-
-        Also right when the array is never added, or kept: it is an ordinary array.
+        Also right when the array is never added, or kept: it is an ordinary array. It lies so that
+        copying `near` to its beginning is fast.
         """
         kind = np.dtype(dtype)
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
@@ -158,11 +157,7 @@ class Packer:
         if len(streams) >= STREAMS_IN_ARENA:
             found = self._reserve(len(streams))
             if found is not None:
-                index, target = found
-                target[:] = np.frombuffer(streams, np.uint8)
-                offset = self._slots[index].place(target)
-                assert offset is not None
-                place = index + 1, offset, len(streams)
+                place = self._fill(found, np.frombuffer(streams, np.uint8))
                 streams = b""
         segments = self._seal()
         table: list[int] = []
@@ -181,8 +176,7 @@ class Packer:
             *self._inline,
             streams,
         ]
-        self._slots, self._streams, self._counts = [], [], []
-        self._buffers, self._inline, self.nbytes = [], [], 0
+        self._clear()
         return parts
 
     def discard(self) -> None:
@@ -190,6 +184,9 @@ class Packer:
         if self._arena is not None:
             for slot in self._slots:
                 self._arena.cancel(slot)
+        self._clear()
+
+    def _clear(self) -> None:
         self._slots, self._streams, self._counts = [], [], []
         self._buffers, self._inline, self.nbytes = [], [], 0
 
@@ -225,11 +222,17 @@ class Packer:
             offset = sum(map(len, self._inline))
             self._inline.append(source.tobytes())
             return 0, offset, raw.nbytes
-        index, target = place
+        return self._fill(place, source)
+
+    def _fill(
+        self, reserved: tuple[int, NDArray[np.uint8]], source: NDArray[np.uint8]
+    ) -> tuple[int, int, int]:
+        """Copy `source` to what `_reserve` gave for it; return (segment + 1, offset, nbytes)."""
+        index, target = reserved
         np.copyto(target, source)
         offset = self._slots[index].place(target)
         assert offset is not None
-        return index + 1, offset, raw.nbytes
+        return index + 1, offset, source.nbytes
 
     def _reserve(self, nbytes: int, phase: int = PHASE) -> tuple[int, NDArray[np.uint8]] | None:
         """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be
@@ -276,7 +279,7 @@ def _is_plain(value: object) -> TypeGuard[NDArray[Any]]:
 
 def _describe(array: NDArray[Any]) -> bytes:
     shape = (*array.shape, *(0,) * (_AXES - array.ndim))
-    return _ARRAY.pack(b"A", array.dtype.char.encode(), array.ndim, *shape)
+    return _ARRAY.pack(_ARRAY_MARK, array.dtype.char.encode(), array.ndim, *shape)
 
 
 def _from_description(stream: Buffer, buffer: Any) -> NDArray[Any]:
@@ -346,7 +349,7 @@ def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: 
         for i in range(0, len(streams), 2):
             nbytes, count = streams[i : i + 2]
             part = text[position : position + nbytes]
-            if part[0] == _ARRAY_MARK:
+            if part[0] == _ARRAY_MARK[0]:
                 values.append(_from_description(part, buffers[used]))
             else:
                 values.append(load(part, buffers[used : used + count]))
