@@ -35,6 +35,9 @@ ITEM_WINDOW = 64
 two workers busy while a slow item holds the order back (a window of 4 loses 16 % on heavy-tailed
 work, one of 64 loses 6 %)."""
 
+WARM_NBYTES = 32 << 20
+"""What a worker's slots may take before there are only a few of them: about what caches hold."""
+
 MOST_UNITS = 256
 """Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
 
@@ -80,6 +83,7 @@ class Task:
         output is read.
         slots: most slots of shared memory that one worker may have.
         lease_limit: slots of one worker that one reader may keep.
+        warm_nbytes: bytes beyond which a worker gets only a few slots; None: as many as said.
     """
 
     stages: tuple[Stage, ...]
@@ -89,6 +93,7 @@ class Task:
     window: int = 4
     slots: int = 8
     lease_limit: int = 4
+    warm_nbytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -263,4 +268,7 @@ def _task(source: Source, group: _Group, first: bool, options: RunOptions) -> Ta
     if pool and first and _unit(source, group.stages) > 1:
         # Whole batches, shared out among the workers: more slots would only be colder ones.
         slots = max(4, window // workers + 1)
-    return replace(task, slots=slots, lease_limit=max(1, slots - 2))
+    # Single items may be anything. A wide window of large ones is memory for nothing; so they get
+    # fewer slots, unless the user said how many may be under way.
+    warm = WARM_NBYTES if pool and first and not asked and slots > window else None
+    return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

@@ -76,12 +76,17 @@ class Intake:
             raise PipelineError(f"a message of run {message.run:x} came into run {self._run:x}")
         return message
 
-    def values(self, message: Item) -> list[Any]:
-        """Return the values of `message` and let go of its bytes.
+    def restored(self, message: Item | Failed) -> tuple[list[Any], BaseException | None]:
+        """Return the values of `message` up to one that cannot be restored, and what it raised."""
+        try:
+            if isinstance(message, Failed):
+                return self._before(message), None
+            return self._values(message), None
+        except UnpackError as error:
+            return error.values, error.__cause__ or error
 
-        Raises:
-            UnpackError: one of them cannot be restored.
-        """
+    def _values(self, message: Item) -> list[Any]:
+        """Return the values of `message` and let go of its bytes."""
         values = unpack(message.body, self._arenas.get(message.producer))
         if len(values) != message.count:
             raise PipelineError(
@@ -90,11 +95,23 @@ class Intake:
         message.body = b""
         return values
 
-    def before(self, failed: Failed) -> list[Any]:
+    def _before(self, failed: Failed) -> list[Any]:
         """Return the values that the failing unit of work gave before it failed."""
         if not failed.count:
             return []
         return unpack(failed.body[failed.nbytes :], self._arenas.get(failed.producer))
+
+    def each(self, message: Item | Failed) -> Iterator[Any]:
+        """Yield the values of `message`, and then raise what kept the next from being restored.
+
+        A value is let go of when the next is asked for: a slot must not be held by its successors.
+        """
+        values, broken = self.restored(message)
+        values.reverse()
+        while values:
+            yield values.pop()
+        if broken is not None:
+            raise broken
 
     def discard(self, message: Item | Failed) -> None:
         """Give back the slots of a message that nobody will read."""
@@ -153,7 +170,7 @@ class Inbox:
                 return
             if isinstance(message, Failed):
                 self._owing = True
-                yield iter(self._intake.before(message))
+                yield self._intake.each(message)
                 raise self._rebuild(message)
             yield from self._values(message)
 
@@ -187,11 +204,10 @@ class Inbox:
 
     def _values(self, message: Item) -> Iterator[Iterator[Any]]:
         self._owing = True
-        try:
-            values = self._intake.values(message)
-        except UnpackError as error:
-            yield iter(error.values)
-            raise error.__cause__ or error from None
+        values, broken = self._intake.restored(message)
+        if broken is not None:
+            yield iter(values)
+            raise broken
         self._intake.meter.items_in += len(values)
         self._before += len(values)
         # A list iterator holds its list: for a batch that would be a slot held for nothing.

@@ -44,6 +44,7 @@ from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
 from splitpipe.transport.pickling import dump_description
 from splitpipe.transport.pipe import PipeLink
+from splitpipe.transport.slot import Bounds
 
 __all__ = ["Supervisor"]
 
@@ -208,9 +209,8 @@ class Supervisor:
         self.inbox = Inbox(intake, grants, ordered=region.ordered)
 
     def _arena(self, task: Task) -> ArenaLink:
-        arena = ArenaLink(
-            limit=self._plan.arena_limit, slots=task.slots, lease_limit=task.lease_limit
-        )
+        bounds = Bounds(self._plan.arena_limit, task.slots, task.lease_limit, task.warm_nbytes)
+        arena = ArenaLink(bounds)
         self._arenas.append(arena)
         return arena
 

@@ -28,7 +28,7 @@ from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import CHUNK_ITEMS, Chunker, EpochSkipped, Outbox
 from splitpipe.transport.base import Receiver
-from splitpipe.transport.envelope import ATOMS, UnpackError
+from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Claim, Credit, End, Failed, Item, decode
 
 __all__ = ["Gate", "PoolWorker", "SequentialTask"]
@@ -291,13 +291,7 @@ class PoolWorker:
         return source.items(self._order[1], unit.start, unit.stop)
 
     def _values(self, unit: Item | Failed) -> Iterator[Any]:
-        intake = self._intake
-        try:
-            values = intake.values(unit) if isinstance(unit, Item) else intake.before(unit)
-        except UnpackError as error:
-            yield from error.values
-            raise error.__cause__ or error from None
-        yield from _taken(values)
+        yield from self._intake.each(unit)
         if isinstance(unit, Failed):
             raise _PassedOn(Failure.decode(unit.body[: unit.nbytes]))
 
@@ -337,10 +331,3 @@ class PoolWorker:
 def _unchangeable(item: Any) -> bool:
     kind = type(item)
     return kind in ATOMS or (kind is tuple and all(type(part) in ATOMS for part in item))
-
-
-def _taken(values: list[Any]) -> Iterator[Any]:
-    """Yield the values and let go of each: a slot must not be held by its successors."""
-    values.reverse()
-    while values:
-        yield values.pop()

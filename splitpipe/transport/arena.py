@@ -37,47 +37,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitpipe.errors import BrokenChannel, ChannelError
-from splitpipe.transport.anonymous import (
-    HUGE,
-    Descriptor,
-    anonymous_file,
-    map_huge,
-    map_shared,
-    reserve,
-    reserve_huge,
-)
+from splitpipe.transport.anonymous import HUGE, Descriptor, anonymous_file, reserve, reserve_huge
+from splitpipe.transport.slot import CACHE_LINE, Bounds, Segment, Slot, map_slot, slot_nbytes
+from splitpipe.transport.sockets import SocketPair
 
-__all__ = [
-    "CACHE_LINE",
-    "PHASE",
-    "Arena",
-    "ArenaLink",
-    "ArenaStatistics",
-    "ArenaView",
-    "Segment",
-    "Slot",
-]
+__all__ = ["Arena", "ArenaLink", "ArenaStatistics", "ArenaView"]
 
-CACHE_LINE = 64
-PHASE = 16
-"""Where in a cache line an array begins unless its maker knows better: where numpy's large arrays
-do. A copy between places of different phase takes up to half as long again (``rep movsb``)."""
-_PAGE = mmap.ALLOCATIONGRANULARITY
 _HEADROOM = 16
 """A new slot is 1/16 larger than what it is for, so that something slightly larger can reuse it."""
 _INDEX = struct.Struct("<I")
 _KEPT = 1 << 31
 """Beside an index: the reader keeps this slot, and waits for the producer's next message."""
-_REMOVE = getattr(mmap, "MADV_REMOVE", None)
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A slot as a message names it: ``offset`` and ``nbytes`` in the producer's arena file."""
-
-    index: int
-    offset: int
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,77 +60,13 @@ class ArenaStatistics:
     refused: int
 
 
-class Slot:
-    """A piece of the arena that its producer is filling, front to back."""
-
-    __slots__ = ("_memory", "_view", "array", "free", "index", "nbytes", "offset", "top")
-
-    def __init__(self, index: int, offset: int, nbytes: int, memory: mmap.mmap) -> None:
-        self.index = index
-        self.offset = offset
-        self.nbytes = nbytes
-        self.free = False
-        self.top = 0
-        self._memory = memory
-        self._view: weakref.ref[NDArray[np.uint8]] | None = None
-        self.array: NDArray[np.uint8] | None = None
-
-    def open(self) -> None:
-        """Start filling it. Everything handed out is a view of `array`, whose life tells who still
-        uses it.
-        """
-        self.free = False
-        self.top = 0
-        self.array = np.frombuffer(self._memory, np.uint8, self.nbytes)
-        self._view = weakref.ref(self.array)
-
-    def seal(self) -> Segment:
-        """Stop filling it; from now on it is the readers'."""
-        self.array = None
-        return Segment(self.index, self.offset, self.nbytes)
-
-    def take(self, nbytes: int, phase: int = PHASE) -> NDArray[np.uint8] | None:
-        """Return the next `nbytes`, or None when they are not left.
-
-        They begin `phase` bytes behind the beginning of a cache line.
-        """
-        start = self.top + (phase - self.top) % CACHE_LINE
-        if self.array is None or start + nbytes > self.nbytes:
-            return None
-        self.top = start + nbytes
-        return self.array[start : self.top]
-
-    def place(self, raw: NDArray[np.uint8]) -> int | None:
-        """Return where in this slot the bytes of `raw` lie, or None when they lie elsewhere."""
-        if self.array is None:
-            return None
-        base = self.array.__array_interface__["data"][0]
-        offset: int = raw.__array_interface__["data"][0] - base
-        return offset if offset >= 0 and offset + raw.nbytes <= self.nbytes else None
-
-    @property
-    def pinned(self) -> bool:
-        """Whether the producer's own code still holds an array of its last use."""
-        return self._view is not None and self._view() is not None
-
-    def retire(self) -> None:
-        """Give its pages back to the system; its place in the file stays a hole."""
-        self._view = None
-        if _REMOVE is not None:
-            self._memory.madvise(_REMOVE, 0, self.nbytes)
-        self._memory.close()
-
-
 class Arena:
     """The producer's side. Not for several threads at once."""
 
-    def __init__(
-        self, memory: Descriptor, returns: socket.socket, *, limit: int, slots: int
-    ) -> None:
+    def __init__(self, memory: Descriptor, returns: socket.socket, bounds: Bounds) -> None:
         self._memory = memory
         self._returns = returns
-        self._limit = limit
-        self._maximum = slots
+        self._bounds = bounds
         self._slots: dict[int, Slot] = {}
         self._outside: set[int] = set()
         self._kept: set[int] = set()
@@ -190,7 +96,7 @@ class Arena:
             new = self._grow(nbytes) or self._replace(nbytes)
             if new is not None:
                 return new
-            if not wait or self._outside <= self._kept or nbytes > self._limit:
+            if not wait or self._outside <= self._kept or nbytes > self._bounds.limit:
                 self._refused += 1
                 return None
             self._collect(block=True)
@@ -222,7 +128,7 @@ class Arena:
             self._collect(block=True)
 
     def statistics(self) -> ArenaStatistics:
-        return ArenaStatistics(len(self._slots), self._nbytes, self._limit, self._refused)
+        return ArenaStatistics(len(self._slots), self._nbytes, self._bounds.limit, self._refused)
 
     def close(self) -> None:
         """Let go of descriptors; arrays that still live keep their memory."""
@@ -251,17 +157,18 @@ class Arena:
             flags = socket.MSG_DONTWAIT
 
     def _grow(self, nbytes: int) -> Slot | None:
-        size = _round_up(max(nbytes + nbytes // _HEADROOM, self._largest) + CACHE_LINE)
-        if self._nbytes + size > self._limit:
-            size = _round_up(nbytes + CACHE_LINE)
-        full = len(self._slots) >= self._maximum or self._nbytes + size > self._limit
+        size = slot_nbytes(max(nbytes + nbytes // _HEADROOM, self._largest) + CACHE_LINE)
+        if self._nbytes + size > self._bounds.limit:
+            size = slot_nbytes(nbytes + CACHE_LINE)
+        bounds = self._bounds
+        full = len(self._slots) >= bounds.most(size) or self._nbytes + size > bounds.limit
         if full or (self._full and self._outside):
             return None
         if size % HUGE == 0:
             self._end = -(-self._end // HUGE) * HUGE
         try:
             (reserve_huge if size % HUGE == 0 else reserve)(self._memory.fd, self._end, size)
-            memory = _map(self._memory.fd, self._end, size, maker=True)
+            memory = map_slot(self._memory.fd, self._end, size, maker=True)
         except OSError:
             self._full = True  # ask again only when nothing comes back by waiting
             return None
@@ -287,27 +194,15 @@ class Arena:
         return None
 
 
-def _round_up(nbytes: int) -> int:
-    """Return the size of a slot for `nbytes`: whole pages, huge ones from half of one."""
-    page = HUGE if nbytes >= HUGE // 2 else _PAGE
-    return -(-nbytes // page) * page
-
-
-def _map(fd: int, offset: int, nbytes: int, *, maker: bool) -> mmap.mmap:
-    if nbytes % HUGE == 0 and offset % HUGE == 0:
-        return map_huge(fd, offset, nbytes, collapse=maker)
-    return map_shared(fd, offset, nbytes)
-
-
 class ArenaView:
     """A reader's side of one producer's arena."""
 
     def __init__(
-        self, memory: Descriptor, returns: socket.socket, *, lease_limit: int, warn: bool = False
+        self, memory: Descriptor, returns: socket.socket, bounds: Bounds, *, warn: bool = False
     ) -> None:
         self._memory = memory
         self._returns = returns
-        self._lease_limit = lease_limit
+        self._bounds = bounds
         self._warn = warn
         self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
         self._leases: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
@@ -327,11 +222,13 @@ class ArenaView:
         if memory is None:
             memory = self._map(segment)
             self._maps[key] = memory
-            if len(self._maps) > 4 * self._lease_limit + 16:  # slots that the producer has retired
+            # More than that are slots that the producer has retired.
+            if len(self._maps) > 4 * self._bounds.lease_limit + 16:
                 self._maps.popitem(last=False)
         array = np.frombuffer(memory, np.uint8, segment.nbytes)
-        if len(self._leases) - beside >= self._lease_limit:
-            self._note_copy()
+        limit = self._bounds.leases(segment.nbytes)
+        if len(self._leases) - beside >= limit:
+            self._note_copy(limit)
             array = array.copy()
             self.release(segment)
             return array
@@ -363,18 +260,18 @@ class ArenaView:
 
     def _map(self, segment: Segment) -> mmap.mmap:
         try:
-            return _map(self._memory.fd, segment.offset, segment.nbytes, maker=False)
+            return map_slot(self._memory.fd, segment.offset, segment.nbytes, maker=False)
         except OSError as error:
             raise ChannelError(
                 f"{segment.nbytes} bytes of shared memory could not be mapped: {error}; "
                 "lower arena_bytes or prefetch"
             ) from error
 
-    def _note_copy(self) -> None:
+    def _note_copy(self, limit: int) -> None:
         self.copies += 1
         if self._warn and self.copies == 1:
             warnings.warn(
-                f"{self._lease_limit} batches of one worker are being kept: further ones are "
+                f"{limit} batches of one worker are being kept: further ones are "
                 "copied out of shared memory. Let go of batches, or raise prefetch",
                 RuntimeWarning,
                 stacklevel=2,
@@ -404,39 +301,29 @@ class ArenaLink:
     """One producer's arena as the owner of a run sees it.
 
     Args:
-        limit: bytes that the arena may take.
-        slots: how many slots it may have.
-        lease_limit: how many of them one reader may keep.
+        bounds: how large it may become.
     """
 
-    def __init__(self, *, limit: int, slots: int, lease_limit: int) -> None:
-        self.limit = limit
-        self.slots = slots
-        self.lease_limit = lease_limit
-        kind = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
-        self._write, self._read = socket.socketpair(socket.AF_UNIX, kind)  # closed when collected
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._returns = SocketPair()
         self._memory = Descriptor(anonymous_file("splitpipe-arena"))
 
     def writer(self) -> Arena:
         """Return the producer's side; once, in the process that will use it."""
-        return Arena(self._memory, self._read, limit=self.limit, slots=self.slots)
+        return Arena(self._memory, self._returns.read, self.bounds)
 
     def reader(self, *, warn: bool = False) -> ArenaView:
         """Return a reader's side; once a process. With `warn` it warns when it first has to
         copy.
         """
-        return ArenaView(self._memory, self._write, lease_limit=self.lease_limit, warn=warn)
+        return ArenaView(self._memory, self._returns.write, self.bounds, warn=warn)
 
     def shut(self) -> None:
         """Wake a producer that waits for a slot: none will come."""
-        for end in (self._write, self._read):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # closed already, or its peer is
+        self._returns.shut()
 
     def close(self) -> None:
         """Let go of the owner's handles."""
-        self._write.close()
-        self._read.close()
+        self._returns.close()
         self._memory.close()

@@ -31,9 +31,10 @@ from typing import Any, TypeGuard, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from splitpipe.transport.arena import CACHE_LINE, PHASE, Arena, ArenaView, Segment, Slot
+from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
+from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
 
 __all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "release", "unpack"]
 

@@ -27,6 +27,7 @@ from typing import Any
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.transport.anonymous import anonymous_file, map_shared, reserve
 from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, Sender
+from splitpipe.transport.sockets import SocketPair
 
 __all__ = ["INLINE_LIMIT", "PipeLink", "PipeReceiver", "PipeSender"]
 
@@ -35,7 +36,6 @@ INLINE_LIMIT = 64 << 10
 
 _ATTACHED = b"\1"
 _INLINE = b"\0"
-_KIND = socket.SOCK_SEQPACKET if hasattr(socket, "MSG_CMSG_CLOEXEC") else socket.SOCK_DGRAM
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 _BLOCK = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _NOWAIT = _BLOCK | int(socket.MSG_DONTWAIT)  # as numbers: an enum's | costs as much as the call
@@ -178,25 +178,16 @@ class PipeLink(Link):
 
     def __init__(self, *, writers: int = 1, readers: int = 1) -> None:
         del writers, readers  # one pair serves any number
-        self._write, self._read = socket.socketpair(socket.AF_UNIX, _KIND)
-        for end in (self._write, self._read):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        self._pair = SocketPair(buffer_nbytes=1 << 20)
 
     def sender(self, index: int = 0) -> PipeSender:
-        return PipeSender(self._write)
+        return PipeSender(self._pair.write)
 
     def receiver(self, index: int = 0) -> PipeReceiver:
-        return PipeReceiver(self._read)
+        return PipeReceiver(self._pair.read)
 
     def shut(self) -> None:
-        for end in (self._write, self._read):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                    raise
+        self._pair.shut()
 
     def close(self) -> None:
-        self._write.close()
-        self._read.close()
+        self._pair.close()

@@ -19,7 +19,6 @@ The two high-water marks are kept low, so that a slow reader is passed over soon
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -32,6 +31,7 @@ import zmq
 
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, Sender
+from splitpipe.transport.sockets import SocketPair
 
 __all__ = ["ZmqLink", "ZmqReceiver", "ZmqSender"]
 
@@ -191,11 +191,16 @@ class ZmqLink(Link):
             self._base = f"ipc://{self._directory}/{name[:24]}"
         self._server = zmq.curve_keypair()
         self._client = zmq.curve_keypair()
-        self._shutter, self.stop = socket.socketpair()
+        self._stop = SocketPair()
 
     def endpoint(self, index: int) -> str:
         """Return the address that binder number `index` has."""
         return f"{self._base}-{index}"
+
+    @property
+    def stop(self) -> socket.socket:
+        """What can be read once the link is shut."""
+        return self._stop.read
 
     def authenticate(self, sock: zmq.Socket[bytes], *, server: bool) -> None:
         """Give `sock` its keys: only who was given this link knows the binder's public key."""
@@ -213,14 +218,9 @@ class ZmqLink(Link):
         return ZmqReceiver(self, index)
 
     def shut(self) -> None:
-        try:
-            self._shutter.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                raise
+        self._stop.shut()
 
     def close(self) -> None:
-        self._shutter.close()
-        self.stop.close()
+        self._stop.close()
         if self._directory is not None and os.path.isdir(self._directory):
             shutil.rmtree(self._directory, ignore_errors=True)

@@ -88,6 +88,14 @@ class TestPlacement:
                 assert 1 <= task.window <= 256
                 assert task.slots > task.lease_limit >= 1
 
+    def test_only_who_may_wait_and_was_not_told_how_much_gets_fewer_large_slots(self) -> None:
+        mapped = SEQUENCE.map(f, workers=2)
+        assert planned(mapped).tasks[0].warm_nbytes == 32 << 20
+        assert planned(mapped.batch(4)).tasks[0].warm_nbytes is None
+        assert planned(SEQUENCE.map(f, workers=2, capacity=8)).tasks[0].warm_nbytes is None
+        second = planned(SEQUENCE.through(stream).map(f, workers=2)).tasks[1]
+        assert (second.pool, second.warm_nbytes) == (True, None)
+
     def test_it_is_pure(self) -> None:
         def touch() -> Any:
             raise AssertionError("planning must not read the source")

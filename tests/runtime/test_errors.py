@@ -183,6 +183,20 @@ class TestWhatCannotTravel:
         assert got == list(range(3000))
         assert type(error) is ValueError
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_an_item_that_cannot_be_restored_before_a_failure(self, workers: int) -> None:
+        def parts(x: int) -> Iterator[Any]:
+            yield [x]
+            if x == 5:
+                yield Unrestorable()
+                raise KeyError("later than what cannot be restored")
+
+        pipe = sp.Pipeline(range(9)).flat_map(parts, workers=workers)
+        got, error = read(pipe.loader(start_method="fork"))
+        assert got == [[x] for x in range(6)]
+        assert type(error) is ValueError
+        assert "not a number" in str(error)
+
     def test_an_exception(self) -> None:
         pipe = sp.Pipeline(range(9)).map(failing(5, Local), workers=1)
         got, error = read(pipe.loader(start_method="fork"))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from splitpipe.errors import BrokenChannel
-from splitpipe.transport.arena import Arena, ArenaLink, ArenaView, Segment
+from splitpipe.transport.arena import Arena, ArenaLink, ArenaView
+from splitpipe.transport.slot import Bounds, Segment
 
 MB = 1 << 20
 
@@ -22,7 +23,7 @@ class Pair:
     """An arena and one reader of it, in one process."""
 
     def __init__(self, *, limit: int = 64 * MB, slots: int = 4, lease_limit: int = 2) -> None:
-        self.link = ArenaLink(limit=limit, slots=slots, lease_limit=lease_limit)
+        self.link = ArenaLink(Bounds(limit, slots, lease_limit))
         self.arena: Arena = self.link.writer()
         self.view: ArenaView = self.link.reader()
 
@@ -85,6 +86,38 @@ def test_what_the_reader_writes_it_reads(pair: Callable[..., Pair]) -> None:
     assert int(lease.max()) == int(lease.min()) == 2
 
 
+class TestWarm:
+    """A producer that may wait gets few large slots, and its reader may keep fewer."""
+
+    @pytest.fixture
+    def ends(self) -> Iterator[tuple[Arena, ArenaView]]:
+        link = ArenaLink(Bounds(256 * MB, 20, 18, warm=32 * MB))
+        arena, view = link.writer(), link.reader()
+        yield arena, view
+        for one in (arena, view, link):
+            one.close()
+
+    def test_large_ones(self, ends: tuple[Arena, ArenaView]) -> None:
+        arena, view = ends
+        segments = []
+        while (slot := arena.acquire(15 * MB, wait=False)) is not None:
+            segments.append(arena.send(slot))
+        assert len(segments) == 4
+        kept = [view.lease(segment) for segment in segments]
+        assert (view.leases, view.copies) == (2, 2)
+        del kept
+        assert arena.acquire(15 * MB, wait=False) is not None
+
+    def test_small_ones(self, ends: tuple[Arena, ArenaView]) -> None:
+        arena, view = ends
+        segments = []
+        while (slot := arena.acquire(MB // 4, wait=False)) is not None:
+            segments.append(arena.send(slot))
+        assert len(segments) == 20
+        kept = [view.lease(segment) for segment in segments]
+        assert (view.leases, view.copies, len(kept)) == (18, 2, 20)
+
+
 def test_beyond_its_limit_a_reader_gets_copies(pair: Callable[..., Pair]) -> None:
     p = pair(slots=4, lease_limit=2)
     kept = [p.lease(i) for i in range(10)]
@@ -94,7 +127,7 @@ def test_beyond_its_limit_a_reader_gets_copies(pair: Callable[..., Pair]) -> Non
 
 
 def test_copies_are_warned_of_once() -> None:
-    link = ArenaLink(limit=64 * MB, slots=4, lease_limit=1)
+    link = ArenaLink(Bounds(64 * MB, 4, 1))
     p = Pair()
     p.link.close()
     p.arena.close()

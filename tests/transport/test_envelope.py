@@ -14,6 +14,7 @@ from splitpipe.errors import NotPicklable
 from splitpipe.transport.arena import ArenaLink, ArenaView
 from splitpipe.transport.envelope import OUT_OF_BAND, Packer, UnpackError, release, unpack
 from splitpipe.transport.message import Claim, Credit, End, Failed, Item, decode, encode
+from splitpipe.transport.slot import Bounds
 from tests.runtime.comparing import all_frozen, frozen, kinds
 
 MB = 1 << 20
@@ -37,7 +38,7 @@ class FailsHalfWay:
 
 class Ends:
     def __init__(self, limit: int = 64 * MB, slots: int = 8) -> None:
-        self.link = ArenaLink(limit=limit, slots=slots, lease_limit=6)
+        self.link = ArenaLink(Bounds(limit, slots, 6))
         self.arena = self.link.writer()
         self.packer = Packer(self.arena)
         self.view: ArenaView = self.link.reader()
