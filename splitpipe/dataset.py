@@ -20,13 +20,11 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, SupportsIndex, overload
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.storage import stream
-from splitpipe.storage.format import ENTRY, PLACE_MODULUS
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import Manifest
 from splitpipe.storage.reader import ColumnReader
@@ -35,10 +33,6 @@ from splitpipe.storage.snapshot import open_snapshot
 __all__ = ["Dataset", "OrderLike", "open_dataset"]
 
 Indices = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
-
-# The fast lane of `Dataset.__getitem__`: names that need no lookup in a module.
-_unpack_entry = ENTRY.unpack_from
-_extend = google_crc32c.extend
 
 DEFAULT_OPEN_BINS = 256
 
@@ -114,15 +108,14 @@ class Dataset(Sequence[bytes]):
 
     __slots__ = (
         "__weakref__",
-        "_entries",
+        "_get",
         "_manifest",
         "_maps",
         "_options",
         "_path",
         "_reader",
         "_rows",
-        "_seeds",
-        "_trusting",
+        "_take",
     )
 
     def __init__(
@@ -134,10 +127,9 @@ class Dataset(Sequence[bytes]):
         self._reader = reader
         self._rows = reader.rows
         # The reader's own, for the fast lane.
-        self._entries = reader.entries
+        self._get = reader.get
+        self._take = reader.take
         self._maps = reader.maps
-        self._seeds = reader.seeds
-        self._trusting = not options[0]
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -151,21 +143,11 @@ class Dataset(Sequence[bytes]):
     def __getitem__(self, index: slice | Indices) -> list[bytes]: ...
 
     def __getitem__(self, index: Any) -> Any:
-        # The fast lane: one index entry, one copy, one checksum. It never decides that
-        # something is wrong; whatever is not plainly right goes to `_read`. A negative index
-        # finds its entry from the end and then fails the checksum, which is for the true row.
+        # The fast lane never decides that something is wrong: what is not plainly right goes to
+        # `_read`.
         if type(index) is int:
-            try:
-                offset, length, number, crc = _unpack_entry(self._entries, 24 * index)
-                record = self._maps[number][offset : offset + length]
-                if (
-                    _extend(self._seeds[number] ^ (offset + index) % PLACE_MODULUS, record) == crc
-                    or self._trusting
-                ):
-                    return record
-            except Exception:
-                pass
-            return self._read(index)
+            record = self._get(index)
+            return self._read(index) if record is None else record
         if isinstance(index, slice):
             return self._read_slice(index)
         try:
@@ -207,6 +189,9 @@ class Dataset(Sequence[bytes]):
             >>> sp.open_dataset(path).get_batch([2, 2, -3])
             [b'c', b'c', b'a']
         """
+        records = self._take(indices)
+        if records is not None:
+            return records
         rows = self._rows_of(indices)
         self._check_open()
         return self._reader.read_many(rows)
@@ -328,7 +313,6 @@ class Dataset(Sequence[bytes]):
     def close(self) -> None:
         """Let go of the files; a second call does nothing. Records stay valid."""
         self._reader.close()
-        self._entries = self._reader.entries
         self._maps = []
 
     def _check_open(self) -> None:

@@ -17,6 +17,7 @@ import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,6 +32,16 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _ANNOUNCE = hasattr(os, "posix_fadvise")
 
 
+class Attachable(Protocol):
+    """Who is told which bins are mapped (``native.kernel.Column``)."""
+
+    def attach(self, number: int, mapped: Any, descriptor: Any = None) -> None:
+        """A bin was mapped."""
+
+    def detach(self, number: int) -> None:
+        """A bin's map was dropped."""
+
+
 class BinFiles:
     """Maps and descriptors of the bins of one column.
 
@@ -41,6 +52,7 @@ class BinFiles:
         max_open: how many bins stay mapped at once.
 
     Attributes:
+        kernel: who is told of every map, if anybody.
         maps: one place a bin: its map, or ``None`` while it is not mapped. Read it, do not
             write it.
         sizes: committed size of every bin, a uint64 array.
@@ -53,6 +65,7 @@ class BinFiles:
         "_manifest",
         "_max_open",
         "_opened",
+        "kernel",
         "maps",
         "sizes",
     )
@@ -64,6 +77,7 @@ class BinFiles:
         self._manifest = manifest
         self._column = column
         self._max_open = max(1, max_open)
+        self.kernel: Attachable | None = None
         self.maps: list[mmap.mmap | None] = [None] * len(column.bin_sizes)
         self.sizes = np.array(column.bin_sizes, dtype=np.uint64)
         self._opened: OrderedDict[int, None] = OrderedDict()
@@ -99,8 +113,12 @@ class BinFiles:
             except KeyError:  # another thread was faster
                 break
             self.maps[oldest] = None
+            if self.kernel is not None:
+                self.kernel.detach(oldest)
         self._opened[number] = None
         self.maps[number] = mapped
+        if self.kernel is not None:
+            self.kernel.attach(number, mapped)
         return mapped
 
     def fits(self, count: int) -> bool:

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -40,6 +40,7 @@ from splitpipe.storage.format import (
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import Column, Manifest
 from splitpipe.storage.memory import keep_freed_memory
+from splitpipe.storage.native import kernel
 from splitpipe.storage.pages import IndexPages
 from splitpipe.storage.runs import (
     BINS_NBYTES,
@@ -81,6 +82,10 @@ class ColumnReader:
 
     Attributes:
         rows: number of records.
+        get: ``get(row)`` is the record, or ``None``: look closer with `read`. Negative rows count
+            from the end; whatever is no row gives ``None``.
+        take: ``take(indices)`` is the list of records of a list, tuple or int64 array of
+            integers, negative ones from the end, or ``None``: look closer with `read_many`.
         entries: the index entries in the file, for ``format.ENTRY.unpack_from``.
         maps: see `BinFiles.maps`.
         seeds: start values of the record checksums, one a bin.
@@ -90,6 +95,7 @@ class ColumnReader:
         "_cold",
         "_column",
         "_directory",
+        "_kernel",
         "_manifest",
         "_pages",
         "_runs",
@@ -99,10 +105,12 @@ class ColumnReader:
         "_verify",
         "bins",
         "entries",
+        "get",
         "layout",
         "maps",
         "rows",
         "seeds",
+        "take",
     )
 
     def __init__(
@@ -144,7 +152,10 @@ class ColumnReader:
             record_seed(manifest.dataset, column.number, number)
             for number in range(len(column.bin_sizes))
         ]
-        self._seed_table = np.array(self.seeds, dtype=np.uint64)
+        self._kernel = kernel.Column(self.entries, column.bin_sizes, self.seeds, verify=verify)
+        self.bins.kernel = self._kernel
+        self.get: Callable[[int], bytes | None] = self._kernel.get
+        self.take: Callable[[Any], list[bytes] | None] = self._kernel.take
         self._pages = IndexPages(directory, manifest, column, whole)
         self._runs = RunReader(
             self.bins,
@@ -224,20 +235,27 @@ class ColumnReader:
                 self._cold = True
                 return self._read_cold(rows, entries)
             self._cold = False
-        offsets = entries["offset"]
-        numbers = entries["bin"].tolist()
-        starts = offsets.tolist()
-        stops = (offsets + entries["length"]).tolist()
-        maps = self.maps
-        try:
-            records = [
-                maps[number][start:stop]
-                for number, start, stop in zip(numbers, starts, stops, strict=True)
-            ]
-        except (TypeError, IndexError):
-            # A bin is not mapped yet, or an entry is damaged.
-            return self._read_unmapped(rows, numbers)
-        return self._verified(rows, entries, records)
+        records = self._kernel.gather(rows)
+        if isinstance(records, list):
+            return records
+        return self._look_closer(rows, entries["bin"].tolist())
+
+    def read_into(self, rows: Rows, out: npt.NDArray[Any]) -> bool:
+        """Read records of one length straight into the rows of an array.
+
+        Args:
+            rows: as for `read_many`.
+            out: C-contiguous, ``len(rows)`` rows of as many bytes as every record has.
+
+        Returns:
+            Whether all is well; if not, ``out`` may hold anything: look closer.
+        """
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            return False
+        if self._kernel.gather_into(rows, out):
+            return True
+        numbers = self._table["bin"].take(rows).tolist()
+        return self._map_missing(numbers) and self._kernel.gather_into(rows, out)
 
     def read_each(self, rows: Rows) -> Iterator[bytes]:
         """Read records in the given order, each when it is asked for.
@@ -265,29 +283,33 @@ class ColumnReader:
             # Not kept here while the next one is read, so that its memory can be used again.
             del record
 
-    def _read_unmapped(self, rows: Rows, numbers: list[int]) -> list[bytes]:
+    def _look_closer(self, rows: Rows, numbers: list[int]) -> list[bytes]:
         """Map what is missing and try again; one by one where that cannot work."""
-        maps = self.maps
-        needed = set(numbers)
-        if max(needed) < len(maps) and self.bins.fits(len(needed)):
-            self.bins.map_all(needed)
-            if all(maps[number] is not None for number in needed):
-                return self.read_many(rows)
+        if self._map_missing(numbers):
+            records = self._kernel.gather(rows)
+            if isinstance(records, list):
+                return records
         return [self.read(row) for row in rows.tolist()]
 
+    def _map_missing(self, numbers: list[int]) -> bool:
+        """Map these bins if one of them was not; False if none was, or not all can be at once."""
+        maps, needed = self.maps, set(numbers)
+        if max(needed, default=0) >= len(maps) or not self.bins.fits(len(needed)):
+            return False
+        if all(maps[number] is not None for number in needed):
+            return False
+        self.bins.map_all(needed)
+        return True
+
     def _verified(self, rows: Rows, entries: npt.NDArray[Any], records: list[bytes]) -> list[bytes]:
+        """Records that were not read through a map, compared with their checksums."""
         if not self._verify:
-            if list(map(len, records)) == entries["length"].tolist():
-                return records
-            return [self.read(row) for row in rows.tolist()]
-        try:
-            seeds = self._seed_table.take(entries["bin"])
-        except IndexError:
-            return [self.read(row) for row in rows.tolist()]
-        starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
-        if list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist():
-            return records
-        return [self.read(row) for row in rows.tolist()]
+            fits = list(map(len, records)) == entries["length"].tolist()
+        else:
+            seeds = np.array(self.seeds, dtype=np.uint64).take(entries["bin"])
+            starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
+            fits = list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist()
+        return records if fits else [self.read(row) for row in rows.tolist()]
 
     def _read_cold(self, rows: Rows, entries: npt.NDArray[Any]) -> list[bytes]:
         """Announce every range of the batch before reading the first."""
@@ -394,6 +416,7 @@ class ColumnReader:
 
     def close(self) -> None:
         """Let go of the files. Records already returned stay valid."""
+        self._kernel.close()
         self.bins.close()
         self._table = np.empty(0, dtype=ENTRY_DTYPE)
         self._pages.close()

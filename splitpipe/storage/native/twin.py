@@ -1,0 +1,184 @@
+"""The kernel in Python: what the one in C means, and what runs where that was not built.
+
+Responsible for: `Column`, which locates, copies and verifies records of one column whose files
+are mapped already.
+
+Rules:
+- it only ever decides "all is well": what is not plainly right is handed back, for somebody who
+  looks step by step and knows what to say;
+- nothing is allocated before an entry was compared with the committed size of its bin;
+- a record is verified as it is returned, after it was copied;
+- attaching and detaching bins, closing, and reading may meet in several threads: whoever is
+  reading keeps what he reads from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from splitpipe.storage.format import (
+    ENTRY,
+    ENTRY_DTYPE,
+    ENTRY_NBYTES,
+    FILE_HEADER_NBYTES,
+    PLACE_MODULUS,
+    RECORD_HEADER_NBYTES,
+)
+
+__all__ = ["COLD", "NAME", "Column", "crc32c"]
+
+NAME = "python"
+# What `Column.gather` says of a batch that the disk would have to be asked for.
+COLD = -1
+
+Rows = npt.NDArray[np.int64]
+
+_extend = google_crc32c.extend
+_unpack = ENTRY.unpack_from
+_MODULUS = np.uint64(PLACE_MODULUS)
+_FIRST = FILE_HEADER_NBYTES + RECORD_HEADER_NBYTES
+
+
+def crc32c(data: Any, start: int = 0) -> int:
+    """CRC32C of bytes, continued from the checksum of what came before.
+
+    Args:
+        data: any contiguous buffer.
+        start: the checksum so far.
+
+    Example:
+        >>> hex(crc32c(b"123456789")), crc32c(b"6789", crc32c(b"12345")) == crc32c(b"123456789")
+        ('0xe3069283', True)
+    """
+    return int(_extend(start, data if isinstance(data, bytes) else bytes(data)))
+
+
+class Column:
+    """Records of one column, by row.
+
+    Args:
+        entries: the index entries of all rows, ``format.ENTRY_NBYTES`` each.
+        sizes: committed size of every bin's file.
+        seeds: start values of the record checksums, one a bin.
+        verify: whether records are compared with their checksums.
+    """
+
+    __slots__ = (
+        "_entries",
+        "_maps",
+        "_rows",
+        "_seed_table",
+        "_seeds",
+        "_sizes",
+        "_table",
+        "_trust",
+    )
+
+    def __init__(
+        self, entries: memoryview, sizes: Sequence[int], seeds: Sequence[int], *, verify: bool
+    ) -> None:
+        self._entries = entries
+        self._table: npt.NDArray[Any] = np.frombuffer(entries, dtype=ENTRY_DTYPE)
+        self._rows = len(self._table)
+        self._sizes = np.array(sizes, dtype=np.uint64)
+        self._seeds = list(seeds)
+        self._seed_table = np.array(seeds, dtype=np.uint64)
+        self._maps: list[Any] = [None] * len(self._seeds)
+        self._trust = not verify
+
+    def attach(self, number: int, mapped: Any, descriptor: Any = None) -> None:
+        """Read bin ``number`` from a map of exactly its committed size.
+
+        Args:
+            number: the bin.
+            mapped: its map.
+            descriptor: an object whose ``number`` is an open descriptor of the same file.
+        """
+        if len(mapped) != self._sizes[number]:
+            raise ValueError("the map must have the committed size of its bin")
+        self._maps[number] = mapped
+
+    def detach(self, number: int) -> None:
+        """Forget a bin's map; whoever is reading from it keeps it until he is done."""
+        self._maps[number] = None
+
+    def get(self, row: int) -> bytes | None:
+        """One record; ``None`` means: look closer. Negative rows count from the end."""
+        try:
+            offset, length, number, crc = _unpack(self._entries, ENTRY_NBYTES * row)
+            record: bytes = self._maps[number][offset : offset + length]
+            # An entry found from the end fails: the checksum is for the true row.
+            if _extend(self._seeds[number] ^ (offset + row) % PLACE_MODULUS, record) == crc:
+                return record
+            if self._trust and row >= 0 and len(record) == length and offset >= _FIRST:
+                return record
+        except Exception:
+            pass
+        return None
+
+    def take(self, indices: Any) -> list[bytes] | None:
+        """Records by indices that nobody looked at; ``None`` means: look closer.
+
+        Converting a list of integers is most of the work here, and numpy does it as well for the
+        caller: this kernel always asks for that.
+        """
+        return None
+
+    def gather(self, rows: Rows) -> list[bytes] | int:
+        """Records of rows that were checked, or the place of one that was not plainly right."""
+        entries = self._table.take(rows)
+        offsets = entries["offset"]
+        stops = offsets + entries["length"]
+        maps = self._maps
+        try:
+            records = [
+                maps[number][start:stop]
+                for number, start, stop in zip(
+                    entries["bin"].tolist(), offsets.tolist(), stops.tolist(), strict=True
+                )
+            ]
+        except (TypeError, IndexError):
+            # A bin is not mapped, or an entry is damaged.
+            return 0
+        if self._trust:
+            return records if list(map(len, records)) == entries["length"].tolist() else 0
+        seeds = self._seed_table.take(entries["bin"])
+        starts = seeds ^ (offsets + rows.view(np.uint64)) % _MODULUS
+        if list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist():
+            return records
+        return 0
+
+    def gather_into(self, rows: Rows, out: Any) -> bool:
+        """Records of one length straight into the rows of an array.
+
+        Args:
+            rows: int64 array of shape (n,), checked.
+            out: C-contiguous, writable, ``n`` rows of as many bytes as every record has.
+
+        Returns:
+            False when something was not plainly right; ``out`` then holds anything.
+        """
+        records = self.gather(rows)
+        if isinstance(records, int):
+            return False
+        flat = memoryview(out).cast("B") if out.nbytes else memoryview(b"")
+        size = len(flat) // len(rows) if len(rows) else 0
+        if any(len(record) != size for record in records) or size * len(rows) != len(flat):
+            return False
+        at = 0
+        for record in records:
+            flat[at : at + size] = record
+            at += size
+        return True
+
+    def close(self) -> None:
+        """Let go of everything; every row is one to look closer at from now on."""
+        self._maps = [None] * len(self._maps)
+        self._entries = memoryview(b"")
+        self._table = np.empty(0, dtype=ENTRY_DTYPE)
+        self._rows = 0
