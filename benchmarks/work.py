@@ -44,6 +44,7 @@ SOURCES = 4
 PAGE_NBYTES = 4096
 Array = npt.NDArray[Any]
 Empty = Callable[..., Array]
+"""Memory for an array of a shape and a dtype, told what will be copied into it."""
 
 
 class _Source:
@@ -80,9 +81,17 @@ def _buffer(turn: int, shape: tuple[int, ...], dtype: str) -> Array:
     return np.empty(shape, dtype)
 
 
+def _heap(shape: tuple[int, ...], dtype: str, near: Array | None = None) -> Array:
+    return np.empty(shape, dtype)
+
+
+def _again(turn: int, shape: tuple[int, ...], dtype: str, near: Array | None = None) -> Array:
+    return _buffer(turn, shape, dtype)
+
+
 def _memory(number: int, reuse: int) -> Empty:
     """What gives batch `number` its arrays: the heap, or one of `reuse` buffers in turn."""
-    return partial(_buffer, number % reuse) if reuse else np.empty
+    return partial(_again, number % reuse) if reuse else _heap
 
 
 class _Reusing:
@@ -133,8 +142,9 @@ class ArrayWork(_Reusing):
 
     def fill(self, number: int, empty: Empty) -> Array:
         """Batch `number` in memory from `empty`."""
-        batch = empty(self.shape, self.dtype)
-        np.copyto(batch, self._expected(number))
+        source = self._expected(number)
+        batch = empty(self.shape, self.dtype, source)
+        np.copyto(batch, source)
         return batch
 
     def _expected(self, number: int) -> Array:
@@ -212,7 +222,7 @@ class DictWork(_Reusing):
 
     def check(self, batch: Any, number: int) -> None:
         """Compare every byte with what was to come."""
-        for key, array in self.fill(number, np.empty).items():
+        for key, array in self.fill(number, _heap).items():
             if batch[key].dtype != array.dtype or not np.array_equal(batch[key], array):
                 raise WrongResult(f"{key} of batch {number} differs from what was produced")
 
@@ -246,14 +256,15 @@ class MixedWork(_Reusing):
         """Batch `number` whole, in an array that `reuse` says."""
         size = self.size(number)
         if self.reuse == 0:
-            return self.fill(number, np.empty)
+            return self.fill(number, _heap)
         whole = _memory(number, self.reuse)((self.high_nbytes,), "uint8")
         return self.fill(number, lambda *_: whole[:size])
 
     def fill(self, number: int, empty: Empty) -> Array:
         """Batch `number` in memory from `empty`."""
-        batch = empty((self.size(number),), "uint8")
-        np.copyto(batch, self._expected(number))
+        source = self._expected(number)
+        batch = empty((self.size(number),), "uint8", source)
+        np.copyto(batch, source)
         return batch
 
     def _expected(self, number: int) -> Array:

@@ -186,7 +186,8 @@ def _batch_case(
     )
 
 
-_OWN = ("inline", "splitpipe-generator", "memcpy")
+_OWN = ("inline", "splitpipe-generator", "memcpy", "memcpy-3")
+_ROWS = ("splitpipe-rows", "splitpipe-rows@2", "inline-rows")
 _REST = ("grain", "torchdata", "zmq", "mpqueue")
 _ALL = ("spdl", "torch", "splitdataloader", *_REST)
 _TWO = ("spdl@2", "torch@2", "splitdataloader@2", "grain@2", "joblib@2")
@@ -197,8 +198,8 @@ CASES = (
         "batch_9.6MB",
         "Batches of 64 x 224 x 224 x 3 uint8 (9.6 MB)",
         IMAGES,
-        ("splitpipe", "splitpipe@2", "splitpipe-rows", "inline-rows", *_OWN, *_ALL[:3]),
-        ("splitpipe-rows@2", "splitpipe-copy", "splitpipe-zmq", *_REST, *_TWO),
+        ("splitpipe", "splitpipe@2", *_ROWS, *_OWN, *_ALL[:3]),
+        ("splitpipe-copy", "splitpipe-zmq", *_REST, *_TWO),
     ),
     _batch_case(
         "batch_1MB",

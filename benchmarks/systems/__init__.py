@@ -63,6 +63,12 @@ SYSTEMS: dict[str, System] = {
     "splitpipe-zmq": _own("ZeroMQ channel", transport="zmq"),
     "splitpipe-spawn": _own("spawned workers", start_method="spawn"),
     "memcpy": System("memcpy_", "MemcpyStorage", "MemcpyPipeline", note="one copy, one process"),
+    "memcpy-3": System(
+        "memcpy_",
+        pipeline="MemcpyPipeline",
+        options={"turns": 3},
+        note="the same, into three buffers in turn: what a run has in use at least",
+    ),
     "disk": System("disk_", "DiskStorage", note="front to back in reads of 8 MiB, unparsed"),
     "lmdb": System("lmdb_", "LmdbStorage", None, {}, ("lmdb",), ("lmdb",)),
     "sqlite": System("sqlite_", "SqliteStorage", note="blobs by rowid"),

@@ -85,30 +85,41 @@ class MemcpyStorage:
 
 
 class _Run:
-    def __init__(self, work: BatchWork, count: int) -> None:
-        self._work, self._count = work, count
-        self._buffers: dict[str, Any] = {}
+    def __init__(self, work: BatchWork, count: int, turns: int) -> None:
+        self._work, self._count, self._turns = work, count, turns
+        self._turn = 0
+        self._buffers: dict[tuple[int, str], Any] = {}
 
     def __iter__(self) -> Iterator[Any]:
         for number in range(self._count):
+            self._turn = number % self._turns
             yield self._work.fill(number, self._again)
 
-    def _again(self, shape: tuple[int, ...], dtype: str) -> Any:
+    def _again(self, shape: tuple[int, ...], dtype: str, near: Any = None) -> Any:
         """The same memory for every array of a type: a batch has one array of each."""
-        count = math.prod(shape)
-        if dtype not in self._buffers or self._buffers[dtype].size < count:
-            self._buffers[dtype] = np.empty(count, dtype)
-        return self._buffers[dtype][:count].reshape(shape)
+        count, key = math.prod(shape), (self._turn, dtype)
+        if key not in self._buffers or self._buffers[key].size < count:
+            self._buffers[key] = np.empty(count, dtype)
+        return self._buffers[key][:count].reshape(shape)
 
     def close(self) -> None:
         self._buffers.clear()
 
 
 class MemcpyPipeline:
-    """Each batch is copied into the same arrays and looked at in the same process."""
+    """Each batch is copied into the same arrays and looked at in the same process.
+
+    Args:
+        turns: How many batches have memory of their own before the first one's is used again. Where
+            two processes work at the same time it is three: one is read, one is on its way, one is
+            written.
+    """
+
+    def __init__(self, turns: int = 1) -> None:
+        self._turns = turns
 
     def batches(self, work: BatchWork, count: int, *, workers: int, epochs: int = 1) -> Run:
-        return _Run(work, count)
+        return _Run(work, count, self._turns)
 
     def map(self, function: Callable[[int], Any], count: int, *, workers: int) -> Run:
         raise Unsupported("a copy computes nothing")

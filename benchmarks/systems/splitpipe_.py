@@ -62,13 +62,17 @@ class SplitpipeStorage:
         return _Reader(directory)
 
 
+def _empty(shape: tuple[int, ...], dtype: str, near: Any = None) -> Any:
+    return sp.empty(shape, dtype, near=near)
+
+
 def _fill(number: int, work: BatchWork) -> Any:
-    return work.fill(number, sp.empty)
+    return work.fill(number, _empty)
 
 
 def _fill_all(numbers: Iterable[int], work: BatchWork) -> Iterator[Any]:
     for number in numbers:
-        yield work.fill(number, sp.empty)
+        yield work.fill(number, _empty)
 
 
 def _generated(_: Iterable[Any], generate: Callable[[int], Iterable[Any]], count: int) -> Any:
