@@ -96,7 +96,7 @@ _FILE_HEADER: Final = struct.Struct("<8sII16sIII16s")
 _CRC: Final = struct.Struct("<I")
 FILE_HEADER_NBYTES: Final = _FILE_HEADER.size + _CRC.size
 
-_KINDS: Final = {"bin": 1, "index": 2, "sums": 3}
+_KINDS: Final = {"bin": 1, "index": 2, "sums": 3, "deleted": 4, "dictionary": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,12 @@ class FileId:
     """What a binary file of a dataset is: enough to name it and to write its header.
 
     Attributes:
-        kind: ``"bin"``, ``"index"`` or ``"sums"``.
+        kind: ``"bin"``, ``"index"``, ``"sums"``, ``"deleted"`` or ``"dictionary"``.
         dataset: the 16 bytes that name the dataset.
         volume: counts the times the dataset was overwritten, from 1.
         column: the column's number.
-        number: the bin's number; 0 for an index and for sums.
+        number: the bin's number; for an index, sums and deleted rows the generation that
+            wrote them anew, 0 for the ones that only grow.
     """
 
     kind: str
@@ -130,6 +131,10 @@ def file_name(identity: FileId) -> str:
     stem = f"v{identity.volume:04d}-c{identity.column:03d}"
     if identity.kind == "bin":
         return f"{stem}-b{identity.number:05d}.bin"
+    if identity.kind == "deleted":
+        return f"v{identity.volume:04d}-deleted-{identity.number:05d}.rows"
+    if identity.number:
+        return f"{stem}-g{identity.number:05d}.{identity.kind}"
     return f"{stem}.{identity.kind}"
 
 
