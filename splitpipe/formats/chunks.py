@@ -1,0 +1,196 @@
+"""Rows that lie in chunks: row groups, record batches, shards.
+
+Responsible for: telling which chunk holds a row (`Chunks`), putting the values of several chunks
+together in the order asked for (`gather`), and keeping what is costly to make, a decoded chunk,
+within a bound of bytes (`Cache`).
+
+Rules:
+- a chunk is visited once a batch, whatever the order of the rows;
+- no lock and no seek position: two threads may make the same chunk, one of the two stays;
+- what is dropped from the cache is never closed, so that whoever reads from it can finish.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from splitpipe.schema import Field, Schema
+from splitpipe.storage.base import Batch, Rows, given_array, missing_in_out
+from splitpipe.storage.layout import BinLayout, Segment
+
+__all__ = ["Cache", "Chunks", "Values", "bins_of", "gather", "stacked"]
+
+Values = list[Any] | npt.NDArray[Any]
+# The values of columns at some rows of one chunk: an array where none is missing and the column is
+# stackable, else a list.
+ValuesOf = Callable[[int, Rows, Sequence[str]], Mapping[str, Values]]
+
+T = TypeVar("T")
+
+
+class Chunks:
+    """The rows of consecutive chunks.
+
+    Args:
+        counts: how many rows each has.
+
+    Example:
+        >>> chunks = Chunks([2, 0, 3])
+        >>> chunks.rows, len(chunks), chunks.locate(2)
+        (5, 3, (2, 0))
+        >>> rows = np.array([4, 0, 3])
+        >>> [(chunk, at.tolist(), local.tolist()) for chunk, at, local in chunks.groups(rows)]
+        [(0, [1], [0]), (2, [0, 2], [2, 1])]
+    """
+
+    __slots__ = ("_list", "_starts", "rows")
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._starts = np.zeros(len(counts) + 1, dtype=np.int64)
+        np.cumsum(np.asarray(counts, dtype=np.int64), out=self._starts[1:])
+        self._list: list[int] = self._starts.tolist()
+        self.rows = self._list[-1]
+
+    def __len__(self) -> int:
+        return len(self._list) - 1
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """The chunk of a row, and the row's place in it."""
+        chunk = bisect_right(self._list, row) - 1
+        return chunk, row - self._list[chunk]
+
+    def groups(self, rows: Rows) -> Iterator[tuple[int, Rows, Rows]]:
+        """For each chunk with some of ``rows``: itself, their places in ``rows``, and in it."""
+        if len(rows) == 1:
+            chunk, local = self.locate(int(rows[0]))
+            yield chunk, np.zeros(1, dtype=np.int64), np.array([local], dtype=np.int64)
+            return
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        sorted_owners = owners[order]
+        cuts = np.flatnonzero(np.diff(sorted_owners)) + 1
+        for places in np.split(order, cuts) if len(rows) else ():
+            chunk = int(owners[places[0]])
+            yield chunk, places, rows[places] - self._starts[chunk]
+
+
+def bins_of(counts: Sequence[int]) -> BinLayout:
+    """A layout in which every file, or chunk, of so many rows is a bin.
+
+    Example:
+        >>> [list(rows) for rows in bins_of([2, 0, 3]).bins()]
+        [[0, 1], [2, 3, 4]]
+    """
+    segments: list[Segment] = []
+    first = 0
+    for count in counts:
+        if count:
+            segments.append(Segment(first_row=first, rows=count, first_bin=len(segments), bins=1))
+            first += count
+    return BinLayout(segments)
+
+
+def gather(
+    chunks: Chunks,
+    schema: Schema,
+    values_of: ValuesOf,
+    rows: Rows,
+    columns: Sequence[str],
+    out: Mapping[str, npt.NDArray[Any]] | None,
+) -> Batch:
+    """Read a batch chunk by chunk; see ``Records.read``."""
+    given = {name: given_array(schema, name, len(rows), out) for name in columns}
+    parts: dict[str, list[tuple[Rows, Values]]] = {name: [] for name in columns}
+    for chunk, places, local in chunks.groups(rows):
+        for name, values in values_of(chunk, local, columns).items():
+            parts[name].append((places, values))
+    return {name: _joined(schema, name, rows, parts[name], given[name]) for name in columns}
+
+
+def _joined(
+    schema: Schema,
+    name: str,
+    rows: Rows,
+    parts: list[tuple[Rows, Values]],
+    out: npt.NDArray[Any] | None,
+) -> Values:
+    field = schema[name]
+    if field.stackable and all(isinstance(values, np.ndarray) for _, values in parts):
+        if out is None:
+            out = np.empty((len(rows), *field.fixed_shape), dtype=field.numpy_dtype)
+        for places, values in parts:
+            out[places] = values
+        return out
+    joined: list[Any] = [None] * len(rows)
+    for places, values in parts:
+        for place, value in zip(places.tolist(), values, strict=True):
+            joined[place] = value
+    if out is not None:
+        lost = next(place for place, value in enumerate(joined) if value is None)
+        raise missing_in_out(name, int(rows[lost]))
+    return joined
+
+
+def stacked(field: Field, values: list[Any]) -> Values:
+    """Values of a stackable column as one array, if none is missing; else as they are."""
+    if not field.stackable or any(value is None for value in values):
+        return values
+    array = np.empty((len(values), *field.fixed_shape), dtype=field.numpy_dtype)
+    for row, value in enumerate(values):
+        array[row] = value
+    return array
+
+
+class Cache(Generic[T]):
+    """What was made last, within a bound of bytes.
+
+    Args:
+        nbytes: the bound. One value may exceed it, and is then the only one that is kept.
+
+    Example:
+        >>> cache = Cache[str](10)
+        >>> cache.get("a", lambda: ("eight", 8)), cache.get("a", lambda: ("new", 8))
+        ('eight', 'eight')
+        >>> cache.get("b", lambda: ("four", 4)), cache.get("a", lambda: ("new", 8))
+        ('four', 'new')
+    """
+
+    __slots__ = ("_bound", "_kept")
+
+    def __init__(self, nbytes: int) -> None:
+        self._bound = nbytes
+        self._kept: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], tuple[T, int]]) -> T:
+        """The value of a key; if it is not kept, ``make`` gives it with its size in bytes."""
+        known = self._kept.get(key)
+        if known is not None:
+            self._touch(key)
+            return known[0]
+        made = make()
+        self._kept[key] = made
+        # The sum is taken anew: a running total would need a lock, which a fork may leave locked.
+        total = sum(size for _, size in tuple(self._kept.values()))
+        while total > self._bound and len(self._kept) > 1:
+            try:
+                _, (_, size) = self._kept.popitem(last=False)
+            except KeyError:  # another thread was faster
+                break
+            total -= size
+        return made[0]
+
+    def _touch(self, key: Hashable) -> None:
+        try:
+            self._kept.move_to_end(key)
+        except KeyError:  # another thread has dropped it meanwhile
+            return
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
