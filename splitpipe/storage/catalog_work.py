@@ -1,0 +1,161 @@
+"""The file that a catalog is made in.
+
+Responsible for: `WorkFile`: an SQLite file that only its session sees, until a rename makes it
+the catalog of a commit.
+
+Rules:
+- a catalog that a commit may name is never opened for writing: going on means to copy it;
+- a transaction that fails leaves the file as it was; what was finished before is not touched;
+- SQLite's errors become ``StorageError`` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from splitpipe.errors import FormatError, StorageError
+from splitpipe.storage import files
+from splitpipe.storage.catalog_file import CatalogId, catalog_name, checksum_of, work_name
+
+__all__ = ["WorkFile"]
+
+_SETTINGS: Final = (
+    # `publish` makes the file durable; until then a crash loses it anyway.
+    "synchronous = OFF",
+    "journal_mode = MEMORY",
+    "locking_mode = EXCLUSIVE",
+    "cache_size = -65536",
+    "analysis_limit = 1000",
+)
+
+
+class WorkFile:
+    """The working file of one session.
+
+    Args:
+        directory: of the dataset.
+        volume: of the dataset's files.
+        previous: the catalog to go on from; ``None`` begins with an empty file.
+
+    Raises:
+        FormatError: the previous catalog is damaged.
+        StorageError: the files cannot be read or written.
+    """
+
+    __slots__ = ("_connection", "_directory", "_last", "_ours", "_volume", "path")
+
+    def __init__(self, directory: str, volume: int, previous: CatalogId | None) -> None:
+        self._directory = directory
+        self._volume = volume
+        self._last = previous
+        self.path = os.path.join(directory, work_name(volume))
+        self._connection: sqlite3.Connection | None = None
+        # Whether the file is there and holds what the last catalog does not.
+        self._ours = previous is None
+        files.unlink(self.path)
+
+    def run(self, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement; a query's rows are the caller's to fetch."""
+        with self._translated():
+            return self._open().execute(statement, parameters)
+
+    def change(self, statement: str, values: Sequence[tuple[Any, ...]]) -> int:
+        """Run a statement for all values or, if something fails, for none.
+
+        Returns:
+            How many rows were changed.
+        """
+        with self._translated():
+            connection = self._open()
+            try:
+                connection.execute("BEGIN")
+                changed = connection.executemany(statement, values).rowcount
+                connection.execute("COMMIT")
+            except BaseException:
+                # Some failures SQLite takes back by itself.
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            return changed
+
+    def publish(self, number: int, metadata: Mapping[str, str]) -> CatalogId:
+        """Make it a commit's catalog, durable; what is changed later goes into a copy."""
+        self._open()
+        self._disconnect()
+        path = os.path.join(self._directory, catalog_name(self._volume, number))
+        descriptor = files.open_file(self.path, os.O_RDWR)
+        try:
+            files.sync(descriptor, self.path)
+            size = os.fstat(descriptor).st_size
+            crc = checksum_of(descriptor, size, self.path)
+        finally:
+            os.close(descriptor)
+        with files.translated("name the catalog", path):
+            os.replace(self.path, path)
+        self._ours = False
+        self._last = CatalogId(number, size, crc, dict(metadata))
+        files.sync_directory(self._directory)
+        return self._last
+
+    def close(self) -> None:
+        """Remove the file; a second call does nothing."""
+        self._disconnect()
+        files.unlink(self.path)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if not self._ours and self._last is not None:
+            self._copy(self._last)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            for setting in _SETTINGS:
+                connection.execute(f"PRAGMA {setting}").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._ours = True
+        return connection
+
+    def _copy(self, last: CatalogId) -> None:
+        source = os.path.join(self._directory, catalog_name(self._volume, last.number))
+        with files.translated("copy the catalog", source):
+            shutil.copyfile(source, self.path)
+        descriptor = files.open_file(self.path, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            intact = size == last.size and checksum_of(descriptor, size, self.path) == last.crc
+        finally:
+            os.close(descriptor)
+        if not intact:
+            files.unlink(self.path)
+            raise FormatError(
+                f"{source} does not fit its checksum: restore it from a copy; keys and metadata "
+                "cannot be changed before"
+            )
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            full = "full" in str(error)
+            raise StorageError(
+                errno.ENOSPC if full else errno.EIO,
+                f"cannot write the catalog: {error}; nothing committed is lost: "
+                f"{'make room' if full else 'see that the disk is well'} and commit again, or "
+                "abort",
+                self.path,
+            ) from error
