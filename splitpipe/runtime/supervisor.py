@@ -19,15 +19,13 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing import connection, forkserver, process
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from splitpipe.errors import NotPicklable, PipelineError, WorkerDied
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
-from splitpipe.runtime.grants import make_grants
-from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import (
     Board,
     Meter,
@@ -37,6 +35,7 @@ from splitpipe.runtime.metrics import (
     started,
     summarise,
 )
+from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.worker import Work, WorkerSpec, main
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
@@ -52,40 +51,6 @@ GRACE_S = 0.4
 """How long a worker may take to leave; its generators' clean-up runs in this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """The stretch of the stream that the next sequential reader merges.
-
-    Attributes:
-        entry: what the next task reads.
-        back: how the head of the region is told to go on.
-        claims: whether that head is the source.
-        arenas: of those who write to `entry`.
-    """
-
-    entry: Link | None
-    back: Link | None
-    claims: bool
-    window: int
-    ordered: bool = True
-    pooled: bool = False
-    arenas: dict[int, ArenaLink] = field(default_factory=dict)
-
-    def after(
-        self, task: Task, output: Link, gate: Link | None, arenas: dict[int, ArenaLink]
-    ) -> _Region:
-        """Return the region as it is behind `task`: longer behind a pool, a new one behind
-        anything else.
-        """
-        if task.pool:
-            window = max(self.window, task.window)
-            ordered = self.ordered and task.ordered
-            return replace(
-                self, entry=output, window=window, ordered=ordered, pooled=True, arenas=arenas
-            )
-        return _Region(output, gate, claims=False, window=task.window, arenas=arenas)
-
-
 class Supervisor:
     """Starts the tasks of a plan and keeps an eye on them.
 
@@ -98,7 +63,8 @@ class Supervisor:
         _refuse_import_of_main()
         self._plan = plan
         self._options = options
-        self._run = int.from_bytes(os.urandom(8), "little")
+        run = int.from_bytes(os.urandom(8), "little")
+        self._course = Course(run, options.epochs, plan.positions, plan.unit)
         self._links: list[Link] = []
         self._arenas: list[ArenaLink] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
@@ -153,35 +119,27 @@ class Supervisor:
         pickled = self._pickled_work()
         specs: list[WorkerSpec] = []
         claims = self._control() if tasks[0].pool else None
-        region = _Region(entry=claims, back=claims, claims=bool(claims), window=tasks[0].window)
+        region = Region(entry=claims, back=claims, claims=bool(claims), window=tasks[0].window)
         for number, task in enumerate(tasks):
             readers = tasks[number + 1].workers if number + 1 < len(tasks) else 1
             output = self._link(writers=task.workers, readers=readers)
             gate = None if task.pool else self._control()
             made = [
                 WorkerSpec(
-                    run=self._run,
+                    course=self._course,
                     producer=len(specs) + index,
                     name=f"worker {index} of {task.name}",
                     work=pickled[number],
                     pool=task.pool,
                     in_order=not task.pool or number == 0,
                     index=index,
-                    epochs=self._options.epochs,
-                    positions=self._plan.positions,
-                    input=region.entry,
-                    input_ordered=region.ordered,
-                    input_window=region.window,
-                    input_pooled=region.pooled,
-                    grants=None if task.pool else region.back,
-                    claims=region.claims,
-                    unit=self._plan.unit,
+                    # Who does not merge tells no head to go on.
+                    region=replace(region, back=None) if task.pool else region,
                     gate=gate,
                     output=output,
                     arena=self._arena(task),
                     board=board,
                     owner=self._owner,
-                    arenas=region.arenas,
                 )
                 for index in range(task.workers)
             ]
@@ -190,23 +148,12 @@ class Supervisor:
         self._consumer(region)
         return specs
 
-    def _consumer(self, region: _Region) -> None:
+    def _consumer(self, region: Region) -> None:
         """Make the consumer's merge."""
         assert region.entry is not None
-        assert region.back is not None
-        grants = make_grants(
-            region.back.sender(),
-            run=self._run,
-            window=region.window,
-            positions=self._plan.positions if region.claims else None,
-            epochs=self._options.epochs,
-            unit=self._plan.unit,
-            pooled=region.pooled,
-        )
         self._receiver = region.entry.receiver()
-        arenas = {number: link.reader(warn=True) for number, link in region.arenas.items()}
-        intake = Intake(self._receiver, arenas, run=self._run, meter=self.meter, wait=self._wait)
-        self.inbox = Inbox(intake, grants, ordered=region.ordered)
+        intake = region.intake(self._receiver, self._course, self.meter, wait=self._wait, warn=True)
+        self.inbox = region.inbox(intake, self._course)
 
     def _arena(self, task: Task) -> ArenaLink:
         bounds = Bounds(self._plan.arena_limit, task.slots, task.lease_limit, task.warm_nbytes)

@@ -19,7 +19,7 @@ import os
 import select
 import signal
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import process
 from typing import Any
 
@@ -28,10 +28,9 @@ from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.source import Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.runtime.failure import Failure
-from splitpipe.runtime.grants import make_grants
-from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Board, Meter
 from splitpipe.runtime.outbox import Outbox
+from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.tasks import Gate, PoolWorker, SequentialTask
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
@@ -59,7 +58,7 @@ class WorkerSpec:
     """Everything that a worker is given at its start.
 
     Attributes:
-        run: number of the run.
+        course: what everybody in the run knows of it.
         producer: number of this worker in the run; names its arena in messages.
         name: how it is called.
         work: a `Work`, pickled unless the process is forked.
@@ -67,41 +66,27 @@ class WorkerSpec:
         in_order: whether its units come in their order. A worker that gets them out of order may
             hold the very one that the merge needs before it can give slots back: it must not wait.
         index: its number among the workers of its task.
-        epochs, positions: of the source.
-        input: link to read from; None for the head of a stream that reads its source.
-        input_ordered, input_window, input_pooled: how the region before it is merged.
-        grants: link to the head of the region before it.
-        claims: whether that head is the source itself, given out in units of `unit` positions.
+        region: what it reads, and merges unless it is one of a pool.
         gate: link on which it is given credits.
         output: link to write to.
         arena: its own.
-        arenas: of those whose messages it reads.
         board: counters; its row is `producer`.
         owner: pidfd of the owner, where there are such.
     """
 
-    run: int
+    course: Course
     producer: int
     name: str
     work: Any
     pool: bool
     in_order: bool
     index: int
-    epochs: int | None
-    positions: int | None
-    input: Link | None
-    input_ordered: bool
-    input_window: int
-    input_pooled: bool
-    grants: Link | None
-    claims: bool
-    unit: int
+    region: Region
     gate: Link | None
     output: Link
     arena: ArenaLink
     board: Board
     owner: Descriptor | None
-    arenas: dict[int, ArenaLink] = field(default_factory=dict)
 
 
 def main(spec: WorkerSpec) -> None:
@@ -113,8 +98,9 @@ def main(spec: WorkerSpec) -> None:
     arena = spec.arena.writer()
     packer = Packer(arena, wait=spec.in_order)
     sender = spec.output.sender(spec.index)
-    outbox = Outbox(sender, packer, run=spec.run, producer=spec.producer, meter=meter)
-    receiver = spec.input.receiver(spec.index) if spec.input is not None else None
+    outbox = Outbox(sender, packer, run=spec.course.run, producer=spec.producer, meter=meter)
+    entry = spec.region.entry
+    receiver = entry.receiver(spec.index) if entry is not None else None
     use_allocator(outbox.allocate)
     try:
         try:
@@ -150,35 +136,22 @@ def _task(
     work: Work = load(spec.work) if isinstance(spec.work, bytes) else spec.work
     intake = None
     if receiver is not None:
-        arenas = {number: link.reader() for number, link in spec.arenas.items()}
-        intake = Intake(receiver, arenas, run=spec.run, meter=meter)
+        intake = spec.region.intake(receiver, spec.course, meter)
     if spec.pool:
         assert intake is not None
         return PoolWorker(
             work.stages, intake, outbox, source=work.source, worker=spec.name, meter=meter
         )
-    inbox = None
-    if intake is not None:
-        assert spec.grants is not None
-        grants = make_grants(
-            spec.grants.sender(),
-            run=spec.run,
-            window=spec.input_window,
-            positions=spec.positions if spec.claims else None,
-            epochs=spec.epochs,
-            unit=spec.unit,
-            pooled=spec.input_pooled,
-        )
-        inbox = Inbox(intake, grants, ordered=spec.input_ordered)
+    inbox = spec.region.inbox(intake, spec.course) if intake is not None else None
     assert spec.gate is not None
     return SequentialTask(
         work.stages,
         outbox,
         Gate(spec.gate.receiver(), meter),
         source=work.source,
-        positions=spec.positions,
+        positions=spec.course.positions,
         inbox=inbox,
-        epochs=spec.epochs,
+        epochs=spec.course.epochs,
         worker=spec.name,
         meter=meter,
     )

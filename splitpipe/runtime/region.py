@@ -1,0 +1,100 @@
+"""Regions of the stream: from a head, which numbers messages, to the merge that orders them.
+
+Responsible for: what the merge at the end of a region has to be given, whether it is a worker's or
+the consumer's, and how regions follow each other in a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from splitpipe.pipeline.plan import Task
+from splitpipe.runtime.grants import make_grants
+from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.metrics import Meter
+from splitpipe.transport.arena import ArenaLink
+from splitpipe.transport.base import Link, Receiver
+
+__all__ = ["Course", "Region"]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What everybody in a run knows of it.
+
+    Attributes:
+        run: its number, in every message.
+        epochs: how many; None for ever.
+        positions: of the source in one epoch; None when only reading tells.
+        unit: positions that must stay together in the first task's work.
+    """
+
+    run: int
+    epochs: int | None
+    positions: int | None
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The stretch of the stream that the next sequential reader merges.
+
+    Attributes:
+        entry: what the next task reads; None for the head of a stream that reads its source.
+        back: how the head of the region is told to go on.
+        claims: whether that head is the source itself, given out in units.
+        window: units that may be between head and merge.
+        ordered: whether the merge gives them out in their order.
+        pooled: whether there is a pool in it.
+        arenas: of those who write to `entry`, by their number.
+    """
+
+    entry: Link | None
+    back: Link | None
+    claims: bool
+    window: int
+    ordered: bool = True
+    pooled: bool = False
+    arenas: dict[int, ArenaLink] = field(default_factory=dict)
+
+    def after(
+        self, task: Task, output: Link, gate: Link | None, arenas: dict[int, ArenaLink]
+    ) -> Region:
+        """Return the region as it is behind `task`: longer behind a pool, a new one behind
+        anything else.
+        """
+        if task.pool:
+            window = max(self.window, task.window)
+            ordered = self.ordered and task.ordered
+            return replace(
+                self, entry=output, window=window, ordered=ordered, pooled=True, arenas=arenas
+            )
+        return Region(output, gate, claims=False, window=task.window, arenas=arenas)
+
+    def intake(
+        self,
+        receiver: Receiver,
+        course: Course,
+        meter: Meter,
+        *,
+        wait: Callable[[], None] | None = None,
+        warn: bool = False,
+    ) -> Intake:
+        """Return what reads `entry` through `receiver`; see `Intake` and `ArenaLink.reader`."""
+        arenas = {number: link.reader(warn=warn) for number, link in self.arenas.items()}
+        return Intake(receiver, arenas, run=course.run, meter=meter, wait=wait)
+
+    def inbox(self, intake: Intake, course: Course) -> Inbox:
+        """Return the merge of this region; once."""
+        assert self.back is not None
+        grants = make_grants(
+            self.back.sender(),
+            run=course.run,
+            window=self.window,
+            positions=course.positions if self.claims else None,
+            epochs=course.epochs,
+            unit=course.unit,
+            pooled=self.pooled,
+        )
+        return Inbox(intake, grants, ordered=self.ordered)
