@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import google_crc32c
@@ -43,7 +44,10 @@ from splitpipe.storage.format import (
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import Column
 
-__all__ = ["ColumnAppender"]
+__all__ = ["MISSING", "ColumnAppender", "payloads", "record_headers"]
+
+# What the checksum of a missing value is of.
+MISSING = b"missing"
 
 # Descriptors kept open for bins; with more bins than this, some are reopened at every chunk.
 _OPEN_BINS = 256
@@ -84,6 +88,7 @@ class ColumnAppender:
         self._sizes = list(column.bin_sizes)
         self._descriptors: dict[str, int] = {}
         self._dirty: set[str] = set()
+        self._missing = 0
         self._choose_segment(bins, None if dealing is None else tuple(dealing))
         self._seeds = np.array(
             [record_seed(dataset, column.number, number) for number in self._numbers],
@@ -96,17 +101,19 @@ class ColumnAppender:
         """Go on with the last segment where that is what was asked for, else start one."""
         segments = list(self._column.layout.segments)
         last = segments.pop()
-        if not last.rows:
+        if not last.rows and last.first_bin + last.bins == len(self._sizes):
             # Nothing was dealt yet: the number of bins may still be chosen.
             del self._sizes[last.first_bin :]
             last = Segment(last.first_row, 0, last.first_bin, bins or last.bins, dealing)
             self._sizes += [0] * last.bins
-        elif (bins is not None and bins != last.bins) or (
-            dealing is not None and dealing != last.dealing
+        elif (
+            not last.rows
+            or (bins is not None and bins != last.bins)
+            or (dealing is not None and dealing != last.dealing)
         ):
-            segments.append(last)
-            first_bin = last.first_bin + last.bins
-            last = Segment(self._rows, 0, first_bin, bins or last.bins, dealing)
+            if last.rows:
+                segments.append(last)
+            last = Segment(self._rows, 0, len(self._sizes), bins or last.bins, dealing)
             self._sizes += [0] * last.bins
         self._closed = tuple(segments)
         self._segment = last
@@ -119,6 +126,30 @@ class ColumnAppender:
         self._page_crc: int | None = tail[0] if tail else None
         self._run_crcs: list[int] = tail[1:]
         self._sums_end = FILE_HEADER_NBYTES + self._column.layout.sums_nbytes()
+        # Places in the round whose present run has a record that was updated since.
+        self._torn = self._find_torn() if self._run_crcs and self._column.version else frozenset()
+
+    def _find_torn(self) -> frozenset[int]:
+        """Look into the index: which runs of the incomplete stripe are not together any more."""
+        segment = self._segment
+        first = self._rows - segment.tail_rows
+        identity = self._identity("index")
+        path = os.path.join(self._directory, file_name(identity))
+        descriptor = files.open_file(path, os.O_RDONLY)
+        try:
+            start = FILE_HEADER_NBYTES + ENTRY_NBYTES * first
+            raw = files.read_at(descriptor, ENTRY_NBYTES * segment.tail_rows, start, path)
+        finally:
+            os.close(descriptor)
+        bins = np.frombuffer(raw, dtype=ENTRY_DTYPE)["bin"]
+        turns = np.arange(len(bins)) % segment.bins
+        moved = bins != np.array(self._numbers, dtype=np.uint32)[turns]
+        return frozenset(turns[moved].tolist())
+
+    def _identity(self, kind: str, number: int = 0) -> FileId:
+        if kind != "bin":
+            number = self._column.version
+        return FileId(kind, self._dataset, self._volume, self._column.number, number)
 
     @property
     def rows(self) -> int:
@@ -138,8 +169,10 @@ class ColumnAppender:
             rest += stripe * -(-(_WORTHWHILE_ROWS - rest) // stripe)
         return min(rest, _MOST_ROWS)
 
-    def append(self, records: list[bytes]) -> int:
+    def append(self, records: Sequence[bytes | None]) -> int:
         """Write records, in order; return how many, which is all unless an error is raised.
+
+        A value that is missing is ``None``.
 
         An error leaves the appender at the end of a stripe that was written in full: `rows`
         says how many of ``records`` are in.
@@ -153,18 +186,19 @@ class ColumnAppender:
             done += len(part)
         return done
 
-    def _append_within_stripe(self, records: list[bytes]) -> None:
+    def _append_within_stripe(self, values: Sequence[bytes | None]) -> None:
         bins = self._segment.bins
-        count = len(records)
+        count = len(values)
         turn = (self._rows - self._segment.first_row) % bins
+        records, signed = payloads(values)
         lengths = np.fromiter(map(len, records), np.int64, count)
         offsets, tails = self._place(lengths, turn)
         turns = (turn + np.arange(count)) % bins
         rows = np.arange(self._rows, self._rows + count, dtype=np.uint64)
         places = (offsets + rows) % np.uint64(PLACE_MODULUS)
         starts = (self._seeds[turns] ^ places).tolist()
-        crcs = list(map(google_crc32c.extend, starts, records))
-        headers = _record_headers(crcs, lengths, rows)
+        crcs = list(map(google_crc32c.extend, starts, signed))
+        headers = record_headers(crcs, lengths, rows)
         runs = self._write_bins(records, headers, turn)
         entries = np.empty(count, dtype=ENTRY_DTYPE)
         entries["offset"] = offsets
@@ -174,11 +208,14 @@ class ColumnAppender:
         page_crc, sums_end = self._write_index(entries.tobytes(), runs)
         # Everything is written: only now does the state move.
         self._rows += count
+        self._missing += 0 if records is values else sum(value is None for value in values)
         self._tails = tails
         for place_in_round in range(turn, min(turn + count, turn + bins)):
             self._sizes[self._numbers[place_in_round % bins]] = int(tails[place_in_round % bins])
         ended = sums_end != self._sums_end
         self._run_crcs = [] if ended else runs
+        if ended:
+            self._torn = frozenset()
         self._page_crc = None if ended else page_crc
         self._sums_end = sums_end
 
@@ -198,7 +235,7 @@ class ColumnAppender:
         offsets = ends.reshape(-1)[turn : turn + count] - lengths
         return offsets.astype(np.uint64), ends[-1].copy()
 
-    def _write_bins(self, records: list[bytes], headers: list[bytes], turn: int) -> list[int]:
+    def _write_bins(self, records: Sequence[bytes], headers: list[bytes], turn: int) -> list[int]:
         """Write every bin's part; return the run checksums of the stripe so far."""
         bins = self._segment.bins
         runs = list(self._run_crcs)
@@ -216,12 +253,14 @@ class ColumnAppender:
                 row = self._rows + step
                 runs.append(place(self._run_seeds[at], offset, row))
             self._write_pieces(self._numbers[at], pieces, offset)
+            if at in self._torn:
+                continue
             for piece in pieces:
                 runs[at] = google_crc32c.extend(runs[at], piece)
         return runs
 
     def _write_pieces(self, number: int, pieces: list[bytes], offset: int) -> None:
-        identity = FileId("bin", self._dataset, self._volume, self._column.number, number)
+        identity = self._identity("bin", number)
         descriptor, path = self._open(identity, fresh=not self._sizes[number])
         if not self._sizes[number]:
             pieces = [file_header(identity) + pieces[0], *pieces[1:]]
@@ -233,8 +272,7 @@ class ColumnAppender:
     def _write_index(self, entries: bytes, runs: list[int]) -> tuple[int, int]:
         """Write the entries, and the stripe's sums if it is complete."""
         segment = self._segment
-        identity = FileId("index", self._dataset, self._volume, self._column.number)
-        descriptor, path = self._open(identity)
+        descriptor, path = self._open(self._identity("index"))
         files.write_at(descriptor, entries, FILE_HEADER_NBYTES + ENTRY_NBYTES * self._rows, path)
         start = self._page_crc
         if start is None:
@@ -244,14 +282,14 @@ class ColumnAppender:
         if rows % segment.stripe_rows:
             return page_crc, self._sums_end
         sums = np.array([page_crc, *runs], dtype="<u4").tobytes()
-        descriptor, path = self._open(FileId("sums", *_place_of(identity)))
+        descriptor, path = self._open(self._identity("sums"))
         files.write_at(descriptor, sums, self._sums_end, path)
         return page_crc, self._sums_end + len(sums)
 
     def create(self) -> None:
         """Make the index and the sums file of a new volume, with their headers."""
         for kind in ("index", "sums"):
-            identity = FileId(kind, self._dataset, self._volume, self._column.number)
+            identity = self._identity(kind)
             descriptor, path = self._open(identity, fresh=True)
             files.write_at(descriptor, file_header(identity), 0, path)
 
@@ -297,12 +335,11 @@ class ColumnAppender:
             dealing=self._segment.dealing,
             tail=tail,
         )
-        return Column(
-            name=self._column.name,
-            type=self._column.type,
-            number=self._column.number,
+        return replace(
+            self._column,
             bin_sizes=tuple(self._sizes),
             layout=BinLayout((*self._closed, segment)),
+            missing=self._column.missing + self._missing,
         )
 
     def close(self) -> None:
@@ -311,11 +348,18 @@ class ColumnAppender:
             os.close(self._descriptors.popitem()[1])
 
 
-def _place_of(identity: FileId) -> tuple[bytes, int, int]:
-    return identity.dataset, identity.volume, identity.column
+def payloads(values: Sequence[bytes | None]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """What is written for values, and what their checksums are of.
+
+    They differ for a missing value alone: nothing is written, and `MISSING` is what its checksum
+    is of, which tells it from a value of no bytes.
+    """
+    if None not in values:
+        return values, values  # type: ignore[return-value]  # it was just looked at
+    return [v or b"" for v in values], [MISSING if v is None else v for v in values]
 
 
-def _record_headers(
+def record_headers(
     crcs: list[int], lengths: npt.NDArray[np.int64], rows: npt.NDArray[np.uint64]
 ) -> list[bytes]:
     """The header of every record: in one C loop, except where a length needs 64 bits."""

@@ -128,7 +128,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
             dataset=manifest.dataset.hex(),
             generation=manifest.generation,
             rows=manifest.rows,
-            columns=tuple((column.name, column.type) for column in manifest.columns),
+            columns=tuple((column.name, column.field.kind) for column in manifest.columns),
             bins=sum(1 for size in column.bin_sizes if size),
             segments=tuple(
                 (s.first_row, s.rows, s.first_bin, s.bins) for s in column.layout.segments

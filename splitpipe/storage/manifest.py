@@ -1,7 +1,7 @@
 """The manifest: the one small JSON file that says what a dataset is.
 
-Responsible for: `Manifest` and `Column` as values, their JSON form, its checksum, and every
-check that can be made without opening another file. A manifest that passes `decode` is
+Responsible for: the JSON form of `Manifest` and `Column`, its checksum, and every check that
+can be made without opening another file. A manifest that passes `decode` is
 consistent with itself, so nothing later needs to defend against it.
 
 Rules:
@@ -15,88 +15,38 @@ Rules:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import google_crc32c
 
 from splitpipe.errors import FormatError, UnsupportedVersion
+from splitpipe.schema import BARE, Field, checked_name
+from splitpipe.storage.catalog_file import CatalogId
+from splitpipe.storage.committed import FEATURES, Column, Manifest, Sealed, Stale
 from splitpipe.storage.format import (
     FILE_HEADER_NBYTES,
     FORMAT_NAME,
     FORMAT_VERSION,
     MAX_BINS,
     MAX_ROWS,
-    FileId,
 )
 from splitpipe.storage.layout import BinLayout, Segment
 
-__all__ = ["Column", "Manifest", "decode", "encode"]
+__all__ = ["Column", "Manifest", "Sealed", "Stale", "decode", "encode"]
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One stored column.
-
-    Attributes:
-        name: as the user knows it.
-        type: what its values are; this version knows ``"bytes"``.
-        number: its number in file names and checksums.
-        bin_sizes: committed size of every bin file in bytes, 0 for a bin without a file.
-        layout: which rows lie in which bin.
-    """
-
-    name: str
-    type: str
-    number: int
-    bin_sizes: tuple[int, ...]
-    layout: BinLayout
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What one commit made of a dataset.
-
-    Attributes:
-        dataset: 16 random bytes, new whenever the dataset is overwritten.
-        generation: counts commits, from 0 (just created, nothing written).
-        volume: counts overwritings, from 1; part of every file's name.
-        rows: number of records.
-        columns: the stored columns, at least one.
-        retired: ``(volume, column, bins)`` of overwritten files that a reader may still hold.
-    """
-
-    dataset: bytes
-    generation: int
-    volume: int
-    rows: int
-    columns: tuple[Column, ...]
-    retired: tuple[tuple[int, int, int], ...] = field(default=())
-
-    def pinned(self, generation: int) -> Manifest:
-        """The same files, as an earlier commit that a reader holds on to."""
-        return replace(self, generation=generation)
-
-    def file_id(self, kind: str, column: Column, number: int = 0) -> FileId:
-        """Identity of one of the dataset's files."""
-        return FileId(kind, self.dataset, self.volume, column.number, number)
-
-    def index_size(self, column: Column) -> int:
-        """Committed size of a column's index file in bytes."""
-        return FILE_HEADER_NBYTES + column.layout.index_nbytes()
-
-    def sums_size(self, column: Column) -> int:
-        """Committed size of a column's sums file in bytes."""
-        return FILE_HEADER_NBYTES + column.layout.sums_nbytes()
+_STALE_KINDS: Final = ("index", "bins", "deleted", "dictionary", "catalog")
+_MOST_COLUMNS: Final = 1 << 16
+_CHECKSUM: Final = re.compile("[0-9a-f]{8}")
 
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as UTF-8 JSON whose last member is a checksum of everything before it."""
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
-        "requires": [],
+        "requires": manifest.requires,
         "dataset": manifest.dataset.hex(),
         "generation": manifest.generation,
         "volume": manifest.volume,
@@ -104,15 +54,26 @@ def encode(manifest: Manifest) -> bytes:
         "retired": [list(entry) for entry in manifest.retired],
         "columns": [_encode_column(column) for column in manifest.columns],
     }
+    # What has its usual value is left out: plain datasets look as they always did.
+    if not manifest.bare:
+        document["bare"] = False
+    if manifest.next_column != 1:
+        document["next_column"] = manifest.next_column
+    if manifest.deleted is not None:
+        document["deleted"] = _encode_sealed(manifest.deleted)
+    if manifest.catalog is not None:
+        document["catalog"] = manifest.catalog.to_json()
+    if manifest.stale:
+        document["stale"] = [[s.kind, s.volume, s.column, s.number] for s in manifest.stale]
     body = json.dumps(document, indent=1, ensure_ascii=True)
     head = body[: body.rindex("\n}")].encode("ascii")
     return head + _seal(head)
 
 
 def _encode_column(column: Column) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "name": column.name,
-        "type": column.type,
+        **column.field.to_json(),
         "number": column.number,
         "bin_sizes": list(column.bin_sizes),
         "segments": [
@@ -127,6 +88,16 @@ def _encode_column(column: Column) -> dict[str, Any]:
             for segment in column.layout.segments
         ],
     }
+    for member in ("version", "missing", "dead_nbytes"):
+        if value := getattr(column, member):
+            document[member] = value
+    if column.dictionary is not None:
+        document["dictionary"] = _encode_sealed(column.dictionary)
+    return document
+
+
+def _encode_sealed(sealed: Sealed) -> dict[str, Any]:
+    return {"number": sealed.number, "nbytes": sealed.nbytes, "crc": f"{sealed.crc:08x}"}
 
 
 def _seal(head: bytes) -> bytes:
@@ -165,10 +136,9 @@ def decode(raw: bytes, path: str) -> Manifest:
             f"{path} does not match its own checksum: restore it from a copy; "
             "the records themselves lie in the bins and are not touched by this"
         )
-    if document.get("requires") != []:
-        raise UnsupportedVersion(
-            f"{path} needs {document.get('requires')!r}, unknown to this splitpipe: update it"
-        )
+    requires = document.get("requires")
+    if not isinstance(requires, list) or not all(r in FEATURES for r in requires):
+        raise UnsupportedVersion(f"{path} needs {requires!r}, unknown to this splitpipe: update it")
     try:
         return _decode_document(document)
     except (KeyError, TypeError, ValueError) as error:
@@ -178,19 +148,60 @@ def decode(raw: bytes, path: str) -> Manifest:
 def _decode_document(document: Mapping[str, Any]) -> Manifest:
     rows = _integer(document, "rows", MAX_ROWS)
     columns = tuple(_decode_column(entry, rows) for entry in document["columns"])
-    if not columns:
-        raise ValueError("it has no column")
     dataset = bytes.fromhex(document["dataset"])
     if len(dataset) != 16:
         raise ValueError("dataset must be 32 hexadecimal digits")
-    return Manifest(
+    bare = document.get("bare", True)
+    names = {column.name for column in columns}
+    numbers = {column.number for column in columns}
+    next_column = _integer(document, "next_column", _MOST_COLUMNS, usual=1)
+    if not columns or len(names) != len(columns) or len(numbers) != len(columns):
+        raise ValueError("it has no column, or one twice")
+    if type(bare) is not bool or (bare and names != {BARE}):
+        raise ValueError("plain values have one column, named data")
+    if max(numbers) >= next_column:
+        raise ValueError("a column has a number that was not given yet")
+    deleted = _decode_sealed(document, "deleted")
+    if deleted is not None and not 0 < deleted.nbytes // 8 <= rows:
+        raise ValueError("more rows were deleted than there are")
+    catalog = document.get("catalog")
+    manifest = Manifest(
         dataset=dataset,
         generation=_integer(document, "generation"),
         volume=_integer(document, "volume"),
         rows=rows,
         columns=columns,
         retired=tuple(_decode_retired(entry) for entry in document["retired"]),
+        bare=bare,
+        next_column=next_column,
+        deleted=deleted,
+        catalog=None if catalog is None else CatalogId.from_json(catalog),
+        stale=tuple(_decode_stale(entry) for entry in document.get("stale", [])),
     )
+    if not set(manifest.requires) <= set(document["requires"]):
+        raise ValueError("it holds more than it says a reader must know")
+    return manifest
+
+
+def _decode_sealed(entry: Mapping[str, Any], key: str) -> Sealed | None:
+    document = entry.get(key)
+    if document is None:
+        return None
+    crc = document["crc"]
+    if type(crc) is not str or not _CHECKSUM.fullmatch(crc):
+        raise ValueError(f"{key} must have a checksum of 8 hexadecimal digits")
+    return Sealed(_integer(document, "number"), _integer(document, "nbytes"), int(crc, 16))
+
+
+def _decode_stale(entry: Any) -> Stale:
+    kind, *numbers = entry
+    if kind not in _STALE_KINDS or len(numbers) != 3:
+        raise ValueError("stale must hold [kind, volume, column, number]")
+    if not all(type(value) is int and 0 <= value < 1 << 63 for value in numbers):
+        raise ValueError("stale must hold integers")
+    if kind == "bins" and numbers[2] > 1 << 24:
+        raise ValueError("stale names too many bins")
+    return Stale(kind, *numbers)
 
 
 def _decode_retired(entry: Any) -> tuple[int, int, int]:
@@ -201,8 +212,7 @@ def _decode_retired(entry: Any) -> tuple[int, int, int]:
 
 
 def _decode_column(entry: Mapping[str, Any], rows: int) -> Column:
-    if entry["type"] != "bytes":
-        raise ValueError(f"column type {entry['type']!r} is unknown")
+    described = Field.from_json(entry)
     sizes = tuple(entry["bin_sizes"])
     if any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes):
         raise ValueError("bin_sizes must be sizes in bytes")
@@ -210,24 +220,34 @@ def _decode_column(entry: Mapping[str, Any], rows: int) -> Column:
     next_row = next_bin = 0
     for item in entry["segments"]:
         segment = _decode_segment(item)
-        if (segment.first_row, segment.first_bin) != (next_row, next_bin):
+        # Bins between two segments hold updated records.
+        if segment.first_row != next_row or segment.first_bin < next_bin:
             raise ValueError(f"segment {len(segments)} does not follow the one before")
         next_row += segment.rows
-        next_bin += segment.bins
+        next_bin = segment.first_bin + segment.bins
         segments.append(segment)
     layout = BinLayout(segments)
-    if layout.rows != rows or next_bin != len(sizes):
+    if layout.rows != rows or next_bin > len(sizes) or not segments:
         raise ValueError("rows, bins and segments do not add up")
+    dealt = {n for s in segments for n in range(s.first_bin, s.first_bin + s.bins)}
     filled = {number for number, _ in layout.numbered_bins()}
     for number, size in enumerate(sizes):
-        if (size >= FILE_HEADER_NBYTES) != (number in filled):
+        has_file = size >= FILE_HEADER_NBYTES
+        if (size and not has_file) or (number in dealt and has_file != (number in filled)):
             raise ValueError(f"bin {number} cannot have {size} bytes")
+    dictionary = _decode_sealed(entry, "dictionary")
+    if dictionary is not None and described.compression is None:
+        raise ValueError("a column that is not compressed has no dictionary")
     return Column(
-        name=str(entry["name"]),
-        type="bytes",
-        number=_integer(entry, "number", 1 << 16),
+        name=checked_name(entry["name"]),
+        field=described,
+        number=_integer(entry, "number", _MOST_COLUMNS),
         bin_sizes=sizes,
         layout=layout,
+        version=_integer(entry, "version", usual=0),
+        missing=_integer(entry, "missing", rows, usual=0),
+        dead_nbytes=_integer(entry, "dead_nbytes", usual=0),
+        dictionary=dictionary,
     )
 
 
@@ -251,8 +271,10 @@ def _decode_segment(item: Mapping[str, Any]) -> Segment:
     return segment
 
 
-def _integer(entry: Mapping[str, Any], key: str, limit: int = (1 << 63) - 1) -> int:
-    value = entry[key]
+def _integer(
+    entry: Mapping[str, Any], key: str, limit: int = (1 << 63) - 1, usual: int | None = None
+) -> int:
+    value = entry[key] if usual is None else entry.get(key, usual)
     if type(value) is not int or not 0 <= value <= limit:
         raise ValueError(f"{key} must be an integer from 0 to {limit}, not {value!r}")
     return value

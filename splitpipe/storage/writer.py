@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 from splitpipe.errors import FormatError, StorageError
+from splitpipe.schema import BARE, Field
 from splitpipe.storage import files, retire
 from splitpipe.storage.appender import ColumnAppender
 from splitpipe.storage.format import LOCK_NAME, MANIFEST_NAME, MAX_BINS
@@ -389,7 +390,7 @@ def checked_bins(value: SupportsIndex, name: str = "bins") -> int:
 
 
 def _empty(bins: int, *, replaces: Manifest | None) -> Manifest:
-    column = Column("data", "bytes", 0, (0,) * bins, BinLayout([Segment(0, 0, 0, bins)]))
+    column = Column(BARE, Field("bytes"), 0, (0,) * bins, BinLayout([Segment(0, 0, 0, bins)]))
     if replaces is None:
         return Manifest(secrets.token_bytes(16), 0, 1, 0, (column,))
     return Manifest(
