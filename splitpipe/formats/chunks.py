@@ -20,11 +20,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.schema import Field, Schema
+from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Rows, given_array, missing_in_out
 from splitpipe.storage.layout import BinLayout, Segment
 
-__all__ = ["Cache", "Chunks", "Values", "bins_of", "gather", "stacked"]
+__all__ = ["Cache", "Chunks", "Values", "bins_of", "column_of", "gather"]
 
 Values = list[Any] | npt.NDArray[Any]
 # The values of columns at some rows of one chunk: an array where none is missing and the column is
@@ -131,17 +131,20 @@ def _joined(
     for places, values in parts:
         for place, value in zip(places.tolist(), values, strict=True):
             joined[place] = value
-    if out is not None:
-        lost = next(place for place, value in enumerate(joined) if value is None)
+    return column_of(schema, name, rows, joined, out)
+
+
+def column_of(
+    schema: Schema, name: str, rows: Rows, values: list[Any], out: npt.NDArray[Any] | None
+) -> Values:
+    """What ``Records.read`` gives for a column, from the values of its rows one by one."""
+    lost = next((place for place, value in enumerate(values) if value is None), None)
+    if out is not None and lost is not None:
         raise missing_in_out(name, int(rows[lost]))
-    return joined
-
-
-def stacked(field: Field, values: list[Any]) -> Values:
-    """Values of a stackable column as one array, if none is missing; else as they are."""
-    if not field.stackable or any(value is None for value in values):
+    field = schema[name]
+    if not field.stackable or lost is not None:
         return values
-    array = np.empty((len(values), *field.fixed_shape), dtype=field.numpy_dtype)
+    array = np.empty((len(values), *field.fixed_shape), field.numpy_dtype) if out is None else out
     for row, value in enumerate(values):
         array[row] = value
     return array

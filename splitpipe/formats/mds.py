@@ -29,12 +29,13 @@ import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, gather, stacked
+from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, column_of, gather
 from splitpipe.formats.mdscolumns import decoder_of
 from splitpipe.formats.mdsindex import INDEX, Shard, read_index
 from splitpipe.formats.names import column_names
+from splitpipe.formats.opened import Places, read_at_places
 from splitpipe.formats.packed import unpack
-from splitpipe.formats.sources import OpenFile, Places, fingerprint, read_places
+from splitpipe.formats.sources import OpenFile, fingerprint
 from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
 from splitpipe.storage.layout import BinLayout
@@ -130,9 +131,9 @@ class MdsRecords:
                 raise CorruptRecord(
                     f"sample {row} of {self._shards[chunk].path} is damaged: {error}"
                 ) from error
-        return {name: self._stacked(name, held, chunk) for name, held in values.items()}
+        return {name: self._column(name, held, chunk, local) for name, held in values.items()}
 
-    def _stacked(self, name: str, values: list[Any], chunk: int) -> Values:
+    def _column(self, name: str, values: list[Any], chunk: int, local: Rows) -> Values:
         field = self.schema[name]
         if self._decoders[name].any_dtype:
             for value in values:
@@ -142,7 +143,7 @@ class MdsRecords:
                         f"{value.dtype}, the first sample's is {field.dtype}: a column here has "
                         "one dtype; write the dataset anew with 'ndarray:DTYPE'"
                     )
-        return stacked(field, values)
+        return column_of(self.schema, name, local, values, None)
 
     def _settle_dtypes(self) -> None:
         """A column that leaves the dtype to each array has the first one's."""
@@ -255,7 +256,7 @@ class _Opened:
             )
 
     def open(self, _number: int) -> _Opened:
-        """Itself: what `read_places` asks for."""
+        """Itself: what `read_at_places` asks for."""
         return self
 
     def read(self, offset: int, length: int) -> bytes:
@@ -266,7 +267,7 @@ class _Opened:
     def samples(self, rows: Rows) -> list[bytes]:
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
-        return read_places(self, Places(np.zeros_like(rows), starts, lengths))
+        return read_at_places(self, Places(np.zeros_like(rows), starts, lengths))
 
     def digest(self, name: str) -> str:
         found = hashlib.new(name)
