@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import stat
@@ -215,10 +216,11 @@ class Format:
         looks_like: what it recognises, in a few words, for error messages.
         recognises: whether a source is of this format, from a glance.
         open: ``open(source, indexing, **options)``: its records; builds the index where one is
-            needed. Keyword-only parameters are the format's options.
+            needed.
         marked: whether what it recognises is unmistakable: a layout with a file of its own that
             says so. It then goes before formats that know their files by the suffix alone, of
             which the layout may be made.
+        options: names of the options, if not the keyword-only parameters of `open`.
     """
 
     name: str
@@ -226,3 +228,11 @@ class Format:
     recognises: Callable[[Source], bool]
     open: Callable[..., Records]
     marked: bool = False
+    options: tuple[str, ...] | None = None
+
+    def takes(self) -> tuple[str, ...]:
+        """Names of the format's options."""
+        if self.options is not None:
+            return self.options
+        parameters = inspect.signature(self.open).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -31,11 +31,12 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.sources import OpenFile
 
-__all__ = ["ExpandedFile", "Expansion", "kind_of"]
+__all__ = ["BlockCache", "ExpandedFile", "Expansion", "kind_of"]
 
 SPACING_NBYTES = 1 << 20
 LARGEST_BLOCK_NBYTES = 64 << 20
-_KEPT_BLOCKS = 4
+_KEPT_NBYTES = 128 << 20
+_KEPT_BLOCKS = 256
 _INPUT_NBYTES = 64 << 10
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -252,6 +253,30 @@ class Expansion:
         return np.array(points, dtype="<u8").tobytes()
 
 
+class BlockCache:
+    """The decompressed blocks that were used last, of all files of a source together."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    def get(self, path: str, number: int) -> bytes | None:
+        """A block, if it is kept."""
+        return self._kept.get((path, number))
+
+    def put(self, path: str, number: int, block: bytes) -> None:
+        """Keep a block, and forget others."""
+        # No lock: of two threads one may forget a block more than it had to.
+        self._kept[path, number] = block
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_BLOCKS
+            or sum(map(len, tuple(self._kept.values()))) > _KEPT_NBYTES
+        ):
+            try:
+                self._kept.popitem(last=False)
+            except KeyError:  # another thread was faster
+                return
+
+
 class ExpandedFile:
     """Reads at any place of the decompressed data of a file.
 
@@ -259,14 +284,15 @@ class ExpandedFile:
         kind: as `kind_of` says.
         file: the file.
         blob: of the `Expansion` that indexed it.
+        cache: where its blocks are kept.
     """
 
-    def __init__(self, kind: str, file: OpenFile, blob: bytes) -> None:
+    def __init__(self, kind: str, file: OpenFile, blob: bytes, cache: BlockCache) -> None:
         self._kind = kind
         self._file = file
         points = np.frombuffer(blob, dtype="<u8").astype(np.int64).reshape(-1, 2)
         self._packed, self._expanded = points[:, 0], points[:, 1]
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._cache = cache
 
     @property
     def size(self) -> int:
@@ -296,15 +322,10 @@ class ExpandedFile:
         return b"".join(parts)
 
     def _block(self, number: int) -> bytes:
-        known = self._kept.get(number)
+        known = self._cache.get(self._file.path, number)
         if known is None:
             known = self._expand(number)
-            while len(self._kept) >= _KEPT_BLOCKS:
-                try:
-                    self._kept.popitem(last=False)
-                except KeyError:  # another thread was faster
-                    break
-            self._kept[number] = known
+            self._cache.put(self._file.path, number, known)
         return known
 
     def _expand(self, number: int) -> bytes:

@@ -58,7 +58,9 @@ def open_index(scanner: Scanner, source: Source, paths: Sequence[str], indexing:
         FormatError: the source has broken records, or changed while it was read.
         StorageError: a file cannot be read, or the index cannot be written.
     """
-    contents = Contents(scanner.format, scanner.options, tuple(map(source.relative, paths)))
+    # As they read back from the index: lists for tuples.
+    options = json.loads(json.dumps(scanner.options))
+    contents = Contents(scanner.format, options, tuple(map(source.relative, paths)))
     path = _place(contents, source, indexing)
     found = _current(path, contents, paths)
     if found is not None:

@@ -178,7 +178,11 @@ class LineScanner:
     Attributes:
         format: the format's name.
         split: finds the records of a window that begins with one.
-        by_line: whether a record may begin after any line end: large files are then cut.
+        by_line: whether a record may begin after any line end (outside quotes): large files are
+            then cut.
+        quote: the byte that begins and ends what may hold line ends; ``None`` for none.
+        header: looks at the first record of every file, which is then none; raises
+            ``ValueError`` if it is not what it should be.
         check: raises ``ValueError`` for the bytes of a broken record; ``None`` looks at none.
         broken: ``"raise"`` or ``"skip"``.
         max_record: length of the longest record, in bytes.
@@ -188,6 +192,8 @@ class LineScanner:
     format: str
     split: Callable[[Bytes, bool], Split]
     by_line: bool = True
+    quote: int | None = None
+    header: Callable[[bytes], object] | None = None
     check: Callable[[bytes], object] | None = None
     broken: str = "raise"
     max_record: int = DEFAULT_MAX_RECORD
@@ -207,22 +213,30 @@ class LineScanner:
 
     @property
     def counts(self) -> bool:
-        """A line end is one wherever it is."""
-        return False
+        """Whether a line end is one depends on the quotes before it."""
+        return self.quote is not None
 
     def splittable(self, file: OpenFile) -> bool:
         """Whether a scan may begin anywhere."""
         return self.by_line and compressed.kind_of(file) is None
 
     def count(self, stretch: Stretch) -> int:
-        """Nothing to be known."""
-        return 0
+        """How many quotes there are in a stretch."""
+        window = Window(stretch.file, stretch.start, stretch.stop)
+        found = 0
+        while window.at < stretch.stop and not (window.ended or stretch.stopped.is_set()):
+            window.fill()
+            inside = window.bytes[: stretch.stop - window.at]
+            found += int(np.count_nonzero(inside == self.quote))
+            window.drop(len(window.bytes))
+        return found
 
     def scan(self, stretch: Stretch) -> Scanned:
         """The records that begin in a stretch."""
         kind = compressed.kind_of(stretch.file)
         if kind is None:
-            return self._records(stretch, stretch.file, self.first(stretch), stretch.stop)
+            stop = stretch.stop if self.by_line else None
+            return self._records(stretch, stretch.file, self.first(stretch), stop)
         expanded = compressed.Expansion(kind, stretch.file)
         found = self._records(stretch, expanded, 0, None)
         return Scanned(found.entries, found.skipped, {"compression": kind}, expanded.blob())
@@ -232,10 +246,18 @@ class LineScanner:
         at = stretch.start - 1
         if at < 0:
             return 0
+        # From the byte before, which may be the line end that makes `start` a beginning.
         window = Window(stretch.file, at, stretch.stop)
+        quoted = stretch.before
+        if self.quote is not None:
+            quoted -= stretch.file.read(at, 1)[0] == self.quote
         while window.at < stretch.stop and not window.ended:
             window.fill()
             feeds = np.flatnonzero(window.bytes == _FEED)
+            if self.quote is not None:
+                quotes = np.flatnonzero(window.bytes == self.quote)
+                feeds = feeds[(np.searchsorted(quotes, feeds) + quoted) % 2 == 0]
+                quoted += len(quotes)
             if len(feeds):
                 return min(window.at + int(feeds[0]) + 1, stretch.stop)
             window.drop(len(window.bytes))
@@ -245,11 +267,15 @@ class LineScanner:
         window = Window(reads, start, stop)
         found: list[npt.NDArray[np.uint64]] = []
         skipped = 0
+        header = self.header if start == 0 else None
         while (stop is None or window.at < stop) and not stretch.stopped.is_set():
             window.fill()
             if window.at == 0:
-                self._drop_bom(window, stretch.file.path)
-            starts, stops, consumed = self.split(window.bytes, window.ended)
+                drop_bom(window, stretch.file.path)
+            starts, stops, consumed = self._split(stretch.file, window)
+            if header is not None and len(starts):
+                self._check_header(header, stretch.file, window, starts, stops)
+                starts, stops, header = starts[1:], stops[1:], None
             if stop is not None and len(starts) and window.at + int(starts[-1]) >= stop:
                 inside = starts < stop - window.at
                 starts, stops = starts[inside], stops[inside]
@@ -280,14 +306,24 @@ class LineScanner:
             feeds = np.flatnonzero(window.bytes == _FEED)
         window.drop(int(feeds[0]) + 1 if len(feeds) else len(window.bytes))
 
-    def _drop_bom(self, window: Window, path: str) -> None:
-        begin = window.bytes[:3].tobytes()
-        if begin == _BOM:
-            window.drop(3)
-        elif begin.startswith(_WIDE_BOMS):
-            raise FormatError(
-                f"{path} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8` to read it here"
-            )
+    def _split(self, file: OpenFile, window: Window) -> Split:
+        try:
+            return self.split(window.bytes, window.ended)
+        except ValueError as error:
+            place = window.at + (error.args[1] if len(error.args) > 1 else 0)
+            raise CorruptRecord(f"{where(file, place)}: {error.args[0]}") from error
+
+    def _check_header(
+        self,
+        header: Callable[[bytes], object],
+        file: OpenFile,
+        window: Window,
+        starts: Places,
+        stops: Places,
+    ) -> None:
+        wrong = _complaint(header, window.bytes[starts[0] : stops[0]].tobytes())
+        if wrong is not None:
+            raise FormatError(f"{where(file, window.at + int(starts[0]))}: {wrong}")
 
     def _good(
         self, file: OpenFile, window: Window, starts: Places, stops: Places
@@ -319,6 +355,46 @@ def _complaint(check: Callable[[bytes], object], data: bytes) -> str | None:
         check(data)
     except (ValueError, RecursionError) as error:
         return str(error)
+    return None
+
+
+def drop_bom(window: Window, path: str) -> None:
+    """Pass over the mark of byte order at the start of a file.
+
+    Raises:
+        FormatError: it is that of UTF-16.
+    """
+    begin = window.bytes[:3].tobytes()
+    if begin == _BOM:
+        window.drop(3)
+    elif begin.startswith(_WIDE_BOMS):
+        raise FormatError(
+            f"{path} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8` to read it here"
+        )
+
+
+def first_record(file: OpenFile, split: Callable[[Bytes, bool], Split]) -> bytes | None:
+    """The bytes of the first record of a file; ``None`` if it has none.
+
+    Raises:
+        CorruptRecord: it has no end within a mebibyte or two, or cannot be told.
+    """
+    kind = compressed.kind_of(file)
+    window = Window(file if kind is None else compressed.Expansion(kind, file), 0, None)
+    while not window.ended:
+        window.fill()
+        if window.at == 0:
+            drop_bom(window, file.path)
+        try:
+            starts, stops, consumed = split(window.bytes, window.ended)
+        except ValueError as error:
+            place = window.at + (error.args[1] if len(error.args) > 1 else 0)
+            raise CorruptRecord(f"{where(file, place)}: {error.args[0]}") from error
+        if len(starts):
+            return window.bytes[starts[0] : stops[0]].tobytes()
+        window.drop(consumed)
+        if len(window.bytes) > _BUFFER_NBYTES:
+            raise CorruptRecord(f"{file.path}: its first row has no end within a mebibyte")
     return None
 
 

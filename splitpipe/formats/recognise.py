@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -108,8 +107,7 @@ def recognise(
 
 
 def _check_options(form: Format, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(form.open).parameters.values()
-    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = form.takes()
     for name in options:
         if name not in known:
             takes = f"its options are {', '.join(known)}" if known else "it has no options"

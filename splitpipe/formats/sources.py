@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
@@ -27,7 +27,15 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.storage import files
 
-__all__ = ["Fingerprint", "OpenFile", "SourceFiles", "fingerprint"]
+__all__ = [
+    "Fingerprint",
+    "OpenFile",
+    "Places",
+    "Readable",
+    "SourceFiles",
+    "fingerprint",
+    "read_places",
+]
 
 DEFAULT_OPEN_FILES = 128
 _SAMPLE_NBYTES = 4096
@@ -113,30 +121,40 @@ class OpenFile:
             os.close(self.descriptor)
 
 
+class Readable(Protocol):
+    """A file, or what is inside a compressed one."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset`` on, or ``CorruptRecord``."""
+
+
 class SourceFiles:
     """The files of one source, opened when they are needed.
 
     Args:
         paths: absolute paths.
         prints: what each was when it was indexed; compared whenever a file is opened.
+        within: gives what is read of an open file, by its number; the file itself unless said.
         max_open: how many stay open at once.
     """
 
-    __slots__ = ("_max_open", "_open", "_prints", "paths")
+    __slots__ = ("_max_open", "_open", "_prints", "_within", "paths")
 
     def __init__(
         self,
         paths: Sequence[str],
         prints: Sequence[Fingerprint],
         *,
+        within: Callable[[int, OpenFile], Readable] | None = None,
         max_open: int = DEFAULT_OPEN_FILES,
     ) -> None:
         self.paths = tuple(paths)
+        self._within = within
         self._prints = tuple(prints)
         self._max_open = max_open
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        self._open: OrderedDict[int, Readable] = OrderedDict()
 
-    def open(self, number: int) -> OpenFile:
+    def open(self, number: int) -> Readable:
         """A file, opened if it is not open.
 
         Raises:
@@ -146,13 +164,9 @@ class SourceFiles:
         known = self._open.get(number)
         if known is not None:
             return known
-        opened = OpenFile(self.paths[number])
-        found = fingerprint(opened.path, opened.descriptor)
-        if found != self._prints[number]:
-            raise FormatError(
-                f"{opened.path} is not what was indexed ({_difference(self._prints[number], found)}"
-                "): open the dataset again, which indexes it anew"
-            )
+        file = OpenFile(self.paths[number])
+        self.compare(number, file)
+        opened: Readable = file if self._within is None else self._within(number, file)
         while len(self._open) >= self._max_open:
             try:
                 self._open.popitem(last=False)
@@ -160,6 +174,15 @@ class SourceFiles:
                 break
         self._open[number] = opened
         return opened
+
+    def compare(self, number: int, file: OpenFile) -> None:
+        """Raise ``FormatError`` unless a file is what was indexed."""
+        found = fingerprint(file.path, file.descriptor)
+        if found != self._prints[number]:
+            raise FormatError(
+                f"{file.path} is not what was indexed ({_difference(self._prints[number], found)}"
+                "): open the dataset again, which indexes it anew"
+            )
 
     def close(self) -> None:
         """Let go of all files; they are opened again when needed."""
@@ -213,11 +236,11 @@ def runs_of(places: Places) -> list[int]:
     return bounds
 
 
-def read_places(source: Any, places: Places) -> list[bytes]:
+def read_places(source: SourceFiles, places: Places) -> list[bytes]:
     """The bytes at many places, in the given order, neighbours by one call.
 
     Args:
-        source: gives ``open(number)``, which gives ``read(offset, length)``.
+        source: the files.
         places: within the files.
     """
     records: list[bytes] = []

@@ -1,0 +1,162 @@
+"""Plain text: a record a line, a paragraph, or a file.
+
+Responsible for: what a record of text is, and how its bytes become a ``str``.
+
+Rules:
+- a single file gives its lines, a folder its files, unless ``by=`` says otherwise;
+- a line is a record also when it is empty; what follows the last line end is one only if it is not
+  empty. Of a line, LF or CRLF is left out, of a paragraph the last one; nothing else is taken away
+  from what the file holds, but a byte-order mark at its start;
+- text that is not of its encoding is refused, never mended.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splitpipe.errors import FormatError
+from splitpipe.formats import lines
+from splitpipe.formats.base import Format, Indexing, Source
+from splitpipe.formats.lines import Bytes, LineScanner, Split
+from splitpipe.formats.options import check_broken, chosen_files
+from splitpipe.formats.records import IndexedRecords, Opening
+from splitpipe.schema import BARE, Schema
+
+__all__ = ["FORMAT", "checked_encoding", "text_of"]
+
+SUFFIXES = (".txt", ".text")
+_ASCII = bytes(range(128))
+
+
+def checked_encoding(encoding: str) -> str:
+    """An encoding by its one name, if line ends and separators are single bytes in it.
+
+    Raises:
+        FormatError: Python does not know it, or a byte of it may look like another character.
+    """
+    try:
+        name = codecs.lookup(encoding).name
+        if name in ("utf-8", "utf-8-sig"):
+            return "utf-8"
+        # One character a byte, and ASCII where ASCII is.
+        if _ASCII.decode(name) == _ASCII.decode("ascii") and all(
+            len(bytes((byte,)).decode(name, "replace")) == 1 for byte in range(128, 256)
+        ):
+            text = (b"\x80" * 2 + b"A").decode(name, "replace")
+            if len(text) == 3 and text[-1] == "A":
+                return name
+    except LookupError:
+        raise FormatError(f"there is no encoding {encoding!r}") from None
+    except UnicodeError:
+        pass
+    raise FormatError(
+        f"files in {encoding} cannot be cut at bytes: convert them with "
+        f"`iconv -f {encoding} -t UTF-8` to read them here"
+    )
+
+
+def text_of(data: bytes, encoding: str) -> str:
+    """The text of some bytes.
+
+    Raises:
+        ValueError: they are not of this encoding.
+    """
+    try:
+        return str(data, encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not {encoding}: {error.reason} at byte {error.start} of it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    encoding: str
+    schema: Schema
+
+    def decode(self, data: bytes) -> Mapping[str, Any]:
+        """The text, as the one column."""
+        return {BARE: text_of(data, self.encoding)}
+
+
+def _whole(window: Bytes, ended: bool) -> Split:
+    """All of the file, once it is there."""
+    if not ended:
+        return Split(np.empty(0, np.int64), np.empty(0, np.int64), 0)
+    return Split(np.zeros(1, np.int64), np.array([len(window)]), len(window))
+
+
+def _not_blank(window: Bytes, ended: bool) -> Split:
+    return lines.drop_blank(window, lines.split_lines(window, ended))
+
+
+_SPLITS = {"line": lines.split_lines, "paragraph": lines.split_paragraphs, "file": _whole}
+
+
+def _recognises(source: Source) -> bool:
+    return bool(source.suffixes() & set(SUFFIXES))
+
+
+def _open(
+    source: Source,
+    indexing: Indexing,
+    *,
+    by: str | None = None,
+    blank: str = "keep",
+    encoding: str = "utf-8",
+    broken: str = "raise",
+    validate: bool = False,
+    max_record: int = lines.DEFAULT_MAX_RECORD,
+    suffixes: Sequence[str] | None = None,
+) -> IndexedRecords:
+    """Open text.
+
+    Args:
+        source: where it lies.
+        indexing: how to index it.
+        by: ``"line"``, ``"paragraph"`` (what lies between blank lines) or ``"file"``.
+        blank: ``"keep"`` or ``"skip"`` lines that hold nothing but spaces; for ``by="line"``.
+        encoding: UTF-8, or one with a byte a character.
+        broken: ``"raise"``, or ``"skip"`` to leave out and count what cannot be read.
+        validate: look at every record while indexing.
+        max_record: bytes of the longest record.
+        suffixes: of the files of a folder, instead of ``.txt`` and ``.text``.
+    """
+    by = by if by is not None else "file" if source.folder else "line"
+    check_broken(broken)
+    if by not in _SPLITS or blank not in ("keep", "skip"):
+        raise FormatError(
+            f"by must be one of {', '.join(_SPLITS)} and blank 'keep' or 'skip', not {by!r} and "
+            f"{blank!r}"
+        )
+    decoder = _Text(checked_encoding(encoding), Schema("str"))
+    looks = validate or broken == "skip"
+    split = _not_blank if by == "line" and blank == "skip" else _SPLITS[by]
+    scanner = LineScanner(
+        "text",
+        split,
+        by_line=by == "line",
+        check=decoder.decode if looks else None,
+        broken=broken,
+        max_record=max_record,
+        settings={"by": by, "blank": blank, **({"encoding": decoder.encoding} if looks else {})},
+    )
+    options = {
+        "by": by,
+        "blank": blank,
+        "encoding": encoding,
+        "broken": broken,
+        "validate": validate,
+        "max_record": max_record,
+        "suffixes": suffixes,
+    }
+    paths = chosen_files(source, SUFFIXES, suffixes, "text")
+    return IndexedRecords(Opening("text", source, indexing, options), paths, scanner, decoder)
+
+
+FORMAT = Format(
+    "text", "files .txt or .text, also .gz and .zst, or a folder with them", _recognises, _open
+)
