@@ -100,9 +100,9 @@ class ForagerRecords:
         self._rows, rest = divmod(self._index.size, _ENTRY_NBYTES)
         if rest and options.incomplete == "raise":
             raise FormatError(
-                f"{self._index.path} ends inside of an entry (with {rest} of {_ENTRY_NBYTES} bytes, "
-                f"after {self._rows} samples): it is still being written, or its writer was killed; "
-                "index the data anew, or open it with incomplete='ignore' to read what is there"
+                f"{self._index.path} ends inside of an entry ({self._rows} samples are before it): "
+                "it is still being written, or its writer was killed; index the data anew, or open "
+                "it with incomplete='ignore' to read what is there"
             )
         self._paths = _read_paths(os.path.join(folder, PATHS), root)
         self._files = NamedFiles(

@@ -70,9 +70,9 @@ class SplitDataRecords:
         self._rows, rest = divmod(self._index.size, _ENTRY_NBYTES)
         if rest and incomplete == "raise":
             raise FormatError(
-                f"{self._index.path} ends inside of an entry (with {rest} of {_ENTRY_NBYTES} bytes, "
-                f"after {self._rows} records): its writer was killed, and may have written more; open it "
-                "with incomplete='ignore' to read the records before, or write the data anew"
+                f"{self._index.path} ends inside of an entry ({self._rows} records are before it): "
+                "its writer was killed, and may have written more; open it with "
+                "incomplete='ignore' to read the records before, or write the data anew"
             )
         self._bins = NamedFiles(
             lambda number: os.path.join(root, f"bin{number:08d}.dat"),
