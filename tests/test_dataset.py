@@ -24,7 +24,6 @@ from splitpipe.dataset import Dataset, open_dataset
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.order import Order, binwise_order, global_order, sequential_order
 from splitpipe.storage import DatasetWriter
-from splitpipe.storage.bins import BinFiles
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import encode
 from splitpipe.storage.snapshot import read_manifest
@@ -150,23 +149,6 @@ class TestIterating:
             assert list(ds) == records
             for order in (global_order(600, 3, 0), binwise_order(ds.bin_layout(), 3, 0, 2)):
                 assert list(ds.iterate(order)) == [records[row] for row in order]
-
-    @pytest.mark.parametrize("size", [50, 30_000])
-    def test_cold_files_are_announced_and_give_the_same(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-    ) -> None:
-        records = [bytes([n % 251]) * (size + n) for n in range(300)]
-        path = write(tmp_path / "ds", records, bins=3)
-        announced: list[tuple[int, int, int]] = []
-        monkeypatch.setattr(BinFiles, "is_cold", lambda *_: True)
-        monkeypatch.setattr(BinFiles, "announce", lambda _, *span: announced.append(span))
-        with open_dataset(path) as ds:
-            order = global_order(300, 1, 0)
-            rows = order.indices(0, 300)
-            assert ds.get_batch(rows) == [records[row] for row in rows]
-            assert sorted(length for _, _, length in announced) == sorted(map(len, records))
-            assert list(ds.iterate(order)) == [records[row] for row in rows]
-            assert list(ds) == records
 
 
 def test_fewer_open_bins_than_bins(tmp_path: Path) -> None:

@@ -25,10 +25,13 @@ from splitpipe.errors import FormatError
 from splitpipe.storage import files
 from splitpipe.storage.format import FILE_HEADER_NBYTES, FileId, check_file_header, file_name
 from splitpipe.storage.manifest import Column, Manifest
+from splitpipe.storage.memory import keep_freed_memory
+from splitpipe.storage.native.probe import would_wait
 
 __all__ = ["BinFiles", "map_file"]
 
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+# Records of this size and more, on average, make batches of a megabyte and more.
+_LARGE_NBYTES = 4096
 _ANNOUNCE = hasattr(os, "posix_fadvise")
 
 
@@ -55,18 +58,19 @@ class BinFiles:
         kernel: who is told of every map, if anybody.
         maps: one place a bin: its map, or ``None`` while it is not mapped. Read it, do not
             write it.
+        mean_nbytes: bytes of a record on average, with its header.
         sizes: committed size of every bin, a uint64 array.
     """
 
     __slots__ = (
         "_column",
-        "_descriptors",
         "_directory",
         "_manifest",
         "_max_open",
         "_opened",
         "kernel",
         "maps",
+        "mean_nbytes",
         "sizes",
     )
 
@@ -79,9 +83,9 @@ class BinFiles:
         self._max_open = max(1, max_open)
         self.kernel: Attachable | None = None
         self.maps: list[mmap.mmap | None] = [None] * len(column.bin_sizes)
+        self.mean_nbytes = sum(column.bin_sizes) / max(1, column.layout.rows)
         self.sizes = np.array(column.bin_sizes, dtype=np.uint64)
-        self._opened: OrderedDict[int, None] = OrderedDict()
-        self._descriptors: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._opened: OrderedDict[int, _OpenBin] = OrderedDict()
 
     def identity(self, number: int) -> FileId:
         """What the file of bin ``number`` is."""
@@ -104,9 +108,14 @@ class BinFiles:
             FormatError: it is too short, or not the file it should be.
         """
         known = self.maps[number]
-        if known is not None:
-            return known
-        mapped = map_file(self.path(number), self.size(number), self.identity(number))
+        return known if known is not None else self._open(number).mapped
+
+    def _open(self, number: int) -> _OpenBin:
+        if not self._opened and self.mean_nbytes > _LARGE_NBYTES:
+            keep_freed_memory()
+        path = self.path(number)
+        opened = _OpenBin(files.open_file(path, os.O_RDONLY, advice=_MISSING))
+        opened.mapped = map_file(path, self.size(number), self.identity(number), opened.number)
         while len(self._opened) >= self._max_open:
             try:
                 oldest, _ = self._opened.popitem(last=False)
@@ -115,11 +124,11 @@ class BinFiles:
             self.maps[oldest] = None
             if self.kernel is not None:
                 self.kernel.detach(oldest)
-        self._opened[number] = None
-        self.maps[number] = mapped
+        self._opened[number] = opened
+        self.maps[number] = opened.mapped
         if self.kernel is not None:
-            self.kernel.attach(number, mapped)
-        return mapped
+            self.kernel.attach(number, opened.mapped, opened)
+        return opened
 
     def fits(self, count: int) -> bool:
         """Whether this many bins may be mapped at once."""
@@ -132,34 +141,13 @@ class BinFiles:
         for number in (*numbers, *numbers):
             self.map(number)
 
-    def descriptor(self, number: int) -> _Descriptor:
-        """An open descriptor of a bin, for reads that shall not go through the map."""
-        known = self._descriptors.get(number)
-        if known is not None:
-            return known
-        path = self.path(number)
-        opened = _Descriptor(files.open_file(path, os.O_RDONLY, advice=_MISSING))
-        _check_size(os.fstat(opened.number).st_size, self.size(number), path)
-        while len(self._descriptors) >= self._max_open:
-            try:
-                self._descriptors.popitem(last=False)
-            except KeyError:  # another thread was faster
-                break
-        self._descriptors[number] = opened
-        return opened
+    def descriptor(self, number: int) -> _OpenBin:
+        """A bin whose attribute ``number`` is an open descriptor, for reads past the map."""
+        return self._opened.get(number) or self._open(number)
 
     def is_cold(self, number: int, offset: int) -> bool:
         """Whether the byte at ``offset`` would have to come from the disk; False if unknown."""
-        if _NOWAIT is None:
-            return False
-        try:
-            os.preadv(self.descriptor(number).number, [bytearray(1)], offset, _NOWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            # The file system cannot tell.
-            return False
-        return False
+        return would_wait(self.descriptor(number).number, offset)
 
     def announce(self, number: int, offset: int, length: int) -> None:
         """Tell the system that a range will be read soon, so that it fetches it now."""
@@ -173,13 +161,14 @@ class BinFiles:
         """Let go of all files."""
         self.maps[:] = [None] * len(self.maps)
         self._opened.clear()
-        self._descriptors.clear()
 
 
-class _Descriptor:
-    """A file descriptor that is closed when nobody refers to it any more."""
+class _OpenBin:
+    """A bin's descriptor and map; the descriptor is closed when nobody refers to this any more."""
 
-    __slots__ = ("number",)
+    __slots__ = ("mapped", "number")
+
+    mapped: mmap.mmap
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,25 @@ from splitpipe.storage import files
 from splitpipe.storage.bins import BinFiles
 from splitpipe.storage.format import FILE_HEADER_NBYTES
 
-__all__ = ["announce", "is_cold", "read_announced", "worth_probing"]
+__all__ = ["HELPERS", "announce", "is_cold", "read_announced"]
 
 Entries = npt.NDArray[Any]
 
-# Batches smaller than this are read through the map: announcing gains nothing.
-_WORTHWHILE_RECORDS = 4
 _PROBES = 3
+# Threads that read beside the caller, where the kernel can: one copies and checks while another
+# waits. More of them than processors gain nothing once all is announced.
+HELPERS = max(1, min(3, (os.cpu_count() or 2) - 1))
 
 
-def worth_probing(count: int) -> bool:
-    """Whether a batch of this many records gains from being announced."""
-    return count >= _WORTHWHILE_RECORDS
-
-
-def is_cold(bins: BinFiles, entries: Entries, *, probes: int = _PROBES) -> bool:
+def is_cold(bins: BinFiles, entries: Entries) -> bool:
     """Whether any of a few probed records would have to come from the disk.
 
     The probed records are spread over the batch. A damaged entry counts as not cold: the
     ordinary path finds it.
     """
     last = len(entries) - 1
-    for probe in range(probes):
-        offset, length, number, _ = entries[last * (probe + 1) // (probes + 1)].item()
+    for probe in range(_PROBES):
+        offset, length, number, _ = entries[last * (probe + 1) // (_PROBES + 1)].item()
         if offset + length > bins.size(number):
             return False
         # The middle: the ends may share a page with a neighbour that was read before.

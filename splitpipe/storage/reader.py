@@ -30,7 +30,6 @@ from splitpipe.storage.format import (
     ENTRY_DTYPE,
     ENTRY_NBYTES,
     FILE_HEADER_NBYTES,
-    PLACE_MODULUS,
     RECORD_HEADER_NBYTES,
     file_name,
     place,
@@ -39,7 +38,6 @@ from splitpipe.storage.format import (
 )
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import Column, Manifest
-from splitpipe.storage.memory import keep_freed_memory
 from splitpipe.storage.native import kernel
 from splitpipe.storage.pages import IndexPages
 from splitpipe.storage.runs import (
@@ -55,8 +53,6 @@ __all__ = ["ColumnReader", "Entry", "Rows"]
 Rows = npt.NDArray[np.int64]
 
 _extend = google_crc32c.extend
-_MODULUS = np.uint64(PLACE_MODULUS)
-_LARGE_BATCH_NBYTES = 1 << 20
 
 
 class Entry(NamedTuple):
@@ -82,6 +78,7 @@ class ColumnReader:
 
     Attributes:
         rows: number of records.
+        by_runs: whether neighbours are better read with `read_run` and `load_bins`.
         get: ``get(row)`` is the record, or ``None``: look closer with `read`. Negative rows count
             from the end; whatever is no row gives ``None``.
         take: ``take(indices)`` is the list of records of a list, tuple or int64 array of
@@ -92,18 +89,16 @@ class ColumnReader:
     """
 
     __slots__ = (
-        "_cold",
         "_column",
         "_directory",
         "_kernel",
         "_manifest",
         "_pages",
         "_runs",
-        "_seed_table",
-        "_settled",
         "_table",
         "_verify",
         "bins",
+        "by_runs",
         "entries",
         "get",
         "layout",
@@ -128,14 +123,14 @@ class ColumnReader:
         self._manifest = manifest
         self._column = column
         self._verify = verify
-        self._settled = False
-        self._cold = True
         self.rows = rows
         self.layout: BinLayout = (
             column.layout if rows == column.layout.rows else column.layout.limited(rows)
         )
         self.bins = BinFiles(directory, manifest, column, max_open=max_open_bins)
         self.maps: list[Any] = self.bins.maps
+        # What is not verified record by record gains nothing from checksums of runs.
+        self.by_runs = kernel.BY_RUNS and verify
         try:
             mapped = map_file(
                 self.index_path,
@@ -223,22 +218,17 @@ class ColumnReader:
         Args:
             rows: int64 array of shape (n,), every value from 0 to ``rows - 1``.
         """
-        if not len(rows):
-            return []
-        entries = self._table.take(rows)
-        if not self._settled and int(entries["length"][0]) * len(entries) > _LARGE_BATCH_NBYTES:
-            self._settled = True
-            keep_freed_memory()
-        if cold.worth_probing(len(entries)):
-            # One probe while all is warm; three as long as the last batch was not.
-            if cold.is_cold(self.bins, entries, probes=3 if self._cold else 1):
-                self._cold = True
-                return self._read_cold(rows, entries)
-            self._cold = False
         records = self._kernel.gather(rows)
+        return records if isinstance(records, list) else self._look_closer(rows, records)
+
+    def read_ahead(self, rows: Rows, nbytes: int) -> list[bytes]:
+        """Read the first of these rows, as many as have at most ``nbytes`` together, or one."""
+        records = self._kernel.gather(rows, nbytes)
         if isinstance(records, list):
             return records
-        return self._look_closer(rows, entries["bin"].tolist())
+        totals = np.cumsum(self.raw_lengths(rows))
+        count = max(1, int(np.searchsorted(totals, nbytes, side="right")))
+        return self._look_closer(rows[:count], records)
 
     def read_into(self, rows: Rows, out: npt.NDArray[Any]) -> bool:
         """Read records of one length straight into the rows of an array.
@@ -254,8 +244,7 @@ class ColumnReader:
             return False
         if self._kernel.gather_into(rows, out):
             return True
-        numbers = self._table["bin"].take(rows).tolist()
-        return self._map_missing(numbers) and self._kernel.gather_into(rows, out)
+        return self._map_missing(rows) and self._kernel.gather_into(rows, out)
 
     def read_each(self, rows: Rows) -> Iterator[bytes]:
         """Read records in the given order, each when it is asked for.
@@ -263,60 +252,57 @@ class ColumnReader:
         For large records this is faster than `read_many`: the memory of a record that the
         caller dropped is used for the next one, and is still in the cache.
         """
-        entries = self._table.take(rows)
-        maps, seeds, trusting = self.maps, self.seeds, not self._verify
-        for row, (offset, length, number, crc) in zip(rows.tolist(), entries.tolist(), strict=True):
-            try:
-                record = maps[number][offset : offset + length]
-                seed = seeds[number] ^ (offset + row) % PLACE_MODULUS
-            except (TypeError, IndexError):
-                # A bin is not mapped yet, or the entry is damaged.
-                record = self.read(row)
-            else:
-                if trusting:
-                    fits = len(record) == length
-                else:
-                    fits = _extend(seed, record) == crc
-                if not fits:
-                    record = self.read(row)
-            yield record
+        get = self.get
+        for row in rows.tolist():
+            record = get(row)
+            yield self.read(row) if record is None else record
             # Not kept here while the next one is read, so that its memory can be used again.
             del record
 
-    def _look_closer(self, rows: Rows, numbers: list[int]) -> list[bytes]:
-        """Map what is missing and try again; one by one where that cannot work."""
-        if self._map_missing(numbers):
+    def _look_closer(self, rows: Rows, place: int) -> list[bytes]:
+        """Map what is missing, ask the disk, or read one by one: whatever it takes."""
+        if place != kernel.COLD and self._map_missing(rows):
             records = self._kernel.gather(rows)
             if isinstance(records, list):
                 return records
-        return [self.read(row) for row in rows.tolist()]
+            place = records
+        return self._read_cold(rows) if place == kernel.COLD else self._one_by_one(rows)
 
-    def _map_missing(self, numbers: list[int]) -> bool:
-        """Map these bins if one of them was not; False if none was, or not all can be at once."""
-        maps, needed = self.maps, set(numbers)
-        if max(needed, default=0) >= len(maps) or not self.bins.fits(len(needed)):
-            return False
-        if all(maps[number] is not None for number in needed):
+    def _one_by_one(self, rows: Rows) -> list[bytes]:
+        get, read = self.get, self.read
+        return [read(row) if (data := get(row)) is None else data for row in rows.tolist()]
+
+    def _map_missing(self, rows: Rows) -> bool:
+        """Map the bins of these rows if one was not; False if none was, or not all can be."""
+        maps = self.maps
+        needed = [n for n in np.unique(self._table["bin"].take(rows)).tolist() if n < len(maps)]
+        if not self.bins.fits(len(needed)) or all(maps[n] is not None for n in needed):
             return False
         self.bins.map_all(needed)
         return True
 
-    def _verified(self, rows: Rows, entries: npt.NDArray[Any], records: list[bytes]) -> list[bytes]:
-        """Records that were not read through a map, compared with their checksums."""
-        if not self._verify:
-            fits = list(map(len, records)) == entries["length"].tolist()
-        else:
-            seeds = np.array(self.seeds, dtype=np.uint64).take(entries["bin"])
-            starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
-            fits = list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist()
-        return records if fits else [self.read(row) for row in rows.tolist()]
+    def _read_cold(self, rows: Rows) -> list[bytes]:
+        """Announce every range of the batch before waiting for the first."""
+        self._kernel.probes = 3
+        records = self._kernel.fetch(rows, cold.HELPERS)
+        if isinstance(records, list):
+            return records
+        entries = self._table.take(rows)
+        read = cold.read_announced(self.bins, entries)
+        if read is None or not self._fit(rows, entries, read):
+            return self._one_by_one(rows)
+        return read
 
-    def _read_cold(self, rows: Rows, entries: npt.NDArray[Any]) -> list[bytes]:
-        """Announce every range of the batch before reading the first."""
-        records = cold.read_announced(self.bins, entries)
-        if records is None:
-            return [self.read(row) for row in rows.tolist()]
-        return self._verified(rows, entries, records)
+    def _fit(self, rows: Rows, entries: npt.NDArray[Any], records: list[bytes]) -> bool:
+        """Whether records that were not read by the kernel fit their checksums."""
+        if not self._verify:
+            return bool(list(map(len, records)) == entries["length"].tolist())
+        return all(
+            _extend(place(self.seeds[number], offset, row), record) == crc
+            for row, (offset, _, number, crc), record in zip(
+                rows.tolist(), entries.tolist(), records, strict=True
+            )
+        )
 
     def read_run(self, row: int, stop: int) -> list[bytes] | None:
         """The records of a whole stripe from ``row`` on, or ``None`` where that does not pay.

@@ -5,7 +5,8 @@ bytes, and announcing the next block while the present one is handed out where t
 in memory yet.
 
 Rules:
-- small records are read in whole runs (stripes, or bins of a binwise order) where that pays;
+- small records are read by the block; where a checksum costs a call, in whole runs instead
+  (stripes, or bins of a binwise order);
 - large records that are in memory are read one by one, at the moment they are asked for: the
   memory of the one before is used again, hot in the cache, which is twice as fast as a list;
 - a block that is read and the next one that is announced hold at most `BLOCK_NBYTES` each, or
@@ -14,7 +15,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -38,26 +40,39 @@ class Order(Protocol):
 
 def rows(reader: ColumnReader, start: int, stop: int) -> Iterator[bytes]:
     """Records of consecutive rows."""
-    row = start
-    while row < stop:
-        records = reader.read_run(row, stop)
-        if records is not None:
-            yield from records
-            row += len(records)
-            continue
-        end = min(stop, reader.next_run(row))
-        blocks = (
-            np.arange(at, min(end, at + _BLOCK_RECORDS), dtype=np.int64)
-            for at in range(row, end, _BLOCK_RECORDS)
-        )
-        yield from _blocks(reader, blocks)
-        row = end
+    # Lists are chained, not yielded from: that costs 10 ns a record instead of 30.
+    return chain.from_iterable(_rows(reader, start, stop))
 
 
 def ordered(reader: ColumnReader, order: Order, start: int, stop: int) -> Iterator[bytes]:
     """Records at consecutive positions of an order."""
+    return chain.from_iterable(_ordered(reader, order, start, stop))
+
+
+def _rows(reader: ColumnReader, start: int, stop: int) -> Iterator[Iterable[bytes]]:
+    row = start
+    while reader.by_runs and row < stop:
+        records = reader.read_run(row, stop)
+        if records is not None:
+            yield records
+            row += len(records)
+            continue
+        end = min(stop, reader.next_run(row))
+        yield from _blocks(reader, _consecutive(row, end))
+        row = end
+    yield from _blocks(reader, _consecutive(row, stop))
+
+
+def _consecutive(start: int, stop: int) -> Iterator[Rows]:
+    for at in range(start, stop, _BLOCK_RECORDS):
+        yield np.arange(at, min(stop, at + _BLOCK_RECORDS), dtype=np.int64)
+
+
+def _ordered(
+    reader: ColumnReader, order: Order, start: int, stop: int
+) -> Iterator[Iterable[bytes]]:
     groups = getattr(order, "bin_groups", None)
-    if groups is None or order.layout != reader.layout:  # type: ignore[attr-defined]
+    if not reader.by_runs or groups is None or order.layout != reader.layout:  # type: ignore[attr-defined]
         yield from _positions(reader, order, start, stop)
         return
     for group in groups(start, stop):
@@ -67,10 +82,12 @@ def ordered(reader: ColumnReader, order: Order, start: int, stop: int) -> Iterat
             continue
         places = group.places
         for at in range(0, len(places), _BLOCK_RECORDS):
-            yield from loaded.take(places[at : at + _BLOCK_RECORDS])
+            yield loaded.take(places[at : at + _BLOCK_RECORDS])
 
 
-def _positions(reader: ColumnReader, order: Order, start: int, stop: int) -> Iterator[bytes]:
+def _positions(
+    reader: ColumnReader, order: Order, start: int, stop: int
+) -> Iterator[Iterable[bytes]]:
     blocks = (
         order.indices(at, min(stop, at + _BLOCK_RECORDS))
         for at in range(start, stop, _BLOCK_RECORDS)
@@ -78,20 +95,31 @@ def _positions(reader: ColumnReader, order: Order, start: int, stop: int) -> Ite
     return _blocks(reader, blocks)
 
 
-def _blocks(reader: ColumnReader, blocks: Iterator[Rows]) -> Iterator[bytes]:
-    """Records of blocks of rows, cut further where their records are long."""
+def _blocks(reader: ColumnReader, blocks: Iterator[Rows]) -> Iterator[Iterable[bytes]]:
+    """Records of blocks of rows."""
+    if reader.bins.mean_nbytes >= _LARGE_NBYTES:
+        yield from _large(reader, blocks)
+        return
+    for block in blocks:
+        at = 0
+        while at < len(block):
+            records = reader.read_ahead(block[at:], BLOCK_NBYTES)
+            yield records
+            at += len(records)
+
+
+def _large(reader: ColumnReader, blocks: Iterator[Rows]) -> Iterator[Iterable[bytes]]:
+    """Records of blocks of rows, cut to a bounded number of bytes and announced one ahead."""
     pieces = (piece for block in blocks for piece in _cut(reader, block))
     present = next(pieces, None)
     while present is not None:
         following = next(pieces, None)
-        large = reader.mean_nbytes(present) >= _LARGE_NBYTES
-        cold = large and reader.announce(present)
-        if cold and following is not None:
-            reader.announce(following)
-        if large and not cold:
-            yield from reader.read_each(present)
+        if reader.announce(present):
+            if following is not None:
+                reader.announce(following)
+            yield reader.read_many(present)
         else:
-            yield from reader.read_many(present)
+            yield reader.read_each(present)
         present = following
 
 
