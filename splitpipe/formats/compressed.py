@@ -226,20 +226,23 @@ class Expansion:
         for piece, end in self._pieces:
             self._at += len(piece)
             self._held = piece
-            block = self._at - self._points[-1][1]
-            if block > LARGEST_BLOCK_NBYTES:
-                # The members before this one, if any, are a block of their own.
-                if self._end > self._points[-1]:
-                    self._points.append(self._end)
-                else:
-                    raise FormatError(self._refusal())
+            if self._block_nbytes > LARGEST_BLOCK_NBYTES and self._end > self._points[-1]:
+                # The members before this one are a block of their own.
+                self._points.append(self._end)
+            if self._block_nbytes > LARGEST_BLOCK_NBYTES:
+                raise FormatError(self._refusal())
             if end >= 0:
                 self._end = (end, self._at)
-                if self._at - self._points[-1][1] >= SPACING_NBYTES:
+                if self._block_nbytes >= SPACING_NBYTES:
                     self._points.append(self._end)
             if piece:
                 return True
         return False
+
+    @property
+    def _block_nbytes(self) -> int:
+        """How much was read since the last place where decompressing can begin."""
+        return self._at - self._points[-1][1]
 
     def _refusal(self) -> str:
         return (

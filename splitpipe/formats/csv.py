@@ -18,7 +18,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -30,7 +30,7 @@ from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source, suffix_of
 from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files, fitted, schema_of
+from splitpipe.formats.options import check_broken, chosen_files, fitted, names_of, schema_of
 from splitpipe.formats.records import IndexedRecords, Opening
 from splitpipe.formats.sources import OpenFile
 from splitpipe.formats.text import checked_encoding, text_of
@@ -39,7 +39,6 @@ from splitpipe.schema import Field, FieldLike, Schema
 __all__ = ["FORMAT"]
 
 SUFFIXES = (".csv", ".tsv")
-_KINDS = ("str", "json", "scalar", "ndarray")
 _FEED, _RETURN = 10, 13
 
 
@@ -296,8 +295,23 @@ def _recognises(source: Source) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    """The options of `_open`, checked where they are used."""
+class Options:
+    """What may be said about CSV.
+
+    Attributes:
+        delimiter: between fields: a comma, for ``.tsv`` a tab, unless said.
+        quote: around fields that need it; ``None`` if quotes mean nothing.
+        encoding: UTF-8, or one with a byte a character.
+        header: whether the first row of every file names the columns.
+        names: of the columns, instead of the header's.
+        schema: columns to read, with their types; all of them as ``str`` unless said.
+        columns: columns to read, as ``str`` or of the schema.
+        lenient: take rows as Python's ``csv`` does, whatever the quotes.
+        broken: ``"raise"``, or ``"skip"`` to leave out and count rows that cannot be read.
+        validate: look at every row while indexing.
+        max_record: bytes of the longest row.
+        suffixes: of the files of a folder, instead of ``.csv`` and ``.tsv``.
+    """
 
     delimiter: str | None = None
     quote: str | None = '"'
@@ -314,8 +328,8 @@ class _Options:
 
 
 def _open(source: Source, indexing: Indexing, **given: Any) -> IndexedRecords:
-    """Open CSV; the options are those of `_Options`."""
-    options = _Options(**given)
+    """Open CSV; see `Options`."""
+    options = Options(**given)
     check_broken(options.broken)
     paths = chosen_files(source, SUFFIXES, options.suffixes, "csv")
     dialect = _dialect(options.delimiter, options.quote, options.encoding, paths[0])
@@ -325,7 +339,7 @@ def _open(source: Source, indexing: Indexing, **given: Any) -> IndexedRecords:
     first = _first_row(paths, split, dialect)
     header = first if options.header else None
     names = _names(header, first, options.names)
-    schema = schema_of(options.schema, options.columns, _KINDS, "str")
+    schema = schema_of(options.schema, options.columns, "str")
     schema = schema if schema is not None else Schema(dict.fromkeys(names, "str"))
     for name in schema:
         if name not in names:
@@ -357,5 +371,5 @@ FORMAT = Format(
     "files .csv or .tsv, also .gz and .zst, or a folder with them",
     _recognises,
     _open,
-    options=tuple(field.name for field in fields(_Options)),
+    options=names_of(Options),
 )

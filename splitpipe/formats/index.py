@@ -26,6 +26,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -39,7 +40,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.errors import CorruptRecord, FormatError
+from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.formats.sources import Fingerprint
 from splitpipe.storage import files
 
@@ -244,7 +245,7 @@ class Index:
         if sum(one.rows for one in self.files) != self.rows or blobs_at + blobs_nbytes != len(data):
             raise FormatError(f"the index {path} is damaged: its files do not add up")
         self._blobs_at = blobs_at
-        self._data = data
+        self._data: bytes | mmap.mmap | None = data
         self._entries = np.frombuffer(
             data, dtype="<u8", count=self.rows * self.words, offset=head_at
         ).reshape(self.rows, self.words)
@@ -294,6 +295,8 @@ class Index:
         Raises:
             CorruptRecord: the index is damaged there.
         """
+        if self._data is None:
+            raise StorageError(errno.EBADF, "the dataset is closed", self.path)
         if not self._intact.all():
             self._verify(np.unique(rows // PAGE_ROWS))
         return self._entries[rows]
@@ -322,6 +325,8 @@ class Index:
         """
         start = self._blobs_at + sum(one.blob_nbytes for one in self.files[:number])
         one = self.files[number]
+        if self._data is None:
+            raise StorageError(errno.EBADF, "the dataset is closed", self.path)
         found = bytes(self._data[start : start + one.blob_nbytes])
         if google_crc32c.value(found) != one.blob_crc:
             raise FormatError(
@@ -329,6 +334,12 @@ class Index:
                 "again"
             )
         return found
+
+    def close(self) -> None:
+        """Let go of the file; a second call does nothing."""
+        self._data = None
+        self._entries = np.empty((0, self.words), dtype="<u8")
+        self._sums = np.empty(0, dtype="<u4")
 
     @property
     def skipped(self) -> int:

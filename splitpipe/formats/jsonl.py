@@ -22,14 +22,13 @@ from typing import Any
 from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files, fitted, schema_of
+from splitpipe.formats.options import check_broken, chosen_files, fitted, names_of, schema_of
 from splitpipe.formats.records import IndexedRecords, Opening
 from splitpipe.schema import BARE, FieldLike, Schema
 
 __all__ = ["FORMAT"]
 
 SUFFIXES = (".jsonl", ".ndjson")
-_KINDS = ("str", "json", "scalar", "ndarray")
 _decode = json.JSONDecoder().decode
 
 
@@ -82,53 +81,50 @@ class _Columns:
         return fitted(self.schema, value)
 
 
-def _open(
-    source: Source,
-    indexing: Indexing,
-    *,
-    schema: Schema | Mapping[str, FieldLike] | None = None,
-    columns: Sequence[str] | None = None,
-    broken: str = "raise",
-    validate: bool = False,
-    max_record: int = lines.DEFAULT_MAX_RECORD,
-    suffixes: Sequence[str] | None = None,
-) -> IndexedRecords:
-    """Open JSON Lines.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be said about JSON Lines.
 
-    Args:
-        source: where they lie.
-        indexing: how to index them.
+    Attributes:
         schema: members to read, with their types; a record is then a dict of them.
-        columns: members to read as they stand.
+        columns: members to read as they stand, or of the schema.
         broken: ``"raise"``, or ``"skip"`` to leave out and count lines that cannot be read.
         validate: look at every line while indexing.
         max_record: bytes of the longest line.
         suffixes: of the files of a folder, instead of ``.jsonl`` and ``.ndjson``.
     """
-    check_broken(broken)
-    chosen = schema_of(schema, columns, _KINDS, "json")
+
+    schema: Schema | Mapping[str, FieldLike] | None = None
+    columns: Sequence[str] | None = None
+    broken: str = "raise"
+    validate: bool = False
+    max_record: int = lines.DEFAULT_MAX_RECORD
+    suffixes: Sequence[str] | None = None
+
+
+def _open(source: Source, indexing: Indexing, **given: Any) -> IndexedRecords:
+    """Open JSON Lines; see `Options`."""
+    options = Options(**given)
+    check_broken(options.broken)
+    chosen = schema_of(options.schema, options.columns, "json")
     decoder = _Values(Schema("json")) if chosen is None else _Columns(chosen)
-    looks = validate or broken == "skip"
+    looks = options.validate or options.broken == "skip"
     scanner = LineScanner(
         "jsonl",
         _split,
         check=decoder.decode if looks else None,
-        broken=broken,
-        max_record=max_record,
+        broken=options.broken,
+        max_record=options.max_record,
         settings={"schema": decoder.schema.to_json()} if looks else {},
     )
-    options = {
-        "schema": schema,
-        "columns": columns,
-        "broken": broken,
-        "validate": validate,
-        "max_record": max_record,
-        "suffixes": suffixes,
-    }
-    paths = chosen_files(source, SUFFIXES, suffixes, "jsonl")
-    return IndexedRecords(Opening("jsonl", source, indexing, options), paths, scanner, decoder)
+    paths = chosen_files(source, SUFFIXES, options.suffixes, "jsonl")
+    return IndexedRecords(Opening("jsonl", source, indexing, given), paths, scanner, decoder)
 
 
 FORMAT = Format(
-    "jsonl", "files .jsonl or .ndjson, also .gz and .zst, or a folder with them", _recognises, _open
+    "jsonl",
+    "files .jsonl or .ndjson, also .gz and .zst, or a folder with them",
+    _recognises,
+    _open,
+    options=names_of(Options),
 )

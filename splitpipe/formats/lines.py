@@ -272,6 +272,8 @@ class LineScanner:
             window.fill()
             if window.at == 0:
                 drop_bom(window, stretch.file.path)
+                # What follows the mark belongs to whoever has the mark, or a part of it.
+                stop = stop if stop is None else max(stop, window.at + 1)
             starts, stops, consumed = self._split(stretch.file, window)
             if header is not None and len(starts):
                 self._check_header(header, stretch.file, window, starts, stops)
@@ -366,7 +368,7 @@ def drop_bom(window: Window, path: str) -> None:
     """
     begin = window.bytes[:3].tobytes()
     if begin == _BOM:
-        window.drop(3)
+        window.drop(len(begin))
     elif begin.startswith(_WIDE_BOMS):
         raise FormatError(
             f"{path} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8` to read it here"

@@ -7,6 +7,7 @@ to the type of its column.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy.typing as npt
@@ -15,13 +16,20 @@ from splitpipe.errors import FormatError
 from splitpipe.formats.base import Source
 from splitpipe.schema import FieldLike, Schema, fit_array
 
-__all__ = ["check_broken", "chosen_files", "fitted", "schema_of"]
+__all__ = ["check_broken", "chosen_files", "fitted", "names_of", "schema_of"]
+
+# What a column of a text format may be.
+KINDS = ("str", "json", "scalar", "ndarray")
+
+
+def names_of(options: type[Any]) -> tuple[str, ...]:
+    """The names of a format's options, from the dataclass that holds them."""
+    return tuple(field.name for field in fields(options))
 
 
 def schema_of(
     schema: Schema | Mapping[str, FieldLike] | None,
     columns: Sequence[str] | None,
-    kinds: Sequence[str],
     default: FieldLike,
 ) -> Schema | None:
     """The schema that two options mean together; ``None`` if neither was said.
@@ -29,7 +37,6 @@ def schema_of(
     Args:
         schema: names and types of columns.
         columns: names alone: of the schema's columns, or of any, of type ``default``.
-        kinds: of columns that the format has.
         default: the type of a column without one.
 
     Raises:
@@ -44,10 +51,10 @@ def schema_of(
             "value as it stands"
         )
     for name, field in parsed.items():
-        if field.kind not in kinds:
+        if field.kind not in KINDS:
             raise FormatError(
                 f"column {name!r}: {field.kind} cannot be read from text; kinds here: "
-                f"{', '.join(kinds)}"
+                f"{', '.join(KINDS)}"
             )
     return parsed if columns is None else parsed.select(columns)
 

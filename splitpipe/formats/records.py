@@ -187,6 +187,7 @@ class IndexedRecords:
     def close(self) -> None:
         """Let go of the files; a second call does nothing."""
         self._files.close()
+        self.index.close()
 
     def __reduce__(self) -> Any:
         opening = self._opening

@@ -23,7 +23,7 @@ from splitpipe.errors import FormatError
 from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files
+from splitpipe.formats.options import check_broken, chosen_files, names_of
 from splitpipe.formats.records import IndexedRecords, Opening
 from splitpipe.schema import BARE, Schema
 
@@ -43,13 +43,11 @@ def checked_encoding(encoding: str) -> str:
         name = codecs.lookup(encoding).name
         if name in ("utf-8", "utf-8-sig"):
             return "utf-8"
-        # One character a byte, and ASCII where ASCII is.
+        # A byte a character: ASCII where it is ASCII, and no pair that means one.
         if _ASCII.decode(name) == _ASCII.decode("ascii") and all(
-            len(bytes((byte,)).decode(name, "replace")) == 1 for byte in range(128, 256)
+            bytes((lead, 65)).decode(name, "replace").endswith("A") for lead in range(128, 256)
         ):
-            text = (b"\x80" * 2 + b"A").decode(name, "replace")
-            if len(text) == 3 and text[-1] == "A":
-                return name
+            return name
     except LookupError:
         raise FormatError(f"there is no encoding {encoding!r}") from None
     except UnicodeError:
@@ -100,24 +98,13 @@ def _recognises(source: Source) -> bool:
     return bool(source.suffixes() & set(SUFFIXES))
 
 
-def _open(
-    source: Source,
-    indexing: Indexing,
-    *,
-    by: str | None = None,
-    blank: str = "keep",
-    encoding: str = "utf-8",
-    broken: str = "raise",
-    validate: bool = False,
-    max_record: int = lines.DEFAULT_MAX_RECORD,
-    suffixes: Sequence[str] | None = None,
-) -> IndexedRecords:
-    """Open text.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be said about text.
 
-    Args:
-        source: where it lies.
-        indexing: how to index it.
-        by: ``"line"``, ``"paragraph"`` (what lies between blank lines) or ``"file"``.
+    Attributes:
+        by: ``"line"``, ``"paragraph"`` (what lies between blank lines) or ``"file"``; lines of a
+            file and the files of a folder unless said.
         blank: ``"keep"`` or ``"skip"`` lines that hold nothing but spaces; for ``by="line"``.
         encoding: UTF-8, or one with a byte a character.
         broken: ``"raise"``, or ``"skip"`` to leave out and count what cannot be read.
@@ -125,38 +112,49 @@ def _open(
         max_record: bytes of the longest record.
         suffixes: of the files of a folder, instead of ``.txt`` and ``.text``.
     """
-    by = by if by is not None else "file" if source.folder else "line"
-    check_broken(broken)
-    if by not in _SPLITS or blank not in ("keep", "skip"):
+
+    by: str | None = None
+    blank: str = "keep"
+    encoding: str = "utf-8"
+    broken: str = "raise"
+    validate: bool = False
+    max_record: int = lines.DEFAULT_MAX_RECORD
+    suffixes: Sequence[str] | None = None
+
+
+def _open(source: Source, indexing: Indexing, **given: Any) -> IndexedRecords:
+    """Open text; see `Options`."""
+    options = Options(**given)
+    check_broken(options.broken)
+    by = options.by if options.by is not None else "file" if source.folder else "line"
+    if by not in _SPLITS or options.blank not in ("keep", "skip"):
         raise FormatError(
-            f"by must be one of {', '.join(_SPLITS)} and blank 'keep' or 'skip', not {by!r} and "
-            f"{blank!r}"
+            f"by= must be one of {', '.join(_SPLITS)}, and blank= 'keep' or 'skip', not {by!r} and "
+            f"{options.blank!r}"
         )
-    decoder = _Text(checked_encoding(encoding), Schema("str"))
-    looks = validate or broken == "skip"
-    split = _not_blank if by == "line" and blank == "skip" else _SPLITS[by]
+    decoder = _Text(checked_encoding(options.encoding), Schema("str"))
+    looks = options.validate or options.broken == "skip"
     scanner = LineScanner(
         "text",
-        split,
+        _not_blank if by == "line" and options.blank == "skip" else _SPLITS[by],
         by_line=by == "line",
         check=decoder.decode if looks else None,
-        broken=broken,
-        max_record=max_record,
-        settings={"by": by, "blank": blank, **({"encoding": decoder.encoding} if looks else {})},
+        broken=options.broken,
+        max_record=options.max_record,
+        settings={
+            "by": by,
+            "blank": options.blank,
+            "encoding": decoder.encoding if looks else None,
+        },
     )
-    options = {
-        "by": by,
-        "blank": blank,
-        "encoding": encoding,
-        "broken": broken,
-        "validate": validate,
-        "max_record": max_record,
-        "suffixes": suffixes,
-    }
-    paths = chosen_files(source, SUFFIXES, suffixes, "text")
-    return IndexedRecords(Opening("text", source, indexing, options), paths, scanner, decoder)
+    paths = chosen_files(source, SUFFIXES, options.suffixes, "text")
+    return IndexedRecords(Opening("text", source, indexing, given), paths, scanner, decoder)
 
 
 FORMAT = Format(
-    "text", "files .txt or .text, also .gz and .zst, or a folder with them", _recognises, _open
+    "text",
+    "files .txt or .text, also .gz and .zst, or a folder with them",
+    _recognises,
+    _open,
+    options=names_of(Options),
 )
