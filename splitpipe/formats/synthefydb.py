@@ -57,19 +57,16 @@ class SamplesFile:
 
     Attributes:
         path: of it.
+        wal: where its writer has left changes that are not in the file yet, if it has.
     """
 
     path: str
-    _copy: list[bytes] = field(default_factory=list, repr=False)
+    wal: str | None = field(init=False)
+    _copy: list[bytes] = field(default_factory=list, init=False, repr=False)
 
-    @property
-    def wal(self) -> str | None:
-        """What its writer has not put into the file yet, if there is some."""
+    def __post_init__(self) -> None:
         path = f"{self.path}-wal"
-        try:
-            return path if os.path.getsize(path) else None
-        except OSError:
-            return None
+        self.wal = path if os.path.isfile(path) and os.path.getsize(path) else None
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
@@ -204,7 +201,8 @@ class SamplesCatalog:
     ) -> Rows:
         """The rows for which a clause about ``samples`` is true; see ``Catalog.where``."""
         checked = checked_clause(clause, self._file.columns())
-        statement = f"SELECT rowid FROM {TABLE} WHERE ({checked}) ORDER BY rowid"
+        most = -1 if limit is None else max(0, limit)
+        statement = f"SELECT rowid FROM {TABLE} WHERE ({checked}) ORDER BY rowid LIMIT {most:d}"
         with self._file.connected() as connection:
             connection.set_authorizer(_samples_only)
             try:
@@ -214,7 +212,7 @@ class SamplesCatalog:
                     f"the clause {clause!r:.200} cannot be answered by {self._file.path}: {error}"
                 ) from error
         rows = self._row_of(np.array(found, dtype=np.int64).reshape(-1))
-        return rows[rows >= 0][: None if limit is None else max(0, limit)]
+        return rows[rows >= 0]
 
     def close(self) -> None:
         """Nothing stays open between questions."""

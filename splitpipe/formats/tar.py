@@ -5,7 +5,7 @@ Responsible for: recognising ``.tar`` files, indexing which samples they hold (`
 
 Samples are grouped as the webdataset library does: the key is a member's path up to the first dot
 of its last part, the extension is the rest in lower case; neighbours with one key are one sample;
-hidden files and names like ``__meta__`` are none.
+names that begin with a dot, or are like ``__meta__``, belong to none.
 
 Rules:
 - an entry of the index is where a sample begins and how long it is; what lies in between is told by
