@@ -251,6 +251,8 @@ class Index:
         ).reshape(self.rows, self.words)
         pages = _pages_of(self.rows)
         self._sums = np.frombuffer(data, dtype="<u4", count=pages, offset=sums_at)
+        if any(data[sums_at + 4 * pages : blobs_at]):
+            raise FormatError(f"the index {path} is damaged: bytes that are zero are not")
         self._intact = np.zeros(pages, dtype=np.bool_)
         self._first_rows = np.array([one.first_row for one in self.files], dtype=np.int64)
         if len(data) <= _VERIFIED_AT_ONCE_NBYTES:

@@ -94,7 +94,8 @@ def _place(contents: Contents, source: Source, indexing: Indexing) -> str:
         told.append(source.root)
         folder = indexing.index_dir
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-    name = os.path.basename(source.paths[0] if len(source.paths) == 1 else source.root)
+    # Of a folder, which may get another name, only what is in it counts.
+    name = contents.format if source.folder else os.path.basename(source.paths[0])
     # A name has at most 255 bytes, and ours adds some.
     short = os.fsencode(name)[:120].decode("utf-8", "ignore")
     return os.path.join(folder, f"{short}-{digest}.index")

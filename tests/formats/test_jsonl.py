@@ -203,7 +203,7 @@ class TestBroken:
     @pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
     def test_utf16(self, tmp_path: Path, mark: bytes) -> None:
         (tmp_path / "a.jsonl").write_bytes(mark + "1\n".encode("utf-16-le"))
-        with pytest.raises(FormatError, match="UTF-16.*iconv"):
+        with pytest.raises(FormatError, match=r"UTF-16.*iconv"):
             recognise(tmp_path)
 
     def test_a_folder_without_any(self, tmp_path: Path) -> None:
