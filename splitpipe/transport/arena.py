@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import socket
 import struct
 import warnings
@@ -67,6 +68,8 @@ class Arena:
         self._memory = memory
         self._returns = returns
         self._bounds = bounds
+        self._poll = select.poll()
+        self._poll.register(returns, select.POLLIN)
         self._slots: dict[int, Slot] = {}
         self._outside: set[int] = set()
         self._kept: set[int] = set()
@@ -137,24 +140,23 @@ class Arena:
         self._returns.close()
 
     def _collect(self, *, block: bool) -> None:
-        flags = 0 if block else socket.MSG_DONTWAIT
-        while True:
-            try:
-                data = self._returns.recv(4096, flags)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                raise BrokenChannel("the arena was shut") from error
-            if not data:
-                raise BrokenChannel("the arena was shut")
-            for (index,) in _INDEX.iter_unpack(data):
+        """Take note of the slots that came back; with `block`, of at least one."""
+        try:
+            # Asking costs a third of an exception that says that there is nothing.
+            while block or self._poll.poll(0):
+                block = False
+                data = self._returns.recv(_INDEX.size)
+                if not data:
+                    raise BrokenChannel("the arena was shut")
+                (index,) = _INDEX.unpack(data)
                 if index & _KEPT:
                     self._kept.add(index ^ _KEPT)
                     continue
                 self._outside.discard(index)
                 self._kept.discard(index)
                 self._slots[index].free = True
-            flags = socket.MSG_DONTWAIT
+        except OSError as error:
+            raise BrokenChannel("the arena was shut") from error
 
     def _grow(self, nbytes: int) -> Slot | None:
         size = slot_nbytes(max(nbytes + nbytes // _HEADROOM, self._largest) + CACHE_LINE)
@@ -232,13 +234,13 @@ class ArenaView:
             array = array.copy()
             self.release(segment)
             return array
-        index = segment.index
+        index = segment.number
         self._leases[index] = weakref.ref(array, lambda _: self._expire(index))
         return array
 
     def release(self, segment: Segment) -> None:
         """Give the slot back unread."""
-        self._return(segment.index)
+        self._return(segment.number)
 
     def keep(self) -> None:
         """Say which slots will not come back before the producer's next message has come."""

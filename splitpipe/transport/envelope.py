@@ -26,7 +26,7 @@ import pickle
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -34,6 +34,7 @@ from numpy.typing import DTypeLike, NDArray
 from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
+from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
 
 __all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "release", "unpack"]
@@ -56,11 +57,9 @@ ATOMS = frozenset(
 _HEAD = struct.Struct("<IIII")
 _NOTHING = np.empty(0, np.uint8)
 _BULK = 1
-_AXES = 6
-_ARRAY = struct.Struct(f"<cc{_AXES + 1}Q")
-"""A stream that is no pickle: a mark, the letter of the dtype, how many axes, their lengths."""
-_ARRAY_MARK = b"A"  # a pickle of any protocol used here begins with 0x80
-_PLAIN = frozenset("?bBhHiIlLqQefdFD")
+_ONE = struct.Struct("<IIII11Q")
+_ONE_NBYTES = _ONE.size + DESCRIPTION.size
+"""The commonest body: one slot, one buffer in it, one stream, which describes an array."""
 
 
 class UnpackError(Exception):
@@ -90,6 +89,8 @@ class Packer:
         self._counts: list[int] = []
         self._buffers: list[tuple[int, int, int]] = []
         self._inline: list[Buffer] = []
+        # What `allocate` made last for this body: the array, its segment + 1, its offset.
+        self._made: tuple[NDArray[Any], int, int] | None = None
         self._largest = SMALLEST_SLOT
         self._lock = threading.RLock()
         self.nbytes = 0
@@ -117,9 +118,11 @@ class Packer:
         phase = _phase(near) if near is not None else PHASE
         with self._lock:
             place = self._reserve(nbytes, phase if phase % kind.alignment == 0 else PHASE)
-        if place is None:
-            return np.empty(dims, kind)
-        return place[1].view(kind).reshape(dims)
+            if place is None:
+                return np.empty(dims, kind)
+            array = place[1].view(kind).reshape(dims)
+            self._made = array, place[0] + 1, self._slots[place[0]].top - nbytes
+        return array
 
     def add(self, value: object) -> None:
         """Serialise `value` now.
@@ -127,9 +130,11 @@ class Packer:
         Raises:
             NotPicklable: it cannot be; nothing was added.
         """
-        if _is_plain(value):
+        if is_plain(value) and value.nbytes >= OUT_OF_BAND:
+            if self._store_made(value):
+                return
             raw = pickle.PickleBuffer(cast(Any, value)).raw()
-            self._store(_describe(value), [raw])
+            self._store(describe(value), [raw])
             return
         raws: list[memoryview] = []
 
@@ -163,7 +168,7 @@ class Packer:
         segments = self._seal()
         table: list[int] = []
         for segment in segments:
-            table += (segment.index, segment.offset, segment.nbytes)
+            table += segment
         for buffer in self._buffers:
             table += buffer
         for stream, count in zip(self._streams, self._counts, strict=True):
@@ -188,7 +193,7 @@ class Packer:
         self._clear()
 
     def _clear(self) -> None:
-        self._slots, self._streams, self._counts = [], [], []
+        self._slots, self._streams, self._counts, self._made = [], [], [], None
         self._buffers, self._inline, self.nbytes = [], [], 0
 
     def _seal(self) -> list[Segment]:
@@ -205,6 +210,22 @@ class Packer:
             self._streams.append(stream)
             self._counts.append(len(raws))
             self.nbytes += total + len(stream)
+
+    def _store_made(self, array: NDArray[Any]) -> bool:
+        """As `_store`, if `allocate` has just made this very array for this body."""
+        with self._lock:
+            if self._made is None or self._made[0] is not array:
+                return False
+            _, segment, offset = self._made
+            nbytes = array.nbytes
+            array.flags.writeable = False  # writing to it again is an error, not a race
+            self._largest = max(self._largest, nbytes)
+            self._buffers.append((segment, offset, nbytes))
+            stream = describe(array)
+            self._streams.append(stream)
+            self._counts.append(1)
+            self.nbytes += nbytes + len(stream)
+            return True
 
     def _place(self, raw: memoryview) -> tuple[int, int, int]:
         """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset,
@@ -263,31 +284,16 @@ def _phase(array: NDArray[Any]) -> int:
     return address % CACHE_LINE
 
 
-def _is_plain(value: object) -> TypeGuard[NDArray[Any]]:
-    """Whether a value is an array that a few words describe: most batches are.
-
-    Pickle says the same in ten times the time.
-    """
-    return (
-        type(value) is np.ndarray
-        and value.nbytes >= OUT_OF_BAND
-        and value.dtype.char in _PLAIN
-        and value.dtype.isnative
-        and value.ndim <= _AXES
-        and value.flags.c_contiguous
+def _one_array(body: Buffer, arena: ArenaView) -> NDArray[Any] | None:
+    """The array of a body that holds nothing else, or None: look closer."""
+    *head, number, start, size, segment, offset, nbytes, _, _, elsewhere, _, _ = _ONE.unpack_from(
+        body
     )
-
-
-def _describe(array: NDArray[Any]) -> bytes:
-    shape = (*array.shape, *(0,) * (_AXES - array.ndim))
-    return _ARRAY.pack(_ARRAY_MARK, array.dtype.char.encode(), array.ndim, *shape)
-
-
-def _from_description(stream: Buffer, buffer: Any) -> NDArray[Any]:
-    _, char, ndim, *shape = _ARRAY.unpack(stream)
-    flat: NDArray[Any] = np.frombuffer(buffer, np.uint8) if type(buffer) is bytearray else buffer
-    array: NDArray[Any] = flat.view(char.decode()).reshape(shape[:ndim])
-    return array
+    words = memoryview(body)[_ONE.size :]
+    if head != [0, 1, 1, 1] or segment != 1 or elsewhere or not is_description(words):
+        return None
+    flat = arena.lease(Segment(number, start, size))
+    return described(words, flat[offset : offset + nbytes])
 
 
 def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
@@ -314,6 +320,10 @@ def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
     Raises:
         UnpackError: a value could not be restored; it carries the ones before.
     """
+    if len(body) == _ONE_NBYTES and arena is not None:
+        array = _one_array(body, arena)
+        if array is not None:
+            return [array]
     flags, segments, table, streams, rest = _parse(body)
     held: list[NDArray[np.uint8]] = []
     if segments:
@@ -350,8 +360,8 @@ def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: 
         for i in range(0, len(streams), 2):
             nbytes, count = streams[i : i + 2]
             part = text[position : position + nbytes]
-            if part[0] == _ARRAY_MARK[0]:
-                values.append(_from_description(part, buffers[used]))
+            if is_description(part):
+                values.append(described(part, buffers[used]))
             else:
                 values.append(load(part, buffers[used : used + count]))
             position += nbytes

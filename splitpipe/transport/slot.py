@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +68,10 @@ class Bounds:
         return self.lease_limit if most == self.slots else min(self.lease_limit, most - 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A slot as a message names it: ``offset`` and ``nbytes`` in the producer's arena file."""
+class Segment(NamedTuple):
+    """Slot ``number`` as a message names it: its place in the producer's arena file."""
 
-    index: int
+    number: int
     offset: int
     nbytes: int
 
@@ -106,7 +106,7 @@ class Slot:
         return Segment(self.index, self.offset, self.nbytes)
 
     def take(self, nbytes: int, phase: int = PHASE) -> NDArray[np.uint8] | None:
-        """Return the next `nbytes`, or None when they are not left.
+        """Return the next `nbytes`, up to `top`, or None when they are not left.
 
         They begin `phase` bytes behind the beginning of a cache line.
         """

@@ -76,7 +76,7 @@ def test_the_lowest_free_slot_is_used_first(pair: Callable[..., Pair]) -> None:
     segments = [p.send(i) for i in range(3)]
     for segment in reversed(segments):
         p.view.release(segment)
-    assert [p.send(9).index for _ in range(4)] == [0, 1, 2, 3]
+    assert [p.send(9).number for _ in range(4)] == [0, 1, 2, 3]
 
 
 def test_what_the_reader_writes_it_reads(pair: Callable[..., Pair]) -> None:
@@ -158,7 +158,7 @@ class TestPinned:
         assert int(mine.max()) == int(mine.min()) == 5
         index = slot.index
         del mine
-        assert p.send(1).index == index
+        assert p.send(1).number == index
 
     def test_are_not_waited_for(self, pair: Callable[..., Pair]) -> None:
         p = pair(slots=2)

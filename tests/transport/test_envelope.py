@@ -190,6 +190,22 @@ class TestErrors:
         (back,) = unpack(ends.body(value), ends.view)
         assert (int(back[0][0]), back[1](), int(back[2][0])) == (1, 2, 3)
 
+    def test_arrays_made_here_in_whatever_way_they_are_sent(self, roomy: Ends) -> None:
+        packer = roomy.packer
+        first, second, third = (packer.allocate((30, 100), "int32") for _ in range(3))
+        for number, array in enumerate((first, second, third)):
+            array[:] = number
+        second.shape = (100, 30)
+        for array in (third, first, second, third, third[3:], third.T):
+            packer.add(array)
+        back = unpack(b"".join(packer.pack()), roomy.view)
+        assert [array.shape for array in back] == [
+            (30, 100), (30, 100), (100, 30), (30, 100), (27, 100), (100, 30)
+        ]  # fmt: skip
+        assert [set(array.ravel().tolist()) for array in back] == [{2}, {0}, {1}, {2}, {2}, {2}]
+        packer.add(third)  # its body is gone: it is an array like any other
+        assert (unpack(b"".join(packer.pack()), roomy.view)[0] == 2).all()
+
     def test_discarded_values_are_gone_and_their_slots_free(self, roomy: Ends) -> None:
         for _ in range(30):
             roomy.packer.add(np.zeros(MB, np.uint8))
