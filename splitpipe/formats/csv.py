@@ -95,7 +95,7 @@ def split_rows(window: Bytes, ended: bool, quote: int, delimiter: int) -> Split:
 
     Example:
         >>> split_rows(np.frombuffer(b'a,"x\ny"\nb,""', np.uint8), True, ord('"'), ord(","))
-        Split(starts=array([0, 8]), stops=array([7, 12]), consumed=12)
+        Split(starts=array([0, 8]), stops=array([ 7, 12]), consumed=12)
     """
     quotes = np.flatnonzero(window == quote)
     if not len(quotes):

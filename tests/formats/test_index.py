@@ -178,7 +178,7 @@ class TestChanges:
         # In place, so that the open file has it too.
         with open(data / "f0.jsonl", "r+b") as file:
             file.write(b"{")
-        with pytest.raises(FormatError, match="written to since.*open the dataset again"):
+        with pytest.raises(FormatError, match=r"written to since.*open the dataset again"):
             records.read(np.array([0]), ["data"])
         with open(data / "f0.jsonl", "r+b") as file:
             file.truncate(100)

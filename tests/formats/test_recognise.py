@@ -85,9 +85,9 @@ def test_a_layout_with_a_mark_goes_first(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_format_or_option_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"1\n")
-    with pytest.raises(FormatError, match="no format 'json'.*jsonl"):
+    with pytest.raises(FormatError, match=r"no format 'json'.*jsonl"):
         recognise(tmp_path, format="json")
-    with pytest.raises(TypeError, match="no option 'delimiter'.*columns"):
+    with pytest.raises(TypeError, match=r"no option 'delimiter'.*columns"):
         recognise(tmp_path, delimiter=",")
 
 
