@@ -1,0 +1,33 @@
+"""Fault injection: disks that fail, writers that die, power that goes, bits that flip.
+
+For testing anything that keeps records in files, this package's storage first of all:
+
+- `Tap` sees every system call on the files below one directory and may answer in its stead;
+- `Strike` is such an answer at the n-th call: an error, a short write, death;
+- `record` notes what a session asked of its disk, and `states` makes the directories that could be
+  found after the power went at any moment of it;
+- `Damaged` flips bits and cuts files in place, and puts them back;
+- `forked` runs children that can be killed.
+"""
+
+from __future__ import annotations
+
+from splitpipe.testing.faults.children import Child, forked, run_in_child
+from splitpipe.testing.faults.strikes import Answer, Strike, die, die_halfway, fail, shorten
+from splitpipe.testing.faults.tap import CALLS, Call, Handler, Tap
+
+__all__ = [
+    "CALLS",
+    "Answer",
+    "Call",
+    "Child",
+    "Handler",
+    "Strike",
+    "Tap",
+    "die",
+    "die_halfway",
+    "fail",
+    "forked",
+    "run_in_child",
+    "shorten",
+]
