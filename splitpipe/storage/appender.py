@@ -68,6 +68,10 @@ class ColumnAppender:
         column: what is committed.
         bins: number of bins; ``None`` goes on with the bins of the last segment.
         dealing: order in which the bins take records, for a new segment.
+        max_open: how many files are held open.
+
+    Attributes:
+        sizes: bytes of every bin's file as they are now, 0 without a file.
     """
 
     def __init__(
@@ -79,16 +83,18 @@ class ColumnAppender:
         *,
         bins: int | None = None,
         dealing: Sequence[int] | None = None,
+        max_open: int = _OPEN_BINS,
     ) -> None:
         self._directory = directory
         self._dataset = dataset
         self._volume = volume
         self._column = column
         self._rows = column.layout.rows
-        self._sizes = list(column.bin_sizes)
+        self.sizes = list(column.bin_sizes)
         self._descriptors: dict[str, int] = {}
         self._dirty: set[str] = set()
         self._missing = 0
+        self._max_open = max_open
         self._choose_segment(bins, None if dealing is None else tuple(dealing))
         self._seeds = np.array(
             [record_seed(dataset, column.number, number) for number in self._numbers],
@@ -101,11 +107,11 @@ class ColumnAppender:
         """Go on with the last segment where that is what was asked for, else start one."""
         segments = list(self._column.layout.segments)
         last = segments.pop()
-        if not last.rows and last.first_bin + last.bins == len(self._sizes):
+        if not last.rows and last.first_bin + last.bins == len(self.sizes):
             # Nothing was dealt yet: the number of bins may still be chosen.
-            del self._sizes[last.first_bin :]
+            del self.sizes[last.first_bin :]
             last = Segment(last.first_row, 0, last.first_bin, bins or last.bins, dealing)
-            self._sizes += [0] * last.bins
+            self.sizes += [0] * last.bins
         elif (
             not last.rows
             or (bins is not None and bins != last.bins)
@@ -113,13 +119,13 @@ class ColumnAppender:
         ):
             if last.rows:
                 segments.append(last)
-            last = Segment(self._rows, 0, len(self._sizes), bins or last.bins, dealing)
-            self._sizes += [0] * last.bins
+            last = Segment(self._rows, 0, len(self.sizes), bins or last.bins, dealing)
+            self.sizes += [0] * last.bins
         self._closed = tuple(segments)
         self._segment = last
         self._numbers = [last.bin_at(turn) for turn in range(last.bins)]
         self._tails = np.array(
-            [self._sizes[number] or FILE_HEADER_NBYTES for number in self._numbers],
+            [self.sizes[number] or FILE_HEADER_NBYTES for number in self._numbers],
             dtype=np.int64,
         )
         tail = np.frombuffer(last.tail, dtype="<u4").tolist()
@@ -155,6 +161,17 @@ class ColumnAppender:
     def rows(self) -> int:
         """Rows appended so far, committed ones included."""
         return self._rows
+
+    @property
+    def path(self) -> str:
+        """Where the index lies that is appended to."""
+        return os.path.join(self._directory, file_name(self._identity("index")))
+
+    def bin_aside(self) -> int:
+        """The number of the bin for updated records: the last one, in no segment."""
+        if len(self.sizes) == self._segment.first_bin + self._segment.bins:
+            self.sizes.append(0)
+        return len(self.sizes) - 1
 
     @property
     def planned_bins(self) -> tuple[int, int]:
@@ -211,7 +228,7 @@ class ColumnAppender:
         self._missing += 0 if records is values else sum(value is None for value in values)
         self._tails = tails
         for place_in_round in range(turn, min(turn + count, turn + bins)):
-            self._sizes[self._numbers[place_in_round % bins]] = int(tails[place_in_round % bins])
+            self.sizes[self._numbers[place_in_round % bins]] = int(tails[place_in_round % bins])
         ended = sums_end != self._sums_end
         self._run_crcs = [] if ended else runs
         if ended:
@@ -252,17 +269,18 @@ class ColumnAppender:
                 # The run's first record: bins are reached in turn, so this appends one.
                 row = self._rows + step
                 runs.append(place(self._run_seeds[at], offset, row))
-            self._write_pieces(self._numbers[at], pieces, offset)
+            self.write_pieces(self._numbers[at], pieces, offset)
             if at in self._torn:
                 continue
             for piece in pieces:
                 runs[at] = google_crc32c.extend(runs[at], piece)
         return runs
 
-    def _write_pieces(self, number: int, pieces: list[bytes], offset: int) -> None:
+    def write_pieces(self, number: int, pieces: list[bytes], offset: int) -> None:
+        """Write to a bin, after its header if it has no file yet; `sizes` is left as it is."""
         identity = self._identity("bin", number)
-        descriptor, path = self._open(identity, fresh=not self._sizes[number])
-        if not self._sizes[number]:
+        descriptor, path = self._open(identity, fresh=not self.sizes[number])
+        if not self.sizes[number]:
             pieces = [file_header(identity) + pieces[0], *pieces[1:]]
             offset = 0
         for piece in pieces:
@@ -298,7 +316,7 @@ class ColumnAppender:
         path = os.path.join(self._directory, name)
         descriptor = self._descriptors.get(name)
         if descriptor is None:
-            while len(self._descriptors) >= _OPEN_BINS:
+            while len(self._descriptors) >= self._max_open:
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))
             flags = os.O_WRONLY | (os.O_CREAT | os.O_TRUNC if fresh else 0)
             advice = "" if fresh else "a file of the dataset is missing: restore it from a copy"
@@ -337,7 +355,7 @@ class ColumnAppender:
         )
         return replace(
             self._column,
-            bin_sizes=tuple(self._sizes),
+            bin_sizes=tuple(self.sizes),
             layout=BinLayout((*self._closed, segment)),
             missing=self._column.missing + self._missing,
         )

@@ -37,6 +37,9 @@ else:
 __all__ = ["Announcement", "WriterLock", "try_exclusive", "try_shared"]
 
 _OWNER_NBYTES = 1024
+# What a note may say; more is nonsense, and would take long to look for.
+_MOST_BINS = 4 * MAX_BINS
+_MOST_COLUMNS = 1 << 16
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
@@ -48,12 +51,14 @@ class Announcement:
     Attributes:
         volume: part of the files' names.
         first_bin: the lowest bin number.
-        bins: how many bins.
+        bins: how many bins, of every column.
+        columns: one more than the highest column number.
     """
 
     volume: int
     first_bin: int
     bins: int
+    columns: int = 1
 
 
 class WriterLock:
@@ -93,10 +98,11 @@ class WriterLock:
             raise
         _held.add(self)
 
-    def announce(self, volume: int, first_bin: int, bins: int) -> None:
+    def announce(self, announced: Announcement) -> None:
         """Note which files will be made, for whoever finds them if this process dies."""
-        self.announced = Announcement(volume, first_bin, bins)
-        self._write_owner()
+        if announced != self.announced:
+            self.announced = announced
+            self._write_owner()
 
     def _write_owner(self) -> None:
         assert self._descriptor is not None
@@ -160,9 +166,12 @@ def _announcement(text: bytes) -> Announcement | None:
     try:
         note = json.loads(text)["writes"]
         values = [note[key] for key in ("volume", "first_bin", "bins")]
+        values.append(note.get("columns", 1))
     except (ValueError, TypeError, KeyError):
         return None
-    if not all(type(value) is int and value >= 0 for value in values) or values[2] > MAX_BINS:
+    if not all(type(value) is int and value >= 0 for value in values):
+        return None
+    if values[2] > _MOST_BINS or values[3] > _MOST_COLUMNS:
         return None
     return Announcement(*values)
 

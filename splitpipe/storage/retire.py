@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from splitpipe.errors import StorageError
 from splitpipe.storage import files
+from splitpipe.storage.catalog_file import catalog_name, work_name
+from splitpipe.storage.committed import Column, Manifest, Stale
 from splitpipe.storage.format import LOCK_NAME, MANIFEST_NAME, FileId, file_name
 from splitpipe.storage.lock import Announcement, try_exclusive
-from splitpipe.storage.manifest import Manifest
 
 __all__ = [
+    "column_files",
     "cut_leftovers",
+    "overwritten",
     "refuse_foreign",
+    "remove_column",
     "remove_dataset",
     "remove_retired",
     "remove_volume",
     "still_there",
-    "volumes",
 ]
 
 # volume, column, number of bins
@@ -59,11 +63,35 @@ def _first_files() -> set[str]:
     return {file_name(FileId(kind, b"", 1, 0)) for kind in ("index", "sums")}
 
 
-def volumes(manifest: Manifest) -> tuple[Retired, ...]:
-    """What has to be removed once ``manifest`` is overwritten."""
-    return tuple(
-        (manifest.volume, column.number, len(column.bin_sizes)) for column in manifest.columns
-    )
+def overwritten(manifest: Manifest) -> tuple[tuple[Retired, ...], tuple[Stale, ...]]:
+    """What has to be removed once ``manifest`` is overwritten: see `Manifest`."""
+    retired = list(manifest.retired)
+    stale = list(manifest.stale)
+    for column in manifest.columns:
+        if column.version:
+            stale += column_files(manifest, column)
+            continue
+        # As the first version of the format has it.
+        retired.append((manifest.volume, column.number, len(column.bin_sizes)))
+        if column.dictionary is not None:
+            stale.append(Stale("dictionary", manifest.volume, column.number, 0))
+    if manifest.deleted is not None:
+        stale.append(Stale("deleted", manifest.volume, 0, manifest.deleted.number))
+    if manifest.catalog is not None:
+        stale.append(Stale("catalog", manifest.volume, 0, manifest.catalog.number))
+    return tuple(retired), tuple(stale)
+
+
+def column_files(manifest: Manifest, column: Column) -> list[Stale]:
+    """The files of one column, once no commit names it any more."""
+    volume, number = manifest.volume, column.number
+    found = [
+        Stale("index", volume, number, column.version),
+        Stale("bins", volume, number, len(column.bin_sizes)),
+    ]
+    if column.dictionary is not None:
+        found.append(Stale("dictionary", volume, number, 0))
+    return found
 
 
 def cut_leftovers(
@@ -74,7 +102,7 @@ def cut_leftovers(
     Args:
         directory: of the dataset.
         manifest: the last commit; ``None`` when there is none.
-        announced: which bins the last writer may have made, as its lock file says.
+        announced: which files the last writer may have made, as its lock file says.
     """
     if manifest is None:
         return
@@ -91,28 +119,54 @@ def cut_leftovers(
                 files.truncate(path, size)
             else:
                 files.unlink(path)
+        if column.field.compression is not None and column.dictionary is None:
+            files.unlink(os.path.join(directory, file_name(manifest.file_id("dictionary", column))))
     if announced is None:
         return
     numbers = range(announced.first_bin, announced.first_bin + announced.bins)
+    following = manifest.generation + 1
     if announced.volume == manifest.volume:
-        committed = len(manifest.columns[0].bin_sizes)
-        _unlink_bins(directory, announced.volume, 0, (n for n in numbers if n >= committed))
+        committed = {column.number: len(column.bin_sizes) for column in manifest.columns}
+        for number in range(announced.columns):
+            if number in committed:
+                past = (n for n in numbers if n >= committed[number])
+                _unlink_bins(directory, announced.volume, number, past)
+                _unlink_tables(directory, announced.volume, number, following)
+            elif number >= manifest.next_column:
+                remove_column(directory, announced.volume, number, numbers, (0, following))
+        _unlink_others(directory, announced.volume, following)
     elif announced.volume == manifest.volume + 1:
-        _unlink_bins(directory, announced.volume, 0, numbers)
-        _unlink_tables(directory, announced.volume, 0)
+        remove_volume(directory, announced, following)
 
 
-def remove_volume(directory: str, manifest: Manifest, planned_bins: tuple[int, int]) -> None:
-    """Remove the files of a volume that was never committed."""
-    first, count = planned_bins
-    _unlink_bins(directory, manifest.volume, 0, range(first, first + count))
-    _unlink_tables(directory, manifest.volume, 0)
+def remove_column(
+    directory: str, volume: int, column: int, bins: Iterable[int], versions: Iterable[int]
+) -> None:
+    """Remove the files of a column that no commit ever named."""
+    _unlink_bins(directory, volume, column, bins)
+    for version in versions:
+        _unlink_tables(directory, volume, column, version)
+    files.unlink(os.path.join(directory, file_name(FileId("dictionary", b"", volume, column))))
 
 
-def remove_dataset(directory: str, manifest: Manifest, planned_bins: tuple[int, int]) -> None:
+def remove_volume(directory: str, announced: Announcement, following: int) -> None:
+    """Remove the files of a volume that was never committed.
+
+    Args:
+        directory: of the dataset.
+        announced: which files there may be.
+        following: the generation that its first commit would have had.
+    """
+    numbers = range(announced.first_bin, announced.first_bin + announced.bins)
+    for column in range(announced.columns):
+        remove_column(directory, announced.volume, column, numbers, (0, following))
+    _unlink_others(directory, announced.volume, following)
+
+
+def remove_dataset(directory: str, announced: Announcement) -> None:
     """Remove a dataset that its own writer made and gave up, and the directory if it is empty."""
     files.unlink(os.path.join(directory, MANIFEST_NAME))
-    remove_volume(directory, manifest, planned_bins)
+    remove_volume(directory, announced, 1)
     files.unlink(os.path.join(directory, LOCK_NAME))
     try:
         os.rmdir(directory)
@@ -121,32 +175,85 @@ def remove_dataset(directory: str, manifest: Manifest, planned_bins: tuple[int, 
         return
 
 
-def remove_retired(directory: str, retired: Iterable[Retired]) -> None:
-    """Remove the files of overwritten volumes that no reader holds any more."""
+def remove_retired(directory: str, retired: Iterable[Retired], stale: Iterable[Stale] = ()) -> None:
+    """Remove the files that no commit names and no reader holds any more."""
     for volume, column, bins in retired:
-        path = os.path.join(directory, file_name(FileId("index", b"", volume, column)))
-        try:
-            descriptor = os.open(path, os.O_RDWR)
-        except OSError:
-            continue
-        try:
-            if try_exclusive(descriptor, path):
+        with _unheld(directory, FileId("index", b"", volume, column)) as free:
+            if free:
                 _unlink_bins(directory, volume, column, range(bins))
                 # The index goes last: while it is there, the volume is known to be there.
-                _unlink_tables(directory, volume, column)
-        finally:
-            os.close(descriptor)
+                _unlink_tables(directory, volume, column, 0)
+    # Bins go when no reader has an index that leads to them.
+    for entry in sorted(stale, key=lambda entry: entry.kind == "bins"):
+        if entry.kind == "index":
+            with _unheld(
+                directory, FileId("index", b"", entry.volume, entry.column, entry.number)
+            ) as free:
+                if free:
+                    _unlink_tables(directory, entry.volume, entry.column, entry.number)
+        elif entry.kind == "bins":
+            if not any(_leads_to(other, entry) and _is_there(directory, other) for other in stale):
+                _unlink_bins(directory, entry.volume, entry.column, range(entry.number))
+        else:
+            name = _stale_name(entry)
+            with _unheld_name(directory, name) as free:
+                if free:
+                    files.unlink(os.path.join(directory, name))
 
 
-def still_there(directory: str, retired: Iterable[Retired]) -> tuple[Retired, ...]:
-    """The overwritten volumes that still have to be removed."""
-    return tuple(
-        entry
-        for entry in retired
-        if os.path.lexists(
-            os.path.join(directory, file_name(FileId("index", b"", entry[0], entry[1])))
-        )
+def still_there(
+    directory: str, retired: Iterable[Retired], stale: Iterable[Stale] = ()
+) -> tuple[tuple[Retired, ...], tuple[Stale, ...]]:
+    """What still has to be removed."""
+    left = tuple(
+        (volume, column, bins)
+        for volume, column, bins in retired
+        if _is_there(directory, Stale("index", volume, column, 0))
     )
+    stale = tuple(stale)
+    return left, tuple(entry for entry in stale if _is_there(directory, entry))
+
+
+def _leads_to(index: Stale, bins: Stale) -> bool:
+    return index.kind == "index" and (index.volume, index.column) == (bins.volume, bins.column)
+
+
+def _is_there(directory: str, entry: Stale) -> bool:
+    if entry.kind == "bins":
+        return any(
+            os.path.lexists(
+                os.path.join(
+                    directory, file_name(FileId("bin", b"", entry.volume, entry.column, number))
+                )
+            )
+            for number in range(entry.number)
+        )
+    return os.path.lexists(os.path.join(directory, _stale_name(entry)))
+
+
+def _stale_name(entry: Stale) -> str:
+    if entry.kind == "catalog":
+        return catalog_name(entry.volume, entry.number)
+    return file_name(FileId(entry.kind, b"", entry.volume, entry.column, entry.number))
+
+
+def _unheld(directory: str, identity: FileId) -> AbstractContextManager[bool]:
+    return _unheld_name(directory, file_name(identity))
+
+
+@contextmanager
+def _unheld_name(directory: str, name: str) -> Iterator[bool]:
+    """Whether no reader holds a file; none can take hold of it within the block."""
+    path = os.path.join(directory, name)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        yield False
+        return
+    try:
+        yield try_exclusive(descriptor, path)
+    finally:
+        os.close(descriptor)
 
 
 def _unlink_bins(directory: str, volume: int, column: int, numbers: Iterable[int]) -> None:
@@ -154,6 +261,17 @@ def _unlink_bins(directory: str, volume: int, column: int, numbers: Iterable[int
         files.unlink(os.path.join(directory, file_name(FileId("bin", b"", volume, column, number))))
 
 
-def _unlink_tables(directory: str, volume: int, column: int) -> None:
+def _unlink_tables(directory: str, volume: int, column: int, version: int) -> None:
     for kind in ("sums", "index"):
-        files.unlink(os.path.join(directory, file_name(FileId(kind, b"", volume, column))))
+        name = file_name(FileId(kind, b"", volume, column, version))
+        files.unlink(os.path.join(directory, name))
+
+
+def _unlink_others(directory: str, volume: int, generation: int) -> None:
+    """Files of the dataset as a whole that a commit under way may have made."""
+    for name in (
+        file_name(FileId("deleted", b"", volume, 0, generation)),
+        catalog_name(volume, generation),
+        work_name(volume),
+    ):
+        files.unlink(os.path.join(directory, name))

@@ -1,0 +1,519 @@
+"""A writing session: one writer, one commit after the other, all or nothing.
+
+Responsible for: `Session`: the lock, the manifest that is there, the columns' intakes, deleted rows
+and the catalog, and what makes a commit of them. What records are is the business of ``writer``.
+
+Rules:
+- the order of a commit: bins, index and sums are made durable, then whatever is written anew, then
+  the manifest is replaced by rename, then the directory is made durable. The rename is the commit;
+- no byte of what was committed is changed: what a commit replaces is removed after it, once no
+  reader holds it;
+- what a killed writer left is cut or removed by the next one, by number, never by listing the
+  directory: the lock file says which files the dead writer may have made;
+- a commit that failed can be tried again, and makes the same files again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from splitpipe.codecs import Zstd
+from splitpipe.errors import FormatError, StorageError
+from splitpipe.schema import BARE, Field, Schema
+from splitpipe.storage import files, retire
+from splitpipe.storage.appender import ColumnAppender
+from splitpipe.storage.catalog_writer import CatalogWriter
+from splitpipe.storage.changes import entries_of, missing_among, record_nbytes
+from splitpipe.storage.committed import Column, Manifest, Sealed, Stale
+from splitpipe.storage.format import LOCK_NAME, MANIFEST_NAME, file_header, file_name
+from splitpipe.storage.intake import Intake
+from splitpipe.storage.layout import BinLayout, Segment
+from splitpipe.storage.lock import Announcement, WriterLock
+from splitpipe.storage.manifest import encode
+from splitpipe.storage.snapshot import read_manifest, read_sealed
+
+__all__ = ["DEFAULT_BINS", "Opening", "Session"]
+
+DEFAULT_BINS = 64
+# Files held open by all columns together.
+_OPEN_FILES = 512
+_CATALOG_ROWS = 1 << 14
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session begins.
+
+    Attributes:
+        bins: how many bins share the records of a new segment.
+        dealing: the order in which they take records.
+        append: add to the dataset that is there.
+        overwrite: replace it.
+        compression: of each column that is compressed.
+    """
+
+    bins: int | None = None
+    dealing: Sequence[int] | None = None
+    append: bool = False
+    overwrite: bool = False
+    compression: Mapping[str, Zstd] | None = None
+
+
+class Session:
+    """One writer at work on one dataset.
+
+    Args:
+        path: the dataset's directory, absolute.
+        opening: how to begin.
+        schema: of a new dataset; ``None`` is bytes, until `restart` says otherwise.
+
+    Attributes:
+        manifest: the last commit, or the empty one that a new volume begins with.
+        intakes: the columns, by name.
+        catalog: the catalog's writing session, where there is one.
+    """
+
+    def __init__(self, path: str, opening: Opening, schema: Schema | None) -> None:
+        self.path = path
+        self._opening = opening
+        self._manifest_path = os.path.join(path, MANIFEST_NAME)
+        self.intakes: dict[str, Intake] = {}
+        self.catalog: CatalogWriter | None = None
+        self.catalog_changed = False
+        self._replaced: list[Stale] = []
+        self._settled = True
+        found = self._look()
+        self._created = files.make_directory(path)
+        self._lock = WriterLock(os.path.join(path, LOCK_NAME))
+        try:
+            # Again, now that nobody else can change it.
+            found = self._look()
+            retire.cut_leftovers(path, found, self._lock.previous)
+            self._begin(found, schema)
+        except BaseException:
+            self.fail()
+            raise
+
+    # -- what is there ---------------------------------------------------------------------
+
+    def _look(self) -> Manifest | None:
+        """The dataset that is there, if any and if it may be written to."""
+        if not os.path.lexists(self._manifest_path):
+            retire.refuse_foreign(self.path)
+            return None
+        found = read_manifest(self.path)
+        if found.rows and not (self._opening.append or self._opening.overwrite):
+            raise StorageError(
+                errno.EEXIST,
+                f"a dataset of {found.live_rows} records is here already: say append=True to add "
+                "to it or overwrite=True to replace it",
+                self.path,
+            )
+        return found
+
+    def _begin(self, found: Manifest | None, schema: Schema | None) -> None:
+        overwrite = self._opening.overwrite and found is not None
+        if found is None or overwrite:
+            bins = self._opening.bins or DEFAULT_BINS
+            self.manifest = _empty(bins, schema or Schema("bytes"), replaces=found)
+        else:
+            self.manifest = found
+            if schema is not None and schema != found.schema:
+                self._refuse_schema(found, schema)
+        self._replaces = found if overwrite else None
+        fresh = self.manifest is not found
+        for column in self.manifest.columns:
+            self._take_in(column)
+        self.announce()
+        if fresh:
+            for intake in self.intakes.values():
+                intake.appender.create()
+                intake.appender.sync()
+            if not overwrite:
+                # From here on the directory is a dataset, an empty one, whatever happens.
+                files.replace(self._manifest_path, encode(self.manifest))
+                files.sync_directory(self.path)
+        self._deleted = self._read_deleted()
+        self._more_deleted: set[int] = set()
+        if self.manifest.catalog is not None:
+            self.open_catalog({})
+
+    def _refuse_schema(self, found: Manifest, schema: Schema) -> None:
+        if found.rows or found.generation:
+            raise FormatError(
+                f"{self.path} has records of {found.schema!r}, not of {schema!r}: leave the schema "
+                "out to append, add_column adds a column"
+            )
+        # Nothing was ever committed: it may still become anything.
+        columns = _columns(schema, self._opening.bins or DEFAULT_BINS)
+        self.manifest = replace(found, columns=columns, bare=schema.bare, next_column=len(columns))
+
+    def _read_deleted(self) -> Rows:
+        sealed = self.manifest.deleted
+        if sealed is None:
+            return np.empty(0, dtype=np.int64)
+        data = read_sealed(self.path, self.manifest.deleted_id(sealed.number), sealed)
+        return np.frombuffer(data, dtype="<i8").astype(np.int64)
+
+    def restart(self, schema: Schema) -> None:
+        """Give a dataset of no records another schema, before anything is written."""
+        bins = self._opening.bins or len(self.manifest.columns[0].bin_sizes)
+        for intake in self.intakes.values():
+            intake.close()
+        self.intakes.clear()
+        columns = _columns(schema, bins)
+        self.manifest = replace(
+            self.manifest, columns=columns, bare=schema.bare, next_column=len(columns)
+        )
+        for column in columns:
+            self._take_in(column)
+        self.announce()
+        for intake in self.intakes.values():
+            intake.appender.create()
+
+    def use_compression(self, compression: Mapping[str, Zstd]) -> None:
+        """Compress the columns that are made from now on like this."""
+        self._opening = replace(self._opening, compression=compression)
+
+    # -- columns ---------------------------------------------------------------------------
+
+    def _take_in(self, column: Column, since: int = 0) -> Intake:
+        segment = column.layout.segments[-1]
+        fresh = not column.layout.rows and since
+        appender = ColumnAppender(
+            self.path,
+            self.manifest.dataset,
+            self.manifest.volume,
+            column,
+            bins=segment.bins if fresh else self._opening.bins,
+            dealing=None if fresh else self._opening.dealing,
+            max_open=max(8, _OPEN_FILES // max(1, len(self.manifest.columns))),
+        )
+        zstd = (self._opening.compression or {}).get(column.name)
+        intake = Intake(self.path, self.manifest, appender, column, zstd=zstd, since=since)
+        self.intakes[column.name] = intake
+        return intake
+
+    def new_column(self, name: str, field: Field) -> Intake:
+        """Make the files of one more column; without values so far."""
+        number = max(
+            self.manifest.next_column,
+            1 + max(intake.column.number for intake in self.intakes.values()),
+        )
+        bins = self._opening.bins or self.manifest.columns[0].layout.segments[-1].bins
+        layout = BinLayout([Segment(0, 0, 0, bins)])
+        before = self.intakes.get(name)
+        intake = self._take_in(Column(name, field, number, (0,) * bins, layout), self.rows)
+        try:
+            self.announce()
+            intake.appender.create()
+        except BaseException:
+            self.give_up_column(intake, before)
+            raise
+        return intake
+
+    def give_up_column(self, intake: Intake, before: Intake | None) -> None:
+        """Remove the files of a column that was not committed, and put back what it replaced."""
+        intake.close()
+        if before is None:
+            self.intakes.pop(intake.column.name, None)
+        else:
+            self.intakes[intake.column.name] = before
+        self._remove(intake)
+
+    def replaced(self, before: Intake) -> None:
+        """Note that a column's files are of no use once the next commit is made."""
+        before.close()
+        committed = {column.number: column for column in self.manifest.columns}
+        column = committed.get(before.column.number)
+        if column is not None and (self.manifest.generation or column.layout.rows):
+            self._replaced += retire.column_files(self.manifest, column)
+        else:
+            self._remove(before)
+
+    def _remove(self, intake: Intake) -> None:
+        manifest, bins = self.manifest, range(len(intake.appender.sizes))
+        versions = (0, manifest.generation + 1)
+        retire.remove_column(self.path, manifest.volume, intake.column.number, bins, versions)
+
+    def announce(self) -> None:
+        """Note which files may be made from now on, for whoever finds them after a crash."""
+        appenders = [intake.appender for intake in self.intakes.values()]
+        first = min(appender.planned_bins[0] for appender in appenders)
+        # One more, for records that will be updated.
+        last = max(len(appender.sizes) for appender in appenders) + 1
+        columns = 1 + max(intake.column.number for intake in self.intakes.values())
+        note = Announcement(self.manifest.volume, first, last - first, columns)
+        earlier = self._lock.announced
+        if earlier is not None:
+            end = max(earlier.first_bin + earlier.bins, last)
+            first = min(earlier.first_bin, first)
+            note = Announcement(note.volume, first, end - first, max(earlier.columns, columns))
+        self._lock.announce(note)
+
+    # -- rows ------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """Rows of the dataset once this session is committed, deleted ones included."""
+        return min(intake.rows for intake in self.intakes.values())
+
+    def flush(self) -> None:
+        """Write what the columns hold."""
+        for intake in self.intakes.values():
+            intake.flush()
+
+    def physical(self, position: int) -> int:
+        """The row at a position; positions are those of the last commit, then what was added.
+
+        Raises:
+            IndexError: there is none, or it was deleted in this session.
+        """
+        deleted = self._deleted
+        count = self.rows - len(deleted)
+        wanted = position + count if position < 0 else position
+        if not 0 <= wanted < count:
+            raise IndexError(f"record {position} of a dataset of {count} records")
+        gaps = deleted - np.arange(len(deleted))
+        row = wanted + int(np.searchsorted(gaps, wanted, side="right"))
+        if row in self._more_deleted:
+            raise IndexError(f"record {position} was deleted in this session")
+        return row
+
+    def delete(self, rows: Iterable[int]) -> None:
+        """Delete rows, given as `physical` gives them."""
+        self._more_deleted.update(rows)
+
+    @property
+    def deleted(self) -> Rows:
+        """All deleted rows, ascending."""
+        more = np.fromiter(self._more_deleted, np.int64, len(self._more_deleted))
+        return np.union1d(self._deleted, more)
+
+    def is_live(self, row: int) -> bool:
+        """Whether a row was not deleted."""
+        at = int(np.searchsorted(self._deleted, row))
+        committed = at < len(self._deleted) and int(self._deleted[at]) == row
+        return not committed and row not in self._more_deleted
+
+    # -- the catalog -----------------------------------------------------------------------
+
+    def open_catalog(self, metadata: Mapping[str, str]) -> CatalogWriter:
+        """The catalog's writing session, begun if there is none."""
+        if self.catalog is not None:
+            return self.catalog
+        previous = self.manifest.catalog
+        catalog = CatalogWriter(
+            self.path,
+            self.manifest.volume,
+            previous,
+            metadata=metadata,
+            columns=list(self.intakes),
+        )
+        try:
+            if previous is None:
+                self._list_rows(catalog)
+        except BaseException:
+            catalog.close()
+            raise
+        self.catalog = catalog
+        self.catalog_changed = self.catalog_changed or previous is None or bool(metadata)
+        return catalog
+
+    def _list_rows(self, catalog: CatalogWriter) -> None:
+        """Give a new catalog the rows that are there, and which of their values are missing."""
+        if not self.rows:
+            return
+        self.flush()
+        for start in range(0, self.rows, _CATALOG_ROWS):
+            rows = np.arange(start, min(self.rows, start + _CATALOG_ROWS), dtype=np.int64)
+            present: dict[str, list[bool]] = {}
+            for name, intake in self.intakes.items():
+                column = intake.appender.column()
+                if column.missing:
+                    entries = entries_of(intake.appender.path, rows)
+                    there = np.ones(len(rows), dtype=np.bool_)
+                    there[missing_among(self.manifest, column, entries, rows)] = False
+                    present[name] = there.tolist()
+            catalog.add(start, None, None, present, count=len(rows))
+        if len(self.deleted):
+            catalog.delete(self.deleted)
+
+    # -- committing ------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make everything durable and visible; see `DatasetWriter.commit`."""
+        self.flush()
+        if self._is_committed():
+            self._settle()
+            return
+        before, number = self.manifest, self.manifest.generation + 1
+        columns = [intake.commit(number) for intake in self.intakes.values()]
+        stale = [*before.stale, *self._replaced]
+        for intake, column in zip(self._listed(), columns, strict=True):
+            if column.version != intake.column.version:
+                earlier = intake.column.version
+                stale.append(Stale("index", before.volume, column.number, earlier))
+        deleted, catalog = before.deleted, before.catalog
+        if self._more_deleted:
+            columns = self._count_dead(columns)
+            deleted = self._write_deleted(number)
+            if before.deleted is not None:
+                stale.append(Stale("deleted", before.volume, 0, before.deleted.number))
+        if self.catalog is not None and self.catalog_changed:
+            catalog = self.catalog.finish(number)
+            if before.catalog is not None:
+                stale.append(Stale("catalog", before.volume, 0, before.catalog.number))
+        retired, still = retire.still_there(self.path, before.retired, stale)
+        manifest = replace(
+            before,
+            generation=number,
+            rows=min(column.layout.rows for column in columns),
+            columns=tuple(columns),
+            retired=retired,
+            next_column=max(before.next_column, *(1 + column.number for column in columns)),
+            deleted=deleted,
+            catalog=catalog,
+            stale=still,
+        )
+        files.replace(self._manifest_path, encode(manifest))
+        # Readers see it from here on: whatever fails now, there is no way back.
+        self.manifest, self._replaces, self._settled = manifest, None, False
+        self._begin_anew()
+        self._settle()
+
+    def _listed(self) -> list[Intake]:
+        return list(self.intakes.values())
+
+    def _is_committed(self) -> bool:
+        """Whether the columns' files are exactly those of the manifest."""
+        return (
+            self._replaces is None
+            and not self._more_deleted
+            and not self._replaced
+            and not (self.catalog is not None and self.catalog_changed)
+            and not any(intake.updates for intake in self._listed())
+            and [(i.column.number, i.appender.rows) for i in self._listed()]
+            == [(c.number, c.layout.rows) for c in self.manifest.columns]
+        )
+
+    def _count_dead(self, columns: Sequence[Column]) -> list[Column]:
+        """Add what was deleted to the dead bytes of every column."""
+        rows = np.array(sorted(self._more_deleted), dtype=np.int64)
+        counted = []
+        for intake, column in zip(self._listed(), columns, strict=True):
+            nbytes = record_nbytes(entries_of(intake.entries_path(column), rows))
+            counted.append(replace(column, dead_nbytes=column.dead_nbytes + nbytes))
+        return counted
+
+    def _write_deleted(self, number: int) -> Sealed:
+        data = self.deleted.astype("<i8").tobytes()
+        identity = self.manifest.deleted_id(number)
+        path = os.path.join(self.path, file_name(identity))
+        descriptor = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            files.write_at(descriptor, file_header(identity) + data, 0, path)
+            files.sync(descriptor, path)
+        finally:
+            os.close(descriptor)
+        return Sealed(number, len(data), int(google_crc32c.value(data)))
+
+    def _begin_anew(self) -> None:
+        """Go on from the commit that was just made."""
+        self._deleted, self._more_deleted = self.deleted, set()
+        self._replaced, self.catalog_changed = [], False
+        for column in self.manifest.columns:
+            intake = self.intakes[column.name]
+            if intake.updates:
+                intake.close()
+                self._take_in(column)
+        self.announce()
+
+    def _settle(self) -> None:
+        """Make the commit's name durable, and only then remove what it replaced."""
+        if not self._settled:
+            files.sync_directory(self.path)
+            retire.remove_retired(self.path, self.manifest.retired, self.manifest.stale)
+            self._settled = True
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Give up what was written since the last commit and let go of the dataset."""
+        announced = self._lock.announced
+        self._close_files()
+        try:
+            assert announced is not None
+            if self._replaces is not None:
+                retire.remove_volume(self.path, announced, self.manifest.generation + 1)
+            elif self._created and not self.manifest.generation:
+                retire.remove_dataset(self.path, announced)
+            else:
+                retire.cut_leftovers(self.path, read_manifest(self.path), announced)
+        except BaseException:
+            self.fail()
+            raise
+        self._lock.release()
+
+    def release(self) -> None:
+        """Let go of a dataset that was committed."""
+        self._close_files()
+        self._lock.release()
+
+    def fail(self) -> None:
+        """Let go after an error; the lock's note lets the next writer tidy up."""
+        self._close_files()
+        self._lock.release(tidy=False)
+
+    def _close_files(self) -> None:
+        for intake in self.intakes.values():
+            intake.close()
+        if self.catalog is not None:
+            self.catalog.close()
+            self.catalog = None
+
+    @property
+    def committed_rows(self) -> int:
+        """Records that the last commit holds."""
+        return 0 if self._replaces is not None else self.manifest.live_rows
+
+
+def _columns(schema: Schema, bins: int) -> tuple[Column, ...]:
+    layout = BinLayout([Segment(0, 0, 0, bins)])
+    names = [BARE] if schema.bare else list(schema)
+    return tuple(
+        Column(name, schema[name], number, (0,) * bins, layout) for number, name in enumerate(names)
+    )
+
+
+def _empty(bins: int, schema: Schema, *, replaces: Manifest | None) -> Manifest:
+    columns = _columns(schema, bins)
+    manifest = Manifest(
+        dataset=secrets.token_bytes(16),
+        generation=0,
+        volume=1,
+        rows=0,
+        columns=columns,
+        bare=schema.bare,
+        next_column=len(columns),
+    )
+    if replaces is None:
+        return manifest
+    retired, stale = retire.overwritten(replaces)
+    return replace(
+        manifest,
+        generation=replaces.generation,
+        volume=replaces.volume + 1,
+        retired=retired,
+        stale=stale,
+    )
