@@ -118,6 +118,9 @@ SYSTEMS: dict[str, System] = {
     "joblib": System("joblib_", None, "JoblibPipeline", {}, ("joblib",), ("joblib",), "loky"),
 }
 
+# Classes of `lines_`, which indexes JSON Lines in place.
+LINES = {"splitpipe": "SplitpipeLines", "data_forager": "DataForagerLines"}
+
 
 def parse(spec: str) -> tuple[str, int]:
     """``name@2`` means two workers, ``name`` one.
@@ -143,14 +146,16 @@ def missing(name: str) -> tuple[str, ...]:
 
 
 def load(name: str, kind: str) -> Any:
-    """The adapter of a system for storage or for pipelines.
+    """The adapter of a system for storage, for pipelines, or for lines of text.
 
     Raises:
         LookupError: It has none of that kind.
     """
     system = SYSTEMS[name]
-    attribute = system.storage if kind == "storage" else system.pipeline
+    module, attribute = system.module, system.storage if kind == "storage" else system.pipeline
+    if kind == "lines":
+        module, attribute = "lines_", LINES.get(name)
     if attribute is None:
         raise LookupError(f"{name} has no {kind} adapter")
-    adapter = getattr(import_module(f"benchmarks.systems.{system.module}"), attribute)
+    adapter = getattr(import_module(f"benchmarks.systems.{module}"), attribute)
     return adapter(**(system.options if kind == "pipeline" else {}))
