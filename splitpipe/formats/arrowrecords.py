@@ -70,31 +70,33 @@ class _Mapped:
             message = pa.ipc.read_message(self.buffer.slice(self.starts[number]))
             return pa.ipc.read_record_batch(message, self.schema)
 
-    def owns(self, batch: pa.RecordBatch) -> bool:
-        """Whether a batch's values lie in the map, so that keeping it costs nothing."""
+    def cost(self, batch: pa.RecordBatch) -> int:
+        """What keeping a batch costs in memory: its values, if they do not lie in the map.
+
+        Arrow's own ``nbytes`` follows offsets that nobody has validated yet.
+        """
         first, last = self.buffer.address, self.buffer.address + self.buffer.size
-        return all(
-            buffer is None or not buffer.size or first <= buffer.address < last
-            for column in batch.columns
-            for buffer in column.buffers()
+        buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer]
+        return _MAPPED_NBYTES + sum(
+            buffer.size for buffer in buffers if not first <= buffer.address < last
         )
 
 
 def _map(path: str) -> _Mapped:
     with refused(path, FormatError):
-        source = pa.memory_map(path)
-        buffer = source.read_buffer(source.size())
+        with pa.memory_map(path) as source:
+            # The map lives as long as this does; the file need not stay open for it.
+            buffer = source.read_buffer(source.size())
         start = buffer.slice(0, min(8, buffer.size)).to_pybytes()
-        source.seek(0)
         if start.startswith(_OLD_MAGIC):
             raise FormatError(f"{path} is a Feather file of version 1: write it anew as version 2")
         if start.startswith(_FILE_MAGIC):
-            return _map_file(path, source, buffer)
-        return _map_stream(path, source, buffer)
+            return _map_file(path, buffer)
+        return _map_stream(path, buffer)
 
 
-def _map_file(path: str, source: pa.MemoryMappedFile, buffer: pa.Buffer) -> _Mapped:
-    reader = pa.ipc.open_file(source)
+def _map_file(path: str, buffer: pa.Buffer) -> _Mapped:
+    reader = pa.ipc.open_file(buffer)
     # To count rows, one column is enough; the narrowest, should it be compressed.
     schema = reader.schema
     fixed = [i for i, field in enumerate(schema) if pa.types.is_primitive(field.type)]
@@ -106,7 +108,8 @@ def _map_file(path: str, source: pa.MemoryMappedFile, buffer: pa.Buffer) -> _Map
     return _Mapped(path, schema, counts, buffer, reader)
 
 
-def _map_stream(path: str, source: pa.MemoryMappedFile, buffer: pa.Buffer) -> _Mapped:
+def _map_stream(path: str, buffer: pa.Buffer) -> _Mapped:
+    source = pa.BufferReader(buffer)
     reader = pa.ipc.open_stream(source)
     keep = _has_dictionary(reader.schema)
     counts: list[int] = []
@@ -165,7 +168,8 @@ class ArrowRecords:
             (file, number) for file in self._files for number in range(len(file.counts))
         ]
         self._chunks = Chunks([count for file in self._files for count in file.counts])
-        self._readings, self._places = _readings(self._files)
+        with refused(paths[0], FormatError):
+            self._readings, self._places = _readings(self._files)
         self.schema = Schema({name: reading.field for name, reading in self._readings.items()})
         self._cache = Cache[pa.RecordBatch](cache_nbytes)
         self._valid: set[tuple[int, str]] = set()
@@ -198,7 +202,7 @@ class ArrowRecords:
         return bins_of([sum(file.counts) for file in self._files])
 
     def close(self) -> None:
-        """Let go of the batches that were unpacked."""
+        """Let go of the batches that were unpacked. Maps end with the object; no file is open."""
         self._cache.clear()
 
     def _values(self, chunk: int, local: Rows, columns: Sequence[str]) -> dict[str, Values]:
@@ -219,7 +223,7 @@ class ArrowRecords:
         batch = file.batch(number)
         if batch.num_rows != file.counts[number]:
             raise CorruptRecord(f"batch {number} of {file.path} changed since it was opened")
-        return batch, _MAPPED_NBYTES if file.owns(batch) else batch.nbytes
+        return batch, file.cost(batch)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._given, self._known_by)

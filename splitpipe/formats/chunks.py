@@ -129,9 +129,18 @@ def _joined(
         return out
     joined: list[Any] = [None] * len(rows)
     for places, values in parts:
-        for place, value in zip(places.tolist(), values, strict=True):
+        for place, value in zip(places.tolist(), _single(values), strict=True):
             joined[place] = value
     return column_of(schema, name, rows, joined, out)
+
+
+def _single(values: Values) -> list[Any]:
+    """Values as records have them: Python's numbers, arrays of their own, numpy's dates."""
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.ndim > 1:
+        return [row.copy() for row in values]
+    return list(values) if values.dtype.kind in "mM" else values.tolist()
 
 
 def column_of(

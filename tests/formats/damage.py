@@ -67,11 +67,15 @@ def read_plainly(form: Format, path: Any, **options: Any) -> list[Any]:
         records.close()
 
 
-def truncations(file: Path) -> Iterator[int]:
-    """Cut a file to every size below its own, and put it back at the end."""
+def truncations(file: Path, step: int = 1) -> Iterator[int]:
+    """Cut a file to every size below its own, and put it back at the end.
+
+    With a larger ``step``, to every so-manieth size, and to each of the last sixteen.
+    """
     whole = file.read_bytes()
+    last = max(0, len(whole) - 16)
     try:
-        for size in range(len(whole)):
+        for size in (*range(0, last, step), *range(last, len(whole))):
             file.write_bytes(whole[:size])
             yield size
     finally:

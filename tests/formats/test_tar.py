@@ -251,10 +251,8 @@ class TestDamage:
 
     def test_a_shard_cut_at_any_place(self, small: Path, tmp_path: Path) -> None:
         whole = read_plainly(FORMAT, small)
-        for size in truncations(small):
-            if size % 151 == 0:
-                found = survives(lambda: read_plainly(FORMAT, small))
-                assert found in (None, whole)
+        for _ in truncations(small, step=151):
+            assert survives(lambda: read_plainly(FORMAT, small)) in (None, whole)
 
     def test_mutated_headers(self, small: Path) -> None:
         for _ in mutations(small, 1500, seed=2, stop=3 * 1024):
