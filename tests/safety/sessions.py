@@ -304,8 +304,14 @@ def never_wrong(path: Path, records: Sequence[bytes]) -> bool:
     return fine
 
 
-def assert_next_writer_works(path: Path, outcomes: Sequence[Records | None]) -> None:
-    """Appending goes on from what is there, and overwriting leaves nothing of it behind."""
+def assert_next_writer_works(
+    path: Path, outcomes: Sequence[Records | None], *, tidy: bool = True
+) -> None:
+    """Appending goes on from what is there, and overwriting leaves nothing of it behind.
+
+    With ``tidy=False`` files of no commit may be left: after a power failure nobody may know of
+    them, because the lock's note was lost.
+    """
     there = outcomes[found_at(path, outcomes)] or ()
     with DatasetWriter(path, append=True, bins=4) as writer:
         writer.write_many(THIRD)
@@ -315,4 +321,4 @@ def assert_next_writer_works(path: Path, outcomes: Sequence[Records | None]) -> 
         writer.write(b"x")
     assert_is(path, [b"x"])
     left = {entry.name for entry in path.iterdir()} & named
-    assert left == {"splitpipe.json", "writer.lock"}, "files of no commit were left"
+    assert not tidy or left == {"splitpipe.json", "writer.lock"}, "files of no commit were left"
