@@ -385,8 +385,8 @@ class ColumnReader:
             FormatError: the index page or the sums file is damaged.
         """
         page = self._pages.page_of(row)
-        _, runs = self._pages.read(page)
-        bad = self._runs.first_bad_run(page, runs)
+        raw, runs = self._pages.read(page)
+        bad = self._runs.first_bad_run(page, raw, runs)
         if bad is None:
             return None
         return (

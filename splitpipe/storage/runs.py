@@ -31,7 +31,7 @@ from splitpipe.storage.format import (
 from splitpipe.storage.layout import Segment
 from splitpipe.storage.pages import IndexPages, Page
 
-__all__ = ["BINS_NBYTES", "SMALL_NBYTES", "STRIPE_NBYTES", "LoadedBins", "RunReader"]
+__all__ = ["BINS_NBYTES", "SMALL_NBYTES", "STRIPE_NBYTES", "LoadedBins", "RunReader", "moved_turns"]
 
 # Records smaller than this on average gain from being read in runs: the saving is the 100 ns
 # of a checksum call, the price a second copy.
@@ -65,6 +65,8 @@ class RunReader:
         except SplitpipeError:
             return None
         entries = np.frombuffer(raw, dtype=ENTRY_DTYPE)
+        if len(moved_turns(page, entries)):
+            return None
         offsets = entries["offset"].astype(np.int64)
         stops = offsets + entries["length"].astype(np.int64)
         used = min(page.segment.bins, page.rows)
@@ -109,14 +111,20 @@ class RunReader:
             held += len(part)
         return b"".join(parts), np.array(shifts, dtype=np.int64)
 
-    def first_bad_run(self, page: Page, runs: npt.NDArray[np.uint32]) -> int | None:
+    def first_bad_run(self, page: Page, raw: bytes, runs: npt.NDArray[np.uint32]) -> int | None:
         """The bin of the first run of a stripe that does not fit its checksum.
 
-        Unlike reading, this trusts no bound on sizes: a run is checked a piece at a time.
+        Unlike reading, this trusts no bound on sizes: a run is checked a piece at a time. A run
+        that is not together any more has no checksum.
         """
         bins = page.segment.bins
+        moved = moved_turns(page, np.frombuffer(raw, dtype=ENTRY_DTYPE)).tolist()
         for turn, crc in enumerate(runs.tolist()):
             number = page.segment.bin_at(turn)
+            if turn in moved:
+                if crc:
+                    return number
+                continue
             rows = range(page.first_row + turn, page.first_row + page.rows, bins)
             start, end = self._pages.extent(rows[0], rows[-1])
             seed = place(self._seeds[number], start, rows[0])
@@ -144,6 +152,9 @@ class RunReader:
             except SplitpipeError:
                 return None
             entries = table[rows.start : rows[-1] + 1 : rows.step]
+            if (entries["bin"] != number).any():
+                # Some were updated since, and lie elsewhere.
+                return None
             offsets = entries["offset"].astype(np.int64)
             ends = offsets + entries["length"].astype(np.int64)
             first = int(offsets[0]) - RECORD_HEADER_NBYTES
@@ -184,6 +195,17 @@ class RunReader:
     def _place_of(self, rows: range) -> tuple[Segment, int]:
         segment = self._pages.page_of(rows.start).segment
         return segment, rows.start - segment.first_row
+
+
+def moved_turns(page: Page, entries: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Places in the round whose run in this stripe has a record that was updated since.
+
+    Such a record lies in a bin for updated records: its run is not together any more.
+    """
+    bins = page.segment.bins
+    own = np.array([page.segment.bin_at(turn) for turn in range(min(bins, page.rows))])
+    turns = np.arange(len(entries)) % bins
+    return np.unique(turns[entries["bin"] != own[turns]])
 
 
 class LoadedBins:

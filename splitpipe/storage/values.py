@@ -50,8 +50,7 @@ class ColumnValues:
 
     Attributes:
         reader: the same.
-        streams: whether neighbours lie together and all values are there, so that many may be
-            read at once.
+        streams: whether all values are there, so that neighbours may be read in runs.
     """
 
     __slots__ = ("_codec", "_direct", "_missing", "field", "name", "reader", "streams")
@@ -60,7 +59,7 @@ class ColumnValues:
         self.name = column.name
         self.field: Field = column.field
         self.reader = reader
-        self.streams = not column.missing and not column.version
+        self.streams = not column.missing
         self._codec = codec
         self._missing = column.missing
         self._direct = column.field.stackable and column.field.compression is None
