@@ -84,12 +84,12 @@ def _saved(root: str) -> tuple[list[str], list[str]]:
     state = _read(os.path.join(root, STATE))
     data = _listed(state.get("_data_files"), root)
     indices = state.get("_indices_data_files") or state.get("_indices_files") or []
-    return data, _listed(indices, root)
+    return data, _listed(indices, root) if indices else []
 
 
 def _listed(told: Any, root: str) -> list[str]:
     """The paths of ``[{"filename": ...}]``."""
-    if isinstance(told, list) and all(isinstance(one, dict) for one in told):
+    if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
         names = _names([one.get("filename") for one in told], root)
         return [os.path.join(root, name) for name in names]
     raise FormatError(f"{os.path.join(root, STATE)} names no files: it is damaged; copy it again")

@@ -54,10 +54,6 @@ create_tokenize_and_index_with_aux_func(
 """
 
 
-def tokenizer(text: str) -> list[int]:
-    return [len(word) for word in text.split(" ")]
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four folders, indexed by the original package."""
@@ -126,9 +122,10 @@ class TestGood:
         folder = written / "free"
         assert open_as(FORMAT, folder, dtype="uint16").schema["data"].shape == (None,)
         found = all_of(FORMAT, folder, dtype="uint16")
-        assert [one.tolist() for one in found[1:3]] == [
-            [*tokenizer(row["text"]), 0] for row in (ROWS[3], ROWS[6])
-        ]
+        assert len({len(one) for one in found}) > 2
+        paths = sorted((folder / "tokenized-samples").glob("*.bin"))
+        stored = np.concatenate([np.fromfile(path, np.uint16) for path in paths])
+        assert np.array_equal(np.concatenate(found), stored)
 
     def test_a_schema(self, masked: Path) -> None:
         records = open_as(FORMAT, masked)
