@@ -26,6 +26,7 @@ Rules:
 
 from __future__ import annotations
 
+import bisect
 import errno
 import hashlib
 import json
@@ -57,6 +58,7 @@ MOST_WORDS = 1 << 16
 # An index up to this size is verified whole when it is opened: a damaged one is then built again.
 _VERIFIED_AT_ONCE_NBYTES = 16 << 20
 _HEADER = struct.Struct("<8sIIQQQI16s")
+_PLACE = struct.Struct("<QQ")
 _PIECE_ROWS = PAGE_ROWS << 6
 
 
@@ -223,8 +225,10 @@ class Index:
         "_blobs_at",
         "_data",
         "_entries",
+        "_entries_at",
         "_first_rows",
         "_intact",
+        "_starts",
         "_sums",
         "contents",
         "files",
@@ -246,6 +250,8 @@ class Index:
             raise FormatError(f"the index {path} is damaged: its files do not add up")
         self._blobs_at = blobs_at
         self._data: bytes | mmap.mmap | None = data
+        self._entries_at = head_at
+        self._starts = [one.first_row for one in self.files]
         self._entries = np.frombuffer(
             data, dtype="<u8", count=self.rows * self.words, offset=head_at
         ).reshape(self.rows, self.words)
@@ -254,7 +260,7 @@ class Index:
         if any(data[sums_at + 4 * pages : blobs_at]):
             raise FormatError(f"the index {path} is damaged: bytes that are zero are not")
         self._intact = np.zeros(pages, dtype=np.bool_)
-        self._first_rows = np.array([one.first_row for one in self.files], dtype=np.int64)
+        self._first_rows = np.array(self._starts, dtype=np.int64)
         if len(data) <= _VERIFIED_AT_ONCE_NBYTES:
             self._verify(np.arange(pages))
 
@@ -307,6 +313,18 @@ class Index:
         """In which file each row lies: its number in `files`."""
         # Files without records begin where the next one does, and come before it.
         return np.searchsorted(self._first_rows, rows, side="right") - 1
+
+    def extent(self, row: int) -> tuple[int, int, int]:
+        """File number, offset and length of one record: `extents` without arrays.
+
+        Raises:
+            CorruptRecord: the index is damaged there.
+        """
+        if self._data is None or not self._intact[row // PAGE_ROWS]:
+            self.entries(np.array([row], dtype=np.int64))
+        assert self._data is not None
+        offset, length = _PLACE.unpack_from(self._data, self._entries_at + row * self.words * 8)
+        return bisect.bisect_right(self._starts, row) - 1, offset, length
 
     def extents(self, rows: Rows) -> tuple[npt.NDArray[np.int64], Rows, Rows]:
         """File numbers, offsets and lengths of the records of some rows.

@@ -24,7 +24,7 @@ from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.lines import Bytes, LineScanner, Split
 from splitpipe.formats.options import check_broken, chosen_files, fitted, names_of, schema_of
 from splitpipe.formats.records import IndexedRecords, Opening
-from splitpipe.schema import BARE, FieldLike, Schema
+from splitpipe.schema import FieldLike, Schema
 
 __all__ = ["FORMAT"]
 
@@ -62,9 +62,9 @@ class _Values:
 
     schema: Schema
 
-    def decode(self, data: bytes) -> Mapping[str, Any]:
-        """The value, as the one column."""
-        return {BARE: value_of(data)}
+    def decode(self, data: bytes) -> Any:
+        """The value."""
+        return value_of(data)
 
 
 @dataclass(frozen=True, slots=True)

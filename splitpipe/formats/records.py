@@ -36,14 +36,17 @@ from splitpipe.storage.base import (
     Order,
     Rows,
     given_array,
-    iterate_blocks,
     missing_in_out,
+    records_of,
 )
 from splitpipe.storage.layout import BinLayout, Segment
 
 __all__ = ["Decoder", "IndexedRecords", "Opening"]
 
 _BINS = 64
+_FEW = 4
+_BLOCK_RECORDS = 1024
+_BLOCK_NBYTES = 4 << 20
 _SMALLEST_BIN_NBYTES = 1 << 20
 _LARGEST_BIN_NBYTES = 64 << 20
 
@@ -55,8 +58,10 @@ class Decoder(Protocol):
     def schema(self) -> Schema:
         """What records are made of."""
 
-    def decode(self, data: bytes) -> Mapping[str, Any]:
-        """The values by column; one that is absent or ``None`` is missing.
+    def decode(self, data: bytes) -> Any:
+        """The value, of a schema that is bare; else the values by column.
+
+        Of these, one that is absent or ``None`` is missing.
 
         Raises:
             ValueError: the bytes are no record.
@@ -130,24 +135,40 @@ class IndexedRecords:
         out: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> Batch:
         """See `splitpipe.storage.base.Records.read`."""
-        given = {name: given_array(self.schema, name, len(rows), out) for name in columns}
-        if not len(rows):
-            return {name: _column(self.schema[name], [], name, rows, given[name]) for name in given}
+        values = self._decoded(rows)
+        batch: Batch = {}
+        for name in columns:
+            array = given_array(self.schema, name, len(rows), out)
+            one = values if self.schema.bare else [each.get(name) for each in values]
+            batch[name] = _column(self.schema[name], one, name, rows, array)
+        return batch
+
+    def _decoded(self, rows: Rows) -> list[Any]:
+        if len(rows) <= _FEW:
+            # Arrays of a few values would cost more than the reading.
+            return [self._decoded_one(row) for row in rows.tolist()]
         places = Places(*self.index.extents(rows))
         decode = self._decode
-        values: list[Mapping[str, Any]] = []
+        values: list[Any] = []
         for data in read_places(self._files, places):
             try:
                 values.append(decode(data))
             except (ValueError, RecursionError) as error:
-                raise self._broken(places, len(values), error) from error
-        return {
-            name: _column(self.schema[name], [each.get(name) for each in values], name, rows, array)
-            for name, array in given.items()
-        }
+                at = len(values)
+                raise self._broken(
+                    int(places.numbers[at]), int(places.offsets[at]), error
+                ) from error
+        return values
 
-    def _broken(self, places: Places, at: int, error: Exception) -> FormatError:
-        number, offset = int(places.numbers[at]), int(places.offsets[at])
+    def _decoded_one(self, row: int) -> Any:
+        number, offset, length = self.index.extent(row)
+        data = self._files.open(number).read(offset, length)
+        try:
+            return self._decode(data)
+        except (ValueError, RecursionError) as error:
+            raise self._broken(number, offset, error) from error
+
+    def _broken(self, number: int, offset: int, error: Exception) -> FormatError:
         file = OpenFile(self._files.paths[number])
         try:
             self._files.compare(number, file)
@@ -159,7 +180,25 @@ class IndexedRecords:
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `splitpipe.storage.base.Records.iterate`."""
-        return iterate_blocks(self, order, start, stop)
+        names = tuple(self.schema)
+        for rows in self._blocks_of(order, start, stop):
+            if self.schema.bare:
+                yield from self._decoded(rows)
+            else:
+                yield from records_of(self.schema, self.read(rows, names))
+
+    def _blocks_of(self, order: Order, start: int, stop: int) -> Iterator[Rows]:
+        """Rows in blocks of at most `_BLOCK_NBYTES` of source, or one record."""
+        count = 16
+        at = start
+        while at < stop:
+            rows = order.indices(at, min(stop, at + count))
+            lengths = self.index.extents(rows)[2]
+            fitting = int(np.searchsorted(np.cumsum(lengths), _BLOCK_NBYTES, side="right"))
+            rows = rows[: max(1, fitting)]
+            yield rows
+            at += len(rows)
+            count = min(_BLOCK_RECORDS, 4 * len(rows))
 
     def layout(self) -> BinLayout:
         """Stretches of neighbours: parts of large files, several small files together."""

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.lines import Bytes, LineScanner, Split
 from splitpipe.formats.options import check_broken, chosen_files, names_of
 from splitpipe.formats.records import IndexedRecords, Opening
-from splitpipe.schema import BARE, Schema
+from splitpipe.schema import Schema
 
 __all__ = ["FORMAT", "checked_encoding", "text_of"]
 
@@ -75,9 +75,9 @@ class _Text:
     encoding: str
     schema: Schema
 
-    def decode(self, data: bytes) -> Mapping[str, Any]:
-        """The text, as the one column."""
-        return {BARE: text_of(data, self.encoding)}
+    def decode(self, data: bytes) -> str:
+        """The text."""
+        return text_of(data, self.encoding)
 
 
 def _whole(window: Bytes, ended: bool) -> Split:
