@@ -178,6 +178,8 @@ class Field:
         Raises:
             FormatError: it is none.
         """
+        if not isinstance(document, Mapping):
+            raise FormatError(f"a column's type is an object, not {document!r}")
         shape = document.get("shape")
         if shape is not None and not isinstance(shape, list | tuple):
             raise FormatError(f"a shape must be a list, not {shape!r}")

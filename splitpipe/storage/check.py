@@ -17,22 +17,47 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from splitpipe.errors import CorruptRecord, SplitpipeError
+from splitpipe.storage import files
+from splitpipe.storage.catalog_file import catalog_name, checksum_of
+from splitpipe.storage.committed import Column, Manifest
 from splitpipe.storage.format import (
     FILE_HEADER_NBYTES,
     LOCK_NAME,
     MANIFEST_NAME,
     pack_record_header,
 )
-from splitpipe.storage.manifest import Column, Manifest
 from splitpipe.storage.reader import ColumnReader
-from splitpipe.storage.snapshot import open_snapshot, read_manifest
+from splitpipe.storage.snapshot import open_all, other_names, read_manifest
+from splitpipe.storage.table import OpenOptions, TableRecords, open_table
+from splitpipe.storage.values import ColumnValues, is_missing
 
-__all__ = ["CheckReport", "Description", "Finding", "check_dataset", "describe"]
+__all__ = ["CheckReport", "ColumnFacts", "Description", "Finding", "check_dataset", "describe"]
 
 _MOST_FINDINGS = 100
 _BLOCK_ROWS = 1024
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    """What a column is.
+
+    Attributes:
+        name: as users know it.
+        type: of its values, as its `Field` says it.
+        nbytes: bytes of its values as they are stored.
+        missing: rows without a value.
+        dead_nbytes: bytes that `compact` would give back.
+        bins: number of bins that hold records.
+    """
+
+    name: str
+    type: str
+    nbytes: int
+    missing: int
+    dead_nbytes: int
+    bins: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +69,30 @@ class Description:
         dataset: its name in hexadecimal, new whenever it is overwritten.
         generation: number of the last commit.
         rows: number of records.
+        deleted: rows that were deleted.
         columns: ``(name, type)`` of every column.
-        bins: number of bins that hold records.
-        segments: ``(first row, rows, first bin, bins)`` of every segment.
-        record_nbytes: bytes of all records.
+        details: more about every column.
+        bins: number of bins that hold records of the first column.
+        segments: ``(first row, rows, first bin, bins)`` of every segment of the first column.
+        record_nbytes: bytes of all values as they are stored.
+        dead_nbytes: bytes that `compact` would give back.
         disk_nbytes: bytes of all files of this commit.
+        metadata: declared metadata, ``None`` without a catalog.
     """
 
     path: str
     dataset: str
     generation: int
     rows: int
+    deleted: int
     columns: tuple[tuple[str, str], ...]
+    details: tuple[ColumnFacts, ...]
     bins: int
     segments: tuple[tuple[int, int, int, int], ...]
     record_nbytes: int
+    dead_nbytes: int
     disk_nbytes: int
+    metadata: dict[str, str] | None
 
     @property
     def overhead_nbytes(self) -> float:
@@ -120,47 +153,60 @@ def describe(path: str | os.PathLike[str]) -> Description:
         (10, 2, 30, ((0, 10, 0, 2),))
     """
     directory = os.path.abspath(os.fspath(path))
-    manifest, reader = _open(directory)
+    records = open_table(directory)
     try:
-        column = manifest.columns[0]
+        manifest = records.manifest
+        first = manifest.columns[0]
+        details = tuple(
+            ColumnFacts(
+                name=column.name,
+                type=_type_of(column),
+                nbytes=records.values(column.name).reader.nbytes(),
+                missing=column.missing,
+                dead_nbytes=column.dead_nbytes,
+                bins=sum(1 for size in column.bin_sizes if size),
+            )
+            for column in manifest.columns
+        )
         return Description(
             path=directory,
             dataset=manifest.dataset.hex(),
             generation=manifest.generation,
-            rows=manifest.rows,
-            columns=tuple((column.name, column.field.kind) for column in manifest.columns),
-            bins=sum(1 for size in column.bin_sizes if size),
+            rows=manifest.live_rows,
+            deleted=manifest.rows - manifest.live_rows,
+            columns=tuple((column.name, column.type) for column in details),
+            details=details,
+            bins=details[0].bins,
             segments=tuple(
-                (s.first_row, s.rows, s.first_bin, s.bins) for s in column.layout.segments
+                (s.first_row, s.rows, s.first_bin, s.bins) for s in first.layout.segments
             ),
-            record_nbytes=reader.nbytes(),
-            disk_nbytes=_disk_nbytes(directory, manifest, column),
+            record_nbytes=sum(column.nbytes for column in details),
+            dead_nbytes=sum(column.dead_nbytes for column in details),
+            disk_nbytes=_disk_nbytes(directory, manifest),
+            metadata=None if manifest.catalog is None else dict(manifest.catalog.metadata),
         )
     finally:
-        reader.close()
+        records.close()
 
 
-def _open(directory: str) -> tuple[Manifest, ColumnReader]:
-    manifest, index = open_snapshot(directory)
-    return manifest, ColumnReader(
-        directory,
-        manifest,
-        manifest.columns[0],
-        index,
-        rows=manifest.rows,
-        verify=True,
-        max_open_bins=256,
+def _type_of(column: Column) -> str:
+    field = column.field
+    text = field.dtype if field.kind == "scalar" and field.dtype else field.kind
+    if field.kind == "ndarray":
+        shape = "any shape" if field.shape is None else ", ".join(map(str, field.shape))
+        text = f"ndarray {field.dtype} ({shape.replace('None', 'any')})"
+    return text + (f" {field.compression}" if field.compression else "")
+
+
+def _disk_nbytes(directory: str, manifest: Manifest) -> int:
+    """Bytes of the files that a commit names."""
+    small = [MANIFEST_NAME, LOCK_NAME, *other_names(manifest)]
+    paths = [os.path.join(directory, name) for name in small]
+    tables = sum(
+        manifest.index_size(column) + manifest.sums_size(column) + sum(column.bin_sizes)
+        for column in manifest.columns
     )
-
-
-def _disk_nbytes(directory: str, manifest: Manifest, column: Column) -> int:
-    small = sum(
-        os.stat(os.path.join(directory, name)).st_size
-        for name in (MANIFEST_NAME, LOCK_NAME)
-        if os.path.exists(os.path.join(directory, name))
-    )
-    tables = manifest.index_size(column) + manifest.sums_size(column)
-    return small + tables + sum(column.bin_sizes)
+    return tables + sum(os.stat(path).st_size for path in paths if os.path.exists(path))
 
 
 def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = None) -> CheckReport:
@@ -187,11 +233,15 @@ def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = N
     findings: list[Finding] = []
     found = checked = 0
     try:
-        manifest, reader = _open(directory)
+        snapshot = open_all(directory)
     except SplitpipeError as error:
         return CheckReport(directory, rows, 0, (Finding(None, str(error)),), 1)
     try:
-        for upto, finding in _Checker(manifest, reader).run():
+        records = TableRecords(directory, snapshot, OpenOptions())
+    except SplitpipeError as error:
+        return CheckReport(directory, rows, 0, (Finding(None, str(error)),), 1)
+    try:
+        for upto, finding in _checked(records):
             checked = upto
             if finding is not None:
                 found += 1
@@ -200,19 +250,58 @@ def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = N
             if progress is not None:
                 progress(upto, rows)
     finally:
-        reader.close()
+        records.close()
     return CheckReport(directory, rows, checked, tuple(findings), found)
 
 
-class _Checker:
+def _checked(records: TableRecords) -> Iterator[tuple[int, Finding | None]]:
     """One pass over a dataset. Yields ``(records done, a finding or None)``."""
+    manifest = records.manifest
+    columns = manifest.columns
+    for at, column in enumerate(columns):
+        checker = _Checker(manifest, column, records.values(column.name))
+        for done, finding in checker.run():
+            # A record is done when it is in every column.
+            yield (done + at * manifest.rows) // len(columns), finding
+    for finding in _others(records.path, manifest):
+        yield manifest.rows, finding
 
-    def __init__(self, manifest: Manifest, reader: ColumnReader) -> None:
+
+def _others(directory: str, manifest: Manifest) -> Iterator[Finding]:
+    """The catalog; deleted rows and dictionaries were compared when they were opened."""
+    if manifest.catalog is None:
+        return
+    name = catalog_name(manifest.volume, manifest.catalog.number)
+    path = os.path.join(directory, name)
+    try:
+        descriptor = files.open_file(path, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            crc = checksum_of(descriptor, size, path)
+        finally:
+            os.close(descriptor)
+    except SplitpipeError as error:
+        yield Finding(None, str(error))
+        return
+    if (size, crc) != (manifest.catalog.size, manifest.catalog.crc):
+        yield Finding(None, f"{path} does not fit its checksum: restore it from a copy")
+
+
+class _Checker:
+    """One pass over a column. Yields ``(records done, a finding or None)``."""
+
+    def __init__(self, manifest: Manifest, column: Column, values: ColumnValues) -> None:
         self._manifest = manifest
-        self._column = manifest.columns[0]
-        self._reader = reader
-        # Where the last record of every bin ended: records must follow each other closely.
-        self._ends = [FILE_HEADER_NBYTES] * len(self._column.bin_sizes)
+        self._column = column
+        self._values = values
+        self._reader: ColumnReader = values.reader
+        # Where the last record of every bin ended: records must follow each other closely, as
+        # long as none was updated.
+        self._ends = [FILE_HEADER_NBYTES] * len(column.bin_sizes)
+        self._together = not column.version
+        # Bytes need no look at what they mean; what was pickled gets none.
+        kind, packed = column.field.kind, column.field.compression
+        self._decodes = kind != "pickle" and (kind != "bytes" or packed is not None)
 
     def run(self) -> Iterator[tuple[int, Finding | None]]:
         done = 0
@@ -243,8 +332,7 @@ class _Checker:
                 yield Finding(rows.start, problem)
         for row in rows:
             try:
-                data = self._reader.read(row)
-                problem = self._placement(row, data)
+                problem = self._record(row)
             except CorruptRecord as error:
                 problem = str(error)
                 self._pass_over(row)
@@ -254,21 +342,30 @@ class _Checker:
             if problem is not None:
                 yield Finding(row, problem)
 
+    def _record(self, row: int) -> str | None:
+        """Read and verify one record, decode it, and look at its header."""
+        if self._column.missing and is_missing(self._reader, row):
+            return self._placement(row, 0)
+        nbytes = len(self._reader.read(row))
+        if self._decodes:
+            self._values.get(row)
+        return self._placement(row, nbytes)
+
     def _pass_over(self, row: int) -> None:
         """A damaged record does not put the one after it in the wrong place."""
         entry = self._reader.entry(row)
         if entry.number < len(self._ends):
             self._ends[entry.number] = entry.offset + entry.length
 
-    def _placement(self, row: int, data: bytes) -> str | None:
+    def _placement(self, row: int, nbytes: int) -> str | None:
         """Whether a record has its header before it, and follows the one before."""
         entry = self._reader.entry(row)
-        header = pack_record_header(entry.crc, len(data), row)
+        header = pack_record_header(entry.crc, nbytes, row)
         start = entry.offset - len(header)
         previous = self._ends[entry.number]
-        self._ends[entry.number] = entry.offset + len(data)
+        self._ends[entry.number] = entry.offset + nbytes
         path = self._reader.bins.path(entry.number)
-        if start != previous:
+        if self._together and start != previous:
             return f"record {row} of {path} starts at byte {start}, expected at {previous}"
         if self._reader.bins.map(entry.number)[start : entry.offset] != header:
             return (
@@ -281,7 +378,7 @@ class _Checker:
         """What no record leads to: sizes, and the headers of the files."""
         for number, end in enumerate(self._ends):
             size = self._column.bin_sizes[number]
-            if size and end != size:
+            if self._together and size and end != size:
                 yield Finding(
                     None, f"{self._reader.bins.path(number)} has {size} bytes, its records {end}"
                 )

@@ -141,7 +141,7 @@ def decode(raw: bytes, path: str) -> Manifest:
         raise UnsupportedVersion(f"{path} needs {requires!r}, unknown to this splitpipe: update it")
     try:
         return _decode_document(document)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path} contradicts itself: {error}") from error
 
 

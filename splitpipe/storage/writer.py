@@ -552,7 +552,7 @@ class DatasetWriter:
             KeyError, IndexError: there is no such record. Nothing was deleted.
         """
         self._check_usable()
-        listed: Iterable[Any] = records if _is_many(records) else [records]
+        listed: Any = records if _is_many(records) else [records]
         rows = sorted({self._row_of(one) for one in listed})
         if self._session.catalog is not None:
             self._session.catalog.delete(rows)
