@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "load", "recognise", "which"]
 
 # The formats, each a module of this package with a value named FORMAT.
-FORMATS = ("jsonl", "csv", "text")
+FORMATS = (
+    "jsonl",
+    "csv",
+    "text",
+    "parquet",
+    "arrow",
+    "tar",
+    "mds",
+    "splitdataloader",
+    "data_forager",
+    "synthefy",
+)
 
 
 def load(name: str) -> Format:

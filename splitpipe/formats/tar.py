@@ -1,7 +1,7 @@
 """WebDataset's tar shards, read at random.
 
 Responsible for: recognising ``.tar`` files, indexing which samples they hold (`TarScanner`), and
-`TarRecords`: a column for every extension and ``__key__``, of bytes, or decoded on request.
+`TarRecords`: a column for every extension and ``__key__``, of bytes, or typed on request.
 
 Samples are grouped as the webdataset library does: the key is a member's path up to the first dot
 of its last part, the extension is the rest in lower case; neighbours with one key are one sample;
@@ -131,7 +131,7 @@ class TarRecords:
     Args:
         source: the shards.
         indexing: where their index is kept.
-        decode: whether columns of known extensions are decoded.
+        typed: whether columns of known extensions are read as what they hold.
 
     Attributes:
         extensions: column -> extension, where the extension is no name of a column.
@@ -139,12 +139,12 @@ class TarRecords:
 
     catalog: Catalog | None = None
 
-    def __init__(self, source: Source, indexing: Indexing, *, decode: bool) -> None:
+    def __init__(self, source: Source, indexing: Indexing, *, typed: bool) -> None:
         paths = source.files(*_SUFFIXES)
         if not paths:
             raise FormatError(f"{source.root} has no file that ends in .tar")
         index = open_index(TarScanner(), source, paths, indexing)
-        self._given = (source.paths, source.folder, indexing.index_dir, decode)
+        self._given = (source.paths, source.folder, indexing.index_dir, typed)
         self._files = SourceFiles(paths, [file.known_by for file in index.files])
         self._index = index
         found: dict[str, None] = {}
@@ -153,7 +153,7 @@ class TarRecords:
         # An order that does not depend on which shard comes first.
         self.extensions = column_names([KEY, *sorted(found.keys() - {KEY})])
         self._decoders = {
-            name: _decoder(extension) if decode else _BYTES
+            name: _decoder(extension) if typed else _BYTES
             for name, extension in self.extensions.items()
             if name != KEY
         }
@@ -226,7 +226,7 @@ class TarRecords:
         except (ValueError, RecursionError) as error:
             raise CorruptRecord(
                 f"{member.name} in {sample.path} (record {row}) is not what its extension says: "
-                f"{error}; read it as bytes with decode=False"
+                f"{error}; read it as bytes with typed=False"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,9 +244,9 @@ class _Sample:
 
 
 def _reopen(
-    paths: tuple[str, ...], folder: bool, index_dir: str | None, decode: bool, identity: bytes
+    paths: tuple[str, ...], folder: bool, index_dir: str | None, typed: bool, identity: bytes
 ) -> TarRecords:
-    records = TarRecords(Source(paths, folder), Indexing(index_dir), decode=decode)
+    records = TarRecords(Source(paths, folder), Indexing(index_dir), typed=typed)
     if records._index.identity != identity:
         raise FormatError(
             f"the shards of {records._index.path} are not what they were when the dataset was "
@@ -289,8 +289,8 @@ def _recognises(source: Source) -> bool:
     return not source.folder and source.head(source.paths[0], 262)[257:262] == b"ustar"
 
 
-def _open(source: Source, indexing: Indexing, *, decode: bool = False) -> TarRecords:
-    return TarRecords(source, indexing, decode=decode)
+def _open(source: Source, indexing: Indexing, *, typed: bool = False) -> TarRecords:
+    return TarRecords(source, indexing, typed=typed)
 
 
 FORMAT = Format(

@@ -89,8 +89,8 @@ class TestGood:
         layout = open_as(FORMAT, shards).layout()
         assert layout.bins() == [range(40), range(40, 80), range(80, 120)]
 
-    def test_decoded(self, shards: Path) -> None:
-        records = open_as(FORMAT, shards, decode=True)
+    def test_typed(self, shards: Path) -> None:
+        records = open_as(FORMAT, shards, typed=True)
         kinds = {name: field.kind for name, field in records.schema.items()}
         assert kinds == {
             "__key__": "str",
@@ -108,7 +108,7 @@ class TestGood:
 
     def test_out(self, shards: Path) -> None:
         given_array = np.empty(2, np.int64)
-        records = open_as(FORMAT, shards, decode=True)
+        records = open_as(FORMAT, shards, typed=True)
         assert records.read(np.array([3, 4]), ["cls"], {"cls": given_array})["cls"] is given_array
         assert given_array.tolist() == [3, 4]
 
@@ -213,9 +213,9 @@ class TestRefused:
 
     def test_what_is_not_what_its_extension_says(self, tmp_path: Path) -> None:
         pack(tmp_path / "a.tar", {"1.json": b"{", "1.cls": b"9" * 30})
-        records = open_as(FORMAT, tmp_path, decode=True)
+        records = open_as(FORMAT, tmp_path, typed=True)
         for column in ("json", "cls"):
-            with pytest.raises(CorruptRecord, match=rf"1\.{column} in .*decode=False"):
+            with pytest.raises(CorruptRecord, match=rf"1\.{column} in .*typed=False"):
                 records.read(np.array([0]), [column])
 
     def test_a_shard_that_changed_since(self, tmp_path: Path) -> None:
