@@ -1,7 +1,8 @@
 """A dataset as a sequence of records.
 
-Responsible for: `open_dataset` and `Dataset`: what an index may be, in which order records are
-fetched ahead, and that a dataset travels to other processes as its path and generation.
+Responsible for: `open_dataset`, which finds out what a path holds; `Dataset`, what users hold of
+records of any kind: what an index may be, keys, batches of columns; and `BinDataset`, the same
+with a fast lane for plain bytes of our own format.
 
 Rules:
 - a `Dataset` is a snapshot: what a writer commits later is seen by datasets opened later;
@@ -9,57 +10,71 @@ Rules:
   through one object;
 - memory is bounded whatever the order: a few MiB of records are held ahead, or one record.
 
-Bytes, checksums and files are the business of ``storage/``.
+Bytes, checksums and files are the business of ``storage/``, views that of ``views/``.
 """
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self, SupportsIndex, overload
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
+from importlib import import_module
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.errors import FormatError, StorageError
-from splitpipe.storage import stream
+from splitpipe.errors import FormatError
+from splitpipe.schema import BARE, Schema
+from splitpipe.storage.base import Catalog, Order, Records, Rows, records_of
+from splitpipe.storage.format import MANIFEST_NAME
+from splitpipe.storage.indices import checked_rows
 from splitpipe.storage.layout import BinLayout
-from splitpipe.storage.manifest import Manifest
-from splitpipe.storage.reader import ColumnReader
-from splitpipe.storage.snapshot import open_snapshot
+from splitpipe.storage.manifest import decode, encode
+from splitpipe.storage.snapshot import open_all, read_manifest
+from splitpipe.storage.table import OpenOptions, TableRecords
+from splitpipe.views.concat import concat as _concat
+from splitpipe.views.methods import Viewable
+from splitpipe.views.subset import iterate_rows
 
-__all__ = ["Dataset", "OrderLike", "open_dataset"]
+__all__ = ["BinDataset", "Dataset", "OrderLike", "concat", "dataset_of", "open_dataset"]
 
 Indices = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
+OrderLike = Order
 
 DEFAULT_OPEN_BINS = 256
 
 
-class OrderLike(Protocol):
-    """What `Dataset.iterate` needs of an order (``splitpipe.order`` makes them)."""
-
-    def __len__(self) -> int:
-        """Number of positions."""
-
-    def indices(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """The rows at positions ``start`` to ``stop - 1``."""
-
-
 def open_dataset(
-    path: str | os.PathLike[str], *, verify: bool = True, max_open_bins: int = DEFAULT_OPEN_BINS
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    verify: bool = True,
+    max_open_bins: int = DEFAULT_OPEN_BINS,
+    decode: bool = False,
+    allow_pickle: bool = False,
+    format: str | None = None,
+    **options: Any,
 ) -> Dataset:
-    """Open a dataset that a `DatasetWriter` wrote.
+    """Open a dataset: one that a `DatasetWriter` wrote, or data of another format in place.
 
-    Costs milliseconds and no memory to speak of, for any number of records.
+    One of our own opens in milliseconds, with no memory to speak of, for any number of records. Of
+    another format, an index is built the first time, and kept.
 
     Args:
-        path: its directory.
+        path: its directory; of another format also a file, or a list of files.
         verify: compare every record with its checksum. Without, a damaged record is returned
             as it is.
-        max_open_bins: how many bin files stay mapped at once; each takes up to two file
-            descriptors.
+        max_open_bins: how many bin files of a column stay mapped at once; each takes up to two
+            file descriptors.
+        decode: give images, sound and video decoded instead of as bytes; needs the extra of
+            their kind.
+        allow_pickle: read columns of pickled values. They run what they say: only for data that
+            you trust.
+        format: the name of another format; else it is recognised.
+        options: of another format: ``index_dir`` (where its index is kept), ``progress``,
+            ``workers``, and its own, see ``docs/formats.md``.
 
     Raises:
         StorageError: there is nothing at ``path``, or it cannot be read.
@@ -75,25 +90,68 @@ def open_dataset(
         >>> ds[-1], ds[:2], ds.get_batch([2, 0])
         (b'three', [b'one', b'two'], [b'three', b'one'])
     """
-    directory = os.path.abspath(os.fspath(path))
-    manifest, index = open_snapshot(directory)
-    reader = ColumnReader(
-        directory,
-        manifest,
-        manifest.columns[0],
-        index,
-        rows=manifest.rows,
-        verify=verify,
-        max_open_bins=max_open_bins,
-    )
-    return Dataset(directory, manifest, reader, (verify, max_open_bins))
+    ours = isinstance(path, str | os.PathLike) and format is None
+    if ours and os.path.lexists(os.path.join(path, MANIFEST_NAME)):  # type: ignore[arg-type]
+        if set(options) - {"index_dir", "progress", "workers"}:
+            raise TypeError(f"a splitpipe dataset is opened without {', '.join(options)}")
+        directory = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]
+        how = OpenOptions(
+            verify=verify, max_open_bins=max_open_bins, decode=decode, allow_pickle=allow_pickle
+        )
+        return dataset_of(TableRecords(directory, open_all(directory), how))
+    if allow_pickle:
+        options["allow_pickle"] = True
+    # Imported late: most programs read no other formats.
+    formats = import_module("splitpipe.formats")
+    return dataset_of(formats.recognise(path, format=format, **options))
 
 
-class Dataset(Sequence[bytes]):
-    """The records of one snapshot of a dataset, made by `open_dataset`.
+def dataset_of(records: Records) -> Dataset:
+    """The dataset of records of any kind.
 
-    Indexing takes an integer (also negative, also numpy's), a slice, or a list or array of
-    integers; the last two give a list of records.
+    Example:
+        >>> from splitpipe.storage.base import MemoryRecords
+        >>> dataset_of(MemoryRecords(Schema({"n": "int64"}), {"n": [3, 4]}))[1]
+        {'n': 4}
+    """
+    if isinstance(records, TableRecords) and _is_plain(records):
+        return BinDataset(records)
+    return Dataset(records)
+
+
+def _is_plain(records: TableRecords) -> bool:
+    manifest = records.manifest
+    column = manifest.columns[0]
+    bare = manifest.bare and column.field.kind == "bytes" and column.field.compression is None
+    return bare and not column.missing and manifest.deleted is None
+
+
+def concat(datasets: Sequence[Dataset]) -> Dataset:
+    """Datasets end to end; all have the same columns.
+
+    Raises:
+        FormatError: there is none, or columns differ.
+
+    Example:
+        >>> import tempfile, splitpipe as sp
+        >>> path = tempfile.mkdtemp()
+        >>> sp.write_split_data(path, [b"a", b"b"])
+        >>> ds = sp.open_dataset(path)
+        >>> concat([ds, ds])[2:]
+        [b'a', b'b']
+    """
+    return dataset_of(_concat([dataset._records for dataset in datasets]))
+
+
+class Dataset(Viewable, Sequence[Any]):
+    """The records of one snapshot of a dataset, made by `open_dataset`, or a view of others.
+
+    A record is a dict with a value for every column, ``None`` for a missing one; in a dataset of
+    plain values it is the value itself. Indexing takes an integer (also negative, also numpy's), a
+    key, a slice, or a list or array of integers; the last two give a list of records.
+
+    Args:
+        records: what it reads; users have it from `open_dataset`.
 
     Example:
         >>> import tempfile, splitpipe as sp
@@ -106,138 +164,121 @@ class Dataset(Sequence[bytes]):
         10
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_get",
-        "_manifest",
-        "_maps",
-        "_options",
-        "_path",
-        "_reader",
-        "_rows",
-        "_take",
-    )
+    __slots__ = ("__weakref__", "_count", "_names", "_one", "_records", "_schema")
 
-    def __init__(
-        self, path: str, manifest: Manifest, reader: ColumnReader, options: tuple[bool, int]
-    ) -> None:
-        self._path = path
-        self._manifest = manifest
-        self._options = options
-        self._reader = reader
-        self._rows = reader.rows
-        # The reader's own, for the fast lane.
-        self._get = reader.get
-        self._take = reader.take
-        self._maps = reader.maps
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._schema: Schema = records.schema
+        self._names = tuple(self._schema)
+        self._count = len(records)
+        # Some records have a shorter way to a single one.
+        self._one = getattr(records, "get", None)
 
     # -- reading ---------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return self._rows
+        return self._count
 
     @overload
-    def __getitem__(self, index: int | np.integer[Any]) -> bytes: ...
+    def __getitem__(self, index: int | np.integer[Any] | str) -> Any: ...
 
     @overload
-    def __getitem__(self, index: slice | Indices) -> list[bytes]: ...
+    def __getitem__(self, index: slice | Indices) -> list[Any]: ...
 
     def __getitem__(self, index: Any) -> Any:
-        # The fast lane never decides that something is wrong: what is not plainly right goes to
-        # `_read`.
-        if type(index) is int:
-            record = self._get(index)
-            return self._read(index) if record is None else record
         if isinstance(index, slice):
             return self._read_slice(index)
+        if isinstance(index, str) and self._records.catalog is not None:
+            return self._read(self._records.catalog.row(index))
         try:
             row = operator.index(index)
         except TypeError:
-            return self.get_batch(index)
+            return self._read_rows(self._rows_of(index))
         return self._read(row)
 
-    def _read(self, index: int) -> bytes:
-        rows = self._rows
-        row = index + rows if index < 0 else index
-        if not 0 <= row < rows:
-            raise IndexError(f"record {index} of a dataset of {rows} records")
-        self._check_open()
-        return self._reader.read(row)
+    def _read(self, index: int) -> Any:
+        row = index + self._count if index < 0 else index
+        if not 0 <= row < self._count:
+            raise IndexError(f"record {index} of a dataset of {self._count} records")
+        if self._one is not None:
+            return self._one(row)
+        return self._read_rows(np.array([row], dtype=np.int64))[0]
 
-    def _read_slice(self, index: slice) -> list[bytes]:
-        rows = range(*index.indices(self._rows))
-        self._check_open()
+    def _read_rows(self, rows: Rows) -> list[Any]:
+        return records_of(self._schema, self._records.read(rows, self._names))
+
+    def _read_slice(self, index: slice) -> list[Any]:
+        rows = range(*index.indices(self._count))
         if rows.step == 1 and len(rows) > 1:
             return list(self.iterate_rows(rows.start, rows.stop))
-        return self._reader.read_many(np.arange(rows.start, rows.stop, rows.step, dtype=np.int64))
+        return self._read_rows(np.arange(rows.start, rows.stop, rows.step, dtype=np.int64))
 
-    def get_batch(self, indices: Indices) -> list[bytes]:
+    def __contains__(self, value: object) -> bool:
+        """Whether there is such a record or, for a string where records are none, such a key."""
+        strings = self._schema.bare and self._schema[BARE].kind == "str"
+        if not isinstance(value, str) or strings or self._records.catalog is None:
+            return super().__contains__(value)
+        try:
+            self._records.catalog.row(value)
+        except KeyError:
+            return False
+        return True
+
+    def get_batch(
+        self,
+        indices: Indices,
+        columns: Sequence[str] | None = None,
+        out: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
+    ) -> Any:
         """Read several records at once, which is faster than one by one.
 
         Args:
             indices: integers in any order, negative ones counted from the end, repeated as you
                 like: a list, a tuple, a range, or a numpy array of shape (n,).
+            columns: which columns to read, all of them unless said; the others are not touched.
+            out: arrays to fill, by column, for columns of numbers and of arrays of one shape:
+                of the column's dtype and of shape (n, ...). In a dataset of plain values, the
+                array itself.
+
+        Returns:
+            By column, an array of shape (n, ...) where the column has one shape and none of
+            these values is missing, else a list of n values. In a dataset of plain values, if
+            ``columns`` is not said, that array or list itself.
 
         Raises:
             IndexError: an index is past the end, or the array is not one of integers.
             CorruptRecord: a record is damaged.
+            FormatError: there is no such column, or ``out`` does not fit.
 
         Example:
             >>> import tempfile, splitpipe as sp
             >>> path = tempfile.mkdtemp()
-            >>> sp.write_split_data(path, [b"a", b"b", b"c"])
-            >>> sp.open_dataset(path).get_batch([2, 2, -3])
-            [b'c', b'c', b'a']
+            >>> with sp.DatasetWriter(path) as writer:
+            ...     writer.write_many([{"text": "a", "n": 1}, {"text": "b", "n": 2}])
+            >>> sp.open_dataset(path).get_batch([1, 0], columns=["n"])
+            {'n': array([2, 1])}
         """
-        records = self._take(indices)
-        if records is not None:
-            return records
         rows = self._rows_of(indices)
-        self._check_open()
-        return self._reader.read_many(rows)
+        if columns is None and self._schema.bare:
+            given = {BARE: out} if isinstance(out, np.ndarray) else out
+            return self._records.read(rows, self._names, given)[BARE]
+        names = self._names if columns is None else self._schema.checked_names(columns)
+        if out is None:
+            return self._records.read(rows, names)
+        if not isinstance(out, Mapping) or not set(out) <= set(names):
+            raise FormatError(f"out must be a dict of arrays for some of {', '.join(names)}")
+        return self._records.read(rows, names, out)
 
-    def _rows_of(self, indices: Any) -> npt.NDArray[np.int64]:
+    def _rows_of(self, indices: Any) -> Rows:
         """Indices as checked int64 row numbers from 0."""
-        given = np.asarray(indices)
-        if given.size == 0 and given.ndim == 1:
-            return np.empty(0, dtype=np.int64)
-        if given.ndim != 1 or given.dtype.kind not in "iu":
-            raise IndexError(_not_indices(indices, given))
-        if given.dtype == np.uint64 and int(given.max()) >= self._rows:
-            raise IndexError(f"record {given.max()} of a dataset of {self._rows} records")
-        rows = given.astype(np.int64, copy=False)
-        lowest = int(rows.min())
-        highest = int(rows.max())
-        if lowest < -self._rows or highest >= self._rows:
-            wrong = highest if highest >= self._rows else lowest
-            raise IndexError(f"record {wrong} of a dataset of {self._rows} records")
-        if lowest < 0:
-            rows = np.where(rows < 0, rows + self._rows, rows)
-        return rows
-
-    def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
-        """Lengths of records in bytes, without reading them: an int64 array of shape (n,).
-
-        Raises:
-            FormatError: the index is damaged there.
-
-        Example:
-            >>> import tempfile, splitpipe as sp
-            >>> path = tempfile.mkdtemp()
-            >>> sp.write_split_data(path, [b"", b"22", b"333"])
-            >>> sp.open_dataset(path).lengths([2, 0]).tolist()
-            [3, 0]
-        """
-        rows = self._rows_of(indices)
-        self._check_open()
-        return self._reader.lengths(rows)
+        return checked_rows(indices, self._count)
 
     # -- iterating -------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self.iterate_rows(0, self._rows)
+    def __iter__(self) -> Iterator[Any]:
+        return self.iterate_rows(0, self._count)
 
-    def iterate_rows(self, start: int, stop: int) -> Iterator[bytes]:
+    def iterate_rows(self, start: int, stop: int) -> Iterator[Any]:
         """Records ``start`` to ``stop - 1`` in row order: the fastest way to read them.
 
         Example:
@@ -247,12 +288,11 @@ class Dataset(Sequence[bytes]):
             >>> list(sp.open_dataset(path).iterate_rows(1, 3))
             [b'b', b'c']
         """
-        if not 0 <= start <= stop <= self._rows:
-            raise IndexError(f"rows {start} to {stop} of a dataset of {self._rows} records")
-        self._check_open()
-        return stream.rows(self._reader, start, stop)
+        if not 0 <= start <= stop <= self._count:
+            raise IndexError(f"rows {start} to {stop} of a dataset of {self._count} records")
+        return iterate_rows(self._records, start, stop)
 
-    def iterate(self, order: OrderLike, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def iterate(self, order: OrderLike, start: int = 0, stop: int | None = None) -> Iterator[Any]:
         """Records in the order of ``order``, read ahead in blocks of bounded size.
 
         Args:
@@ -273,93 +313,176 @@ class Dataset(Sequence[bytes]):
         stop = len(order) if stop is None else stop
         if not 0 <= start <= stop <= len(order):
             raise IndexError(f"positions {start} to {stop} of an order of {len(order)}")
-        self._check_open()
-        return stream.ordered(self._reader, order, start, stop)
+        return self._records.iterate(order, start, stop)
+
+    # -- keys and metadata -----------------------------------------------------------------
+
+    def keys(self, indices: Indices | None = None) -> list[str | None]:
+        """The keys of records, of all unless said; ``None`` for a record without one.
+
+        Raises:
+            FormatError: the dataset has no keys.
+        """
+        rows = np.arange(self._count) if indices is None else self._rows_of(indices)
+        return self._asked().keys(rows)
+
+    def meta(self, index: SupportsIndex | str) -> dict[str, Any]:
+        """The metadata of one record, by its index or key; empty if it has none.
+
+        Raises:
+            KeyError: there is no such key.
+            FormatError: the dataset has no metadata.
+        """
+        catalog = self._asked()
+        if isinstance(index, str):
+            return catalog.meta(np.array([catalog.row(index)]))[0]
+        return catalog.meta(self._rows_of([index]))[0]
+
+    def _asked(self) -> Catalog:
+        if self._records.catalog is None:
+            raise FormatError(
+                f"{self!r} has no catalog of keys and metadata: write records with key= or meta=, "
+                "or declare metadata, with a DatasetWriter"
+            )
+        return self._records.catalog
 
     # -- telling ---------------------------------------------------------------------------
 
     @property
+    def schema(self) -> Schema:
+        """The columns of a record."""
+        return self._schema
+
+    @property
     def path(self) -> str:
-        """The dataset's directory."""
-        return self._path
+        """The dataset's directory; a view has none."""
+        return str(self._told("path"))
 
     @property
     def generation(self) -> int:
         """The commit that this snapshot is of; it grows with every commit."""
-        return self._manifest.generation
+        return int(self._told("manifest").generation)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all records together. Reads the index through, once."""
-        self._check_open()
-        return self._reader.nbytes()
+        """Bytes of all records together, as stored. Reads the index through, once."""
+        return int(self._told("nbytes")())
+
+    def _told(self, name: str) -> Any:
+        found = getattr(self._records, name, None)
+        if found is None:
+            raise AttributeError(f"{self!r} is not one directory of our own format: it has no such")
+        return found
 
     def bin_layout(self) -> BinLayout:
         """Which rows lie in which bin, for a binwise order."""
-        return self._reader.layout
+        return self._records.layout()
+
+    def to_arrow(self, columns: Sequence[str] | None = None, *, metadata: bool = False) -> Any:
+        """The dataset as a ``pyarrow.Table``; needs the extra ``table``.
+
+        See ``splitpipe.integrations.arrow`` for which column becomes what, and for a stream of
+        batches instead of a table in memory.
+
+        Args:
+            columns: which columns, all of them unless said.
+            metadata: add ``key`` and ``meta`` (JSON text) of every record.
+        """
+        # Imported by name: it is a room above this one, and has an extra of its own.
+        integration = import_module("splitpipe.integrations.arrow")
+        return integration.to_arrow(self, columns, metadata=metadata)
 
     def __repr__(self) -> str:
-        return f"Dataset({self._path!r}, {self._rows} records, generation {self.generation})"
+        if not isinstance(self._records, TableRecords):
+            return f"Dataset({self._records!r})"
+        what = "" if self._schema.bare else f" of {', '.join(self._names)}"
+        return f"Dataset({self.path!r}, {self._count} records{what}, generation {self.generation})"
 
     # -- travelling and ending -------------------------------------------------------------
 
+    def _viewed(self, records: Records) -> Dataset:
+        return dataset_of(records)
+
     def __reduce__(self) -> Any:
-        manifest = self._manifest
-        return (
-            _reopen,
-            (self._path, manifest.dataset, manifest.generation, self._rows, *self._options),
-        )
+        return dataset_of, (self._records,)
 
     def close(self) -> None:
-        """Let go of the files; a second call does nothing. Records stay valid."""
-        self._reader.close()
-        self._maps = []
+        """Let go of the files; a second call does nothing. Records stay valid.
 
-    def _check_open(self) -> None:
-        if not self._maps and self._rows:
-            raise StorageError(9, "the dataset is closed", self._path)
+        A view leaves the datasets open that it is of.
+        """
+        self._records.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _not_indices(indices: Any, given: npt.NDArray[Any]) -> str:
-    if given.dtype.kind == "b":
-        return (
-            "an array of booleans is not an index here: use numpy.flatnonzero(mask) to say "
-            "which records are meant"
-        )
-    if given.ndim == 1:
-        return f"indices must be integers, not {given.dtype}"
-    return f"indices must be an integer, a slice or a flat list, not {type(indices).__name__}"
+class BinDataset(Dataset):
+    """A dataset of plain bytes in our own format, whose records the reader hands out directly.
+
+    Args:
+        records: of one column of bytes, none of them missing or deleted.
+    """
+
+    __slots__ = ("_get", "_reader", "_take")
+
+    def __init__(self, records: TableRecords) -> None:
+        super().__init__(records)
+        self._reader = records.values(BARE).reader
+        self._get = self._reader.get
+        self._take = self._reader.take
+
+    def __getitem__(self, index: Any) -> Any:
+        # The fast lane never decides that something is wrong: what is not plainly right goes the
+        # long way.
+        if type(index) is int:
+            record = self._get(index)
+            return self._read(index) if record is None else record
+        return super().__getitem__(index)
+
+    def get_batch(self, indices: Indices, columns: Any = None, out: Any = None) -> Any:
+        """See `Dataset.get_batch`."""
+        if columns is None and out is None:
+            records = self._take(indices)
+            if records is not None:
+                return records
+        return super().get_batch(indices, columns, out)
+
+    def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
+        """Lengths of records in bytes, without reading them: an int64 array of shape (n,).
+
+        Raises:
+            FormatError: the index is damaged there.
+
+        Example:
+            >>> import tempfile, splitpipe as sp
+            >>> path = tempfile.mkdtemp()
+            >>> sp.write_split_data(path, [b"", b"22", b"333"])
+            >>> sp.open_dataset(path).lengths([2, 0]).tolist()
+            [3, 0]
+        """
+        self._told("values")(BARE)  # which says so if the dataset is closed
+        return self._reader.lengths(self._rows_of(indices))
+
+    def __reduce__(self) -> Any:
+        records: Any = self._records
+        manifest = zlib.compress(encode(records.manifest), 9)
+        return _reopen, (self.path, manifest, astuple(records._options))
 
 
-def _reopen(
-    path: str, dataset: bytes, generation: int, rows: int, verify: bool, max_open_bins: int
-) -> Dataset:
-    """Open the snapshot that a pickled dataset was, also after later appends."""
-    manifest, index = open_snapshot(path)
-    if manifest.dataset != dataset or manifest.generation < generation:
-        os.close(index)
+def _reopen(path: str, manifest: bytes, options: tuple[Any, ...]) -> Dataset:
+    """Open the snapshot that a pickled dataset was, also after later commits."""
+    wanted = decode(zlib.decompress(manifest), path)
+    try:
+        snapshot = open_all(path, wanted)
+    except FormatError as error:
+        if read_manifest(path).dataset == wanted.dataset:
+            raise
         raise FormatError(
             f"{path} is not the dataset any more that was pickled here (generation "
-            f"{generation} of {dataset.hex()}): it was overwritten"
-        )
-    reader = ColumnReader(
-        path,
-        manifest,
-        manifest.columns[0],
-        index,
-        rows=rows,
-        verify=verify,
-        max_open_bins=max_open_bins,
-    )
-    return Dataset(path, manifest.pinned(generation), reader, (verify, max_open_bins))
+            f"{wanted.generation} of {wanted.dataset.hex()}): it was overwritten"
+        ) from error
+    return dataset_of(TableRecords(path, snapshot, OpenOptions(*options)))

@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import index as as_integer
 from pathlib import Path
 from typing import Any, Final
@@ -122,7 +122,7 @@ class SqliteCatalog:
     def where(
         self,
         clause: str,
-        parameters: Sequence[Any] | Mapping[str, Any] = (),
+        parameters: Sequence[Any] = (),
         *,
         limit: int | None = None,
     ) -> Rows:
@@ -353,7 +353,7 @@ class _Session:
             raise
         return connection
 
-    def fetch(self, question: str, values: Sequence[Any] | Mapping[str, Any]) -> Rows:
+    def fetch(self, question: str, values: Sequence[Any]) -> Rows:
         """The single integers that a question gives."""
         with self._lock:
             found = (row for (row,) in self._open().execute(question, values))

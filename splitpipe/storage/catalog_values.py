@@ -176,14 +176,16 @@ _CASTS: Final[Mapping[str, Callable[[Any], int | float | str | None]]] = {
 }
 
 
-def bindable(parameters: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any] | dict[str, Any]:
+def bindable(parameters: Sequence[Any]) -> list[int | float | str | bytes | None]:
     """Parameters of a clause as SQLite takes them: numpy's scalars as plain numbers.
 
     Raises:
-        FormatError: they are neither a sequence nor a mapping, or one cannot be compared in SQL.
+        FormatError: they are no sequence, or one of them cannot be compared in SQL.
+
+    Example:
+        >>> bindable([np.int64(3), "a", None])
+        [3, 'a', None]
     """
-    if isinstance(parameters, Mapping):
-        return {name: _bindable(value, f":{name}") for name, value in parameters.items()}
     if isinstance(parameters, str | bytes) or not isinstance(parameters, Sequence | np.ndarray):
         raise FormatError(
             f"the parameters of a clause are a list, not {parameters!r:.80}: one value for every ?"
