@@ -77,9 +77,8 @@ class _Mapped:
         """
         first, last = self.buffer.address, self.buffer.address + self.buffer.size
         buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer]
-        return _MAPPED_NBYTES + sum(
-            buffer.size for buffer in buffers if not first <= buffer.address < last
-        )
+        elsewhere = [int(b.size) for b in buffers if not first <= b.address < last]
+        return _MAPPED_NBYTES + sum(elsewhere)
 
 
 def _map(path: str) -> _Mapped:

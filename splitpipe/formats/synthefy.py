@@ -292,9 +292,11 @@ class SynthefyRecords:
         return values
 
     def _rowids(self, rows: Rows) -> Rows:
+        rowids: Rows
         if self._first_rowid is not None:
-            return rows + self._first_rowid
-        rowids: Rows = self._index.entries(rows)[:, 0].astype(np.int64)
+            rowids = rows + int(self._first_rowid)
+        else:
+            rowids = self._index.entries(rows)[:, 0].astype(np.int64)
         return rowids
 
     def _rows_of(self, rowids: Rows) -> Rows:
