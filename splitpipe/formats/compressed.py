@@ -10,8 +10,9 @@ file and in the decompressed data; the last pair is the end. What lies between t
 *block*, is decompressed whole to read a record in it, and a few blocks are kept.
 
 Rules:
-- a block larger than `LARGEST_BLOCK_NBYTES` would cost that much for every record: the file is
-  refused with what to do, while it is indexed, not when it is read;
+- a block larger than `LARGEST_BLOCK_NBYTES` would cost that much for every record: gzip then needs
+  the library of ``checkpoints``, and without it, as zstd always, the file is refused with what to
+  do; while it is indexed, not when it is read;
 - output is bounded whatever the input says: by the buffer while indexing, by the noted size of
   the block while reading;
 - checksums of members and frames are compared by their libraries.
@@ -19,25 +20,27 @@ Rules:
 
 from __future__ import annotations
 
-import sys
+import bisect
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
+from splitpipe.formats import checkpoints
 from splitpipe.formats.sources import OpenFile
 
-__all__ = ["BlockCache", "ExpandedFile", "Expansion", "kind_of"]
+__all__ = ["BlockCache", "ExpandedFile", "Expansion", "expanded_file", "kind_of"]
 
 SPACING_NBYTES = 1 << 20
 LARGEST_BLOCK_NBYTES = 64 << 20
 _KEPT_NBYTES = 128 << 20
 _KEPT_BLOCKS = 256
 _INPUT_NBYTES = 64 << 10
+CHECKPOINTS = "gzip with checkpoints"
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = 0x184D2A50
@@ -180,7 +183,8 @@ def _within(file: OpenFile, at: int) -> int:
 
 _PIECES: dict[str, _Pieces] = {"gzip": _gzip_pieces, "zstd": _zstd_pieces}
 _ADVICE = {
-    "gzip": "decompress it with `gunzip`, or compress it again in blocks with `bgzip`",
+    "gzip": "`pip install splitpipe[gzip]`, or decompress it with `gunzip`, or compress it again "
+    "in blocks with `bgzip`",
     "zstd": "decompress it with `zstd -d`, or compress it again in frames with `pzstd`",
 }
 
@@ -191,10 +195,13 @@ class Expansion:
     Args:
         kind: as `kind_of` says.
         file: the file.
+
+    Attributes:
+        kind: the same, or `CHECKPOINTS` once it is known that it takes them.
     """
 
     def __init__(self, kind: str, file: OpenFile) -> None:
-        self._kind = kind
+        self.kind = kind
         self._file = file
         self._pieces = _PIECES[kind](file, 0, _INPUT_NBYTES * 4)
         self._held = b""
@@ -229,8 +236,10 @@ class Expansion:
             if self._block_nbytes > LARGEST_BLOCK_NBYTES and self._end > self._points[-1]:
                 # The members before this one are a block of their own.
                 self._points.append(self._end)
-            if self._block_nbytes > LARGEST_BLOCK_NBYTES:
-                raise FormatError(self._refusal())
+            if self._block_nbytes > LARGEST_BLOCK_NBYTES and self.kind != CHECKPOINTS:
+                if self.kind != "gzip" or not checkpoints.available():
+                    raise FormatError(self._refusal())
+                self.kind = CHECKPOINTS
             if end >= 0:
                 self._end = (end, self._at)
                 if self._block_nbytes >= SPACING_NBYTES:
@@ -246,12 +255,14 @@ class Expansion:
 
     def _refusal(self) -> str:
         return (
-            f"{self._file.path}: more than {LARGEST_BLOCK_NBYTES >> 20} MiB in one {self._kind} "
-            f"stream, which can only be read from its beginning: {_ADVICE[self._kind]}"
+            f"{self._file.path}: more than {LARGEST_BLOCK_NBYTES >> 20} MiB in one {self.kind} "
+            f"stream, which can only be read from its beginning: {_ADVICE[self.kind]}"
         )
 
     def blob(self) -> bytes:
-        """Where decompressing can begin, and the end, as pairs of u64."""
+        """Where decompressing can begin: for `expanded_file`."""
+        if self.kind == CHECKPOINTS:
+            return self._at.to_bytes(8, "little") + checkpoints.build(self._file)
         points = self._points if self._points[-1] == self._end else [*self._points, self._end]
         return np.array(points, dtype="<u8").tobytes()
 
@@ -284,23 +295,28 @@ class ExpandedFile:
     """Reads at any place of the decompressed data of a file.
 
     Args:
-        kind: as `kind_of` says.
-        file: the file.
-        blob: of the `Expansion` that indexed it.
-        cache: where its blocks are kept.
+        path: of the file.
+        bounds: where blocks begin in the decompressed data, and its end.
+        expand: the bytes of a block, by its number.
+        cache: where blocks are kept.
     """
 
-    def __init__(self, kind: str, file: OpenFile, blob: bytes, cache: BlockCache) -> None:
-        self._kind = kind
-        self._file = file
-        points = np.frombuffer(blob, dtype="<u8").astype(np.int64).reshape(-1, 2)
-        self._packed, self._expanded = points[:, 0], points[:, 1]
+    def __init__(
+        self,
+        path: str,
+        bounds: npt.NDArray[np.int64],
+        expand: Callable[[int], bytes],
+        cache: BlockCache,
+    ) -> None:
+        self._path = path
+        self._bounds = bounds.tolist()
+        self._expand = expand
         self._cache = cache
 
     @property
     def size(self) -> int:
         """Bytes of the decompressed data."""
-        return int(self._expanded[-1])
+        return int(self._bounds[-1])
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes of the decompressed data.
@@ -310,13 +326,13 @@ class ExpandedFile:
         """
         if offset + length > self.size:
             raise CorruptRecord(
-                f"{self._file.path} has {self.size} bytes when decompressed, {offset + length} "
-                "are needed: remove its index, it is built again"
+                f"{self._path} has {self.size} bytes when decompressed, {offset + length} are "
+                "needed: remove its index, it is built again"
             )
-        number = int(np.searchsorted(self._expanded, offset, side="right")) - 1
+        number = bisect.bisect_right(self._bounds, offset) - 1
         parts: list[bytes] = []
         while length > 0:
-            within = offset - int(self._expanded[number])
+            within = offset - self._bounds[number]
             part = self._block(number)[within : within + length]
             parts.append(part)
             offset += len(part)
@@ -325,24 +341,53 @@ class ExpandedFile:
         return b"".join(parts)
 
     def _block(self, number: int) -> bytes:
-        known = self._cache.get(self._file.path, number)
+        known = self._cache.get(self._path, number)
         if known is None:
             known = self._expand(number)
-            self._cache.put(self._file.path, number, known)
+            size = self._bounds[number + 1] - self._bounds[number]
+            if len(known) != size:
+                raise CorruptRecord(
+                    f"{self._path}: what gave {size} bytes at {self._bounds[number]} of the "
+                    f"decompressed data when it was indexed gives {len(known)}: it changed; open "
+                    "the dataset again"
+                )
+            self._cache.put(self._path, number, known)
         return known
 
-    def _expand(self, number: int) -> bytes:
-        start, stop = self._packed[number : number + 2].tolist()
-        size = int(self._expanded[number + 1] - self._expanded[number])
-        data = bytearray()
-        end = start
-        for piece, end in _PIECES[self._kind](self._file, start, min(size, sys.maxsize) + 1):
-            data += piece
-            if end == stop or len(data) > size:
-                break
-        if len(data) != size or end != stop:
-            raise CorruptRecord(
-                f"{self._file.path}: bytes {start} to {stop} do not give the {size} bytes that "
-                "they gave when it was indexed: it changed; open the dataset again"
-            )
-        return bytes(data)
+
+def expanded_file(kind: str, file: OpenFile, blob: bytes, cache: BlockCache) -> ExpandedFile:
+    """What is inside a compressed file.
+
+    Args:
+        kind: of the `Expansion` that indexed it.
+        file: the file.
+        blob: of the same.
+        cache: where its blocks are kept.
+    """
+    if kind == CHECKPOINTS:
+        size = int.from_bytes(blob[:8], "little")
+        inside = checkpoints.Checkpoints(file, blob[8:])
+        step = checkpoints.SPACING_NBYTES
+        bounds = np.append(np.arange(0, size, step, dtype=np.int64), size)
+
+        def expand(number: int) -> bytes:
+            return inside.read(int(bounds[number]), int(bounds[number + 1] - bounds[number]))
+
+        return ExpandedFile(file.path, bounds, expand, cache)
+    points = np.frombuffer(blob, dtype="<u8").astype(np.int64).reshape(-1, 2)
+
+    def expand_whole(number: int) -> bytes:
+        (start, before), (stop, behind) = points[number : number + 2].tolist()
+        return _between(kind, file, (start, stop), behind - before)
+
+    return ExpandedFile(file.path, points[:, 1], expand_whole, cache)
+
+
+def _between(kind: str, file: OpenFile, places: tuple[int, int], size: int) -> bytes:
+    """The decompressed data of whole members or frames; a little more where there is more."""
+    data = bytearray()
+    for piece, end in _PIECES[kind](file, places[0], size + 1):
+        data += piece
+        if end == places[1] or len(data) > size:
+            break
+    return bytes(data)

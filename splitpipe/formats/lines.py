@@ -239,7 +239,9 @@ class LineScanner:
             return self._records(stretch, stretch.file, self.first(stretch), stop)
         expanded = compressed.Expansion(kind, stretch.file)
         found = self._records(stretch, expanded, 0, None)
-        return Scanned(found.entries, found.skipped, {"compression": kind}, expanded.blob())
+        return Scanned(
+            found.entries, found.skipped, {"compression": expanded.kind}, expanded.blob()
+        )
 
     def first(self, stretch: Stretch) -> int:
         """Where the first record of a stretch begins, or `stretch.stop`."""

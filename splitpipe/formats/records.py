@@ -118,7 +118,7 @@ class IndexedRecords:
         kind = self.index.files[number].notes.get("compression")
         if kind is None:
             return file
-        return compressed.ExpandedFile(kind, file, self.index.blob(number), self._blocks)
+        return compressed.expanded_file(kind, file, self.index.blob(number), self._blocks)
 
     @property
     def skipped(self) -> int:

@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.formats import compressed, recognise
+from splitpipe.formats import checkpoints, compressed, recognise
 from tests.formats.reading import contents, everything, opened
 
 zstandard = pytest.importorskip("zstandard")
@@ -95,6 +96,47 @@ class TestGood:
         assert opened(tmp_path) == []
 
 
+class TestCheckpoints:
+    """Large gzip members, with the library that can begin inside one."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("indexed_gzip")
+        monkeypatch.setattr(compressed, "LARGEST_BLOCK_NBYTES", 10_000)
+        monkeypatch.setattr(checkpoints, "SPACING_NBYTES", 40_000)
+
+    @pytest.mark.parametrize("name", ["one.jsonl.gz", "padded.jsonl.gz", "stored.jsonl.gz"])
+    def test_reads(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(PACKED[name])
+        records = recognise(tmp_path)
+        notes = records.index.files[0].notes  # type: ignore[attr-defined]
+        assert notes == {"compression": compressed.CHECKPOINTS}
+        rows = random.Random(0).choices(range(len(ROWS)), k=100)
+        with ThreadPoolExecutor(4) as pool:
+            found = pool.map(lambda _: records.read(np.array(rows), ["data"])["data"], range(4))
+            assert all(batch == [ROWS[row] for row in rows] for batch in found)
+        records.close()
+        assert opened(tmp_path) == ROWS
+
+    def test_is_named_where_it_is_missing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a.jsonl.gz").write_bytes(PACKED["one.jsonl.gz"])
+        records = recognise(tmp_path)
+        monkeypatch.setitem(sys.modules, "indexed_gzip", None)
+        with pytest.raises(FormatError, match=r"splitpipe\[gzip\]"):
+            records.read(np.array([0]), ["data"])
+        records.close()
+
+    def test_damage(self, tmp_path: Path) -> None:
+        packed = PACKED["one.jsonl.gz"]
+        file = tmp_path / "a.jsonl.gz"
+        for at in random.Random(2).sample(range(4000, len(packed)), 30):
+            file.write_bytes(packed[:at] + bytes([packed[at] ^ 16]) + packed[at + 1 :])
+            with pytest.raises(FormatError, match=r"a\.jsonl\.gz"):
+                recognise(file)
+
+
 class TestBad:
     @pytest.mark.parametrize(
         ("pack", "advice"), [(gzip.compress, "bgzip"), (zstd, "pzstd"), (streamed, "pzstd")]
@@ -103,6 +145,7 @@ class TestBad:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any, advice: str
     ) -> None:
         monkeypatch.setattr(compressed, "LARGEST_BLOCK_NBYTES", 10_000)
+        monkeypatch.setitem(sys.modules, "indexed_gzip", None)
         (tmp_path / "a.jsonl.x").write_bytes(pack(RAW[:5000]) + pack(RAW))
         with pytest.raises(FormatError, match=rf"only be read from its beginning: .*{advice}"):
             recognise(tmp_path / "a.jsonl.x", format="jsonl")
