@@ -131,7 +131,14 @@ class Intake:
         self._aside[:] = [(row, v if v is None else packer.pack(v)) for row, v in self._aside]
         self.training = False
 
+    def keep_dictionary(self, dictionary: bytes) -> None:
+        """Compress with this dictionary from now on; nothing was written yet."""
+        self._keep_dictionary(dictionary)
+        self._codec = self._make_codec(dictionary)
+        self.training = False
+
     def _keep_dictionary(self, dictionary: bytes) -> bytes:
+        """Write a dictionary to its file, durably."""
         identity = self._manifest.file_id("dictionary", self.column)
         path = os.path.join(self._directory, file_name(identity))
         descriptor = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -34,7 +34,8 @@ from splitpipe.storage.base import (
     given_array,
     iterate_blocks,
 )
-from splitpipe.storage.committed import Manifest
+from splitpipe.storage.catalog import SqliteCatalog
+from splitpipe.storage.committed import Column, Manifest
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import decode, encode
 from splitpipe.storage.reader import ColumnReader
@@ -117,10 +118,18 @@ class TableRecords:
         except BaseException:
             self.close()
             raise
+        if manifest.catalog is not None:
+            self.catalog = SqliteCatalog(
+                directory,
+                manifest.volume,
+                manifest.catalog,
+                rows=manifest.rows,
+                deleted=self._deleted,
+            )
         # Where a live position lies: as many rows further as were deleted before it.
         self._gaps = self._deleted - np.arange(len(self._deleted))
 
-    def _open_column(self, column: Any) -> ColumnValues:
+    def _open_column(self, column: Column) -> ColumnValues:
         manifest, options = self.manifest, self._options
         dictionary = b""
         if column.dictionary is not None:

@@ -50,10 +50,11 @@ class ColumnValues:
 
     Attributes:
         reader: the same.
+        missing: how many rows have no value.
         streams: whether all values are there, so that neighbours may be read in runs.
     """
 
-    __slots__ = ("_codec", "_direct", "_missing", "field", "name", "reader", "streams")
+    __slots__ = ("_codec", "_direct", "field", "missing", "name", "reader", "streams")
 
     def __init__(self, column: Column, reader: ColumnReader, codec: Codec) -> None:
         self.name = column.name
@@ -61,7 +62,7 @@ class ColumnValues:
         self.reader = reader
         self.streams = not column.missing
         self._codec = codec
-        self._missing = column.missing
+        self.missing = column.missing
         self._direct = column.field.stackable and column.field.compression is None
 
     def get(self, row: int) -> Any:
@@ -72,7 +73,7 @@ class ColumnValues:
         """
         record = self.reader.get(row)
         if not record:
-            if self._missing and is_missing(self.reader, row):
+            if self.missing and is_missing(self.reader, row):
                 return None
             if record is None:
                 record = self.reader.read(row)
@@ -83,7 +84,7 @@ class ColumnValues:
 
     def read(self, rows: Rows, out: npt.NDArray[Any] | None) -> Values:
         """Values in the given order: see `Records.read`."""
-        lost = self._lost(rows) if self._missing else []
+        lost = self._lost(rows) if self.missing else []
         if self.field.stackable and not lost:
             array = out
             if array is None:
@@ -153,12 +154,12 @@ class ColumnValues:
     def encoded(self, rows: Rows) -> Sequence[bytes | None]:
         """The stored bytes of values, for copying them; ``None`` for a missing one."""
         records: list[bytes | None] = list(self.reader.read_many(self._present(rows)))
-        if not self._missing or len(records) == len(rows):
+        if not self.missing or len(records) == len(rows):
             return records
         found = iter(records)
         lost = set(self._lost(rows))
         return [None if at in lost else next(found) for at in range(len(rows))]
 
     def _present(self, rows: Rows) -> Rows:
-        lost = self._lost(rows) if self._missing else []
+        lost = self._lost(rows) if self.missing else []
         return np.delete(rows, lost) if lost else rows
