@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -164,9 +165,15 @@ def _on_disk(path: str, build: Build) -> Index:
     small = build.nbytes <= SMALL_NBYTES
     parts = MemoryParts() if small else FolderParts(folder, build.plan, build.scanner.words)
     temporary = f"{path}.new"
-    _write(temporary, build.run(parts))
-    with files.translated("name the index", path):
-        os.replace(temporary, path)
+    try:
+        _write(temporary, build.run(parts))
+        with files.translated("name the index", path):
+            os.replace(temporary, path)
+    except BaseException:
+        # Room for whoever has too little of it; finished parts are kept.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     files.sync_directory(os.path.dirname(path))
     with files.translated("remove what is left of the build", folder):
         shutil.rmtree(folder, ignore_errors=small)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,19 @@ def test_every_format_says_who_it_is() -> None:
         form = load(name)
         assert form.name == name
         assert form.looks_like
+
+
+def test_the_documentation_has_every_format_and_option() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\) \|.*\|([^|]*)\| [^|]*\|$", text, re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(FORMATS)
+    headings = {
+        heading.lower().replace(" ", "-")
+        for heading in re.findall(r"^## (.*)$", text, re.MULTILINE)
+    }
+    for name, anchor, options in rows:
+        assert anchor in headings
+        assert re.findall(r"`(\w+)`", options) == list(load(name).takes())
 
 
 def test_files_that_tell_nothing_do_not_disturb(tmp_path: Path) -> None:
@@ -120,6 +135,7 @@ class TestPaths:
         assert len(records) == 2
         records.close()
 
+    @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take only text")
     def test_names_that_are_no_text(self, tmp_path: Path) -> None:
         folder = os.fsencode(tmp_path) + b"/\xff\xfe"
         os.mkdir(folder)
