@@ -23,6 +23,7 @@ import numpy.typing as npt
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.schema import Schema
 from splitpipe.storage import files
+from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.storage.snapshot import read_manifest
 from splitpipe.storage.writer import DatasetWriter
 
@@ -139,7 +140,7 @@ def token_info(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _earlier(path: str, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What went into a dataset before, if what follows may be added to it."""
-    if not os.path.isdir(path):
+    if not os.path.exists(os.path.join(path, MANIFEST_NAME)) or not read_manifest(path).rows:
         return []
     runs = token_info(path)
     for run in runs:

@@ -80,7 +80,7 @@ class Reader:
             column: Sequence[Any] = batch[self.column]
             return column
         if self.column is not None:
-            taken = source.get_batch(range(start, stop), columns=[self.column])
+            taken = source.get_batch(np.arange(start, stop), columns=[self.column])
             named: Sequence[Any] = taken[self.column]
             return named
         if hasattr(source, "get_batch") or isinstance(source, list | tuple):
@@ -126,8 +126,10 @@ class Reader:
             value = value[name]
         if isinstance(value, str | bytes | bytearray | memoryview):
             return [self._decoded(value, row)], [PLAIN], False
+        if value is None:
+            raise self._bad(row, "its text is missing: leave such records out before")
         if not isinstance(value, list | tuple):
-            raise self._bad(row, f"{_named(value)} is not text")
+            raise self._bad(row, f"a {type(value).__name__} is not text")
         pairs = [self._part(part, row) for part in value]
         return [text for _, text in pairs], [kind for kind, _ in pairs], True
 
@@ -185,18 +187,10 @@ def make_reader(source: Any, text: TextLike) -> Reader:
     name = text or _DEFAULT
     fitting = [name for name, field in schema.items() if field.kind in _KINDS]
     if name not in fitting:
-        what = (
-            f"column {name!r} is of {schema[name]!r}" if name in schema else f"no column {name!r}"
-        )
         others = ", ".join(map(repr, fitting)) or "none"
-        raise FormatError(
-            f"{source!r}: {what}, which is no text; say text=, a column ({others}) or a function"
-        )
+        why = f"column {name!r} is no text" if name in schema else f"there is no column {name!r}"
+        raise FormatError(f"{source!r}: {why}; say text=, a column ({others}) or a function")
     return Reader(source, name, None)
-
-
-def _named(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _short(value: Any) -> str:
