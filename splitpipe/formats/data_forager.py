@@ -35,7 +35,7 @@ from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.chunks import column_of
 from splitpipe.formats.names import column_names
 from splitpipe.formats.opened import NamedFiles, read_at_places, read_entries
-from splitpipe.formats.sources import Fingerprint, OpenFile, Places, fingerprint
+from splitpipe.formats.sources import Fingerprint, Places, fingerprint
 from splitpipe.schema import BARE, Field, Schema
 from splitpipe.storage import files
 from splitpipe.storage.base import (
@@ -95,12 +95,14 @@ class ForagerRecords:
     def __init__(self, root: str, options: Options) -> None:
         self._given = (root, options)
         folder = os.path.join(root, options.index_folder)
-        self._index = OpenFile(os.path.join(folder, LOCATIONS))
-        self._known_by = fingerprint(self._index.path, self._index.descriptor)
-        self._rows, rest = divmod(self._index.size, _ENTRY_NBYTES)
+        self._path = path = os.path.join(folder, LOCATIONS)
+        self._index = NamedFiles(lambda _: path, "it is the index of the folder")
+        file = self._index.open(0)
+        self._known_by = fingerprint(path, file.descriptor)
+        self._rows, rest = divmod(file.size, _ENTRY_NBYTES)
         if rest and options.incomplete == "raise":
             raise FormatError(
-                f"{self._index.path} ends inside of an entry ({self._rows} samples are before it): "
+                f"{self._path} ends inside of an entry ({self._rows} samples are before it): "
                 "it is still being written, or its writer was killed; index the data anew, or open "
                 "it with incomplete='ignore' to read what is there"
             )
@@ -149,13 +151,14 @@ class ForagerRecords:
     def close(self) -> None:
         """Let go of the files; they are opened again when needed."""
         self._files.close()
+        self._index.close()
 
     # -- reading ---------------------------------------------------------------------------
 
     def _samples(self, rows: Rows) -> list[bytes]:
         entries = self._entries(rows)
         if len(rows) and int(entries.max()) >= 1 << 62:
-            raise CorruptRecord(f"{self._index.path} names places beyond 2^62: it is damaged")
+            raise CorruptRecord(f"{self._path} names places beyond 2^62: it is damaged")
         places = entries.astype(np.int64)
         wrong = np.flatnonzero(places[:, 0] >= len(self._paths))
         if len(wrong):
@@ -166,7 +169,7 @@ class ForagerRecords:
         return read_at_places(self._files, Places(places[:, 0], places[:, 1], places[:, 2]))
 
     def _entries(self, rows: Rows) -> npt.NDArray[np.uint64]:
-        table = read_entries(self._index, rows, _ENTRY_NBYTES)
+        table = read_entries(self._index.open(0), rows, _ENTRY_NBYTES)
         return np.frombuffer(table, dtype="<u8").reshape(-1, 3)
 
     # -- what a sample is ------------------------------------------------------------------
@@ -212,7 +215,7 @@ def _reopen(root: str, options: Options, known_by: Fingerprint) -> ForagerRecord
     records = ForagerRecords(root, options)
     if tuple(records._known_by) != tuple(known_by):
         raise FormatError(
-            f"{records._index.path} is not what it was when the dataset was opened: open it again"
+            f"{records._path} is not what it was when the dataset was opened: open it again"
         )
     return records
 

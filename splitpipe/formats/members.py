@@ -17,6 +17,7 @@ at the end for the end, and needs 20 µs a member where this needs 4.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from splitpipe.errors import FormatError
@@ -30,7 +31,10 @@ _EXTRA_NBYTES_LIMIT = 1 << 20
 # How far bytes after the end marker are looked at: tar pads an archive with zeros.
 _PADDING_LOOKED_AT = 1 << 16
 
-_REGULAR = b"0\x007"
+_OLD_REGULAR = (b"0", b"\0")  # a name that ends in a slash makes them directories
+_REGULAR = (*_OLD_REGULAR, b"7")
+# Of the next member; of all members; the target of a link; the volume.
+_EXTENSIONS = (b"x", b"X", b"L", b"g", b"K", b"V")
 _NOTHING = bytes(BLOCK)
 _REFUSED = {
     b"1": "a hard link",
@@ -137,59 +141,81 @@ def members(data: Archive, path: str, *, must_end: bool = True) -> Iterator[Memb
         [Member(name='a/0001.txt', header=0, offset=512, size=5)]
     """
     _refuse_compressed(data[:8], path)
-    end = len(data)
     at = first = 0
-    long_name: str | None = None
-    extended: dict[str, str] = {}
-    while True:
-        header = data[at : at + BLOCK]
-        if header == _NOTHING:
-            _check_padding(data, at, path)
-            break
-        if len(header) < BLOCK:
-            if must_end or header:
-                raise FormatError(
-                    f"{path} ends at byte {end} without the mark that ends an archive: it was cut, "
-                    "or is still being written; copy it again"
-                )
-            break
+    ahead = _Ahead()
+    while (header := _header(data, at, path, must_end=must_end)) is not None:
         kind, size = _checked(header, at, path)
         body = at + BLOCK
-        if "size" in extended and kind in _REGULAR:
-            size = int(extended["size"])
-        if size > end - body:
+        size = ahead.size(size) if kind in _REGULAR else size
+        if size > len(data) - body:
             raise FormatError(
-                f"{path}: the member at byte {at} says {size} bytes, {end - body} follow: the file "
-                "was cut or is damaged; copy it again"
+                f"{path}: the member at byte {at} says {size} bytes, {len(data) - body} follow: "
+                "the file was cut or is damaged; copy it again"
             )
         at = body + -(-size // BLOCK) * BLOCK
-        if kind in b"xX":
-            extended = _pax(_extra(data, body, size, path), path, body)
+        if kind in _EXTENSIONS:
+            ahead.note(kind, _extra(data, body, size, path), path)
             continue
-        if kind == b"L":
-            long_name = _text(_extra(data, body, size, path))
-            continue
-        if kind in b"gKV":  # of all members, the target of a link, the name of the volume
-            if kind == b"g":
-                _refuse_global(_pax(_extra(data, body, size, path), path, body), path)
-            continue
-        name = extended.get("path") or long_name or _name(header)
-        long_name, extended = None, {}
-        if kind == b"5" or (kind in b"0\x00" and name.endswith("/")):
-            first = at
-            continue
-        if kind not in _REGULAR:
-            what = _REFUSED.get(kind, f"of the unknown kind {kind!r}")
-            raise FormatError(
-                f"{path}: member {name!r} is {what}, which is not read in place; pack the "
-                "archive anew from regular files (GNU tar: --dereference --hard-dereference)"
-            )
-        yield Member(name, first, body, size)
-        first = at
-    if long_name is not None or extended:
+        name = ahead.name(header)
+        if kind in _REGULAR and not name.endswith("/"):
+            yield Member(name, first, body, size)
+        elif kind not in (b"5", *_OLD_REGULAR):
+            raise _unreadable(kind, name, path)
+        first, ahead = at, _Ahead()
+    if ahead.noted:
         raise FormatError(
             f"{path} ends after the name of a member that does not follow: it was cut"
         )
+
+
+def _unreadable(kind: bytes, name: str, path: str) -> FormatError:
+    what = _REFUSED.get(kind, f"of the unknown kind {kind!r}")
+    return FormatError(
+        f"{path}: member {name!r} is {what}, which is not read in place; pack the archive anew "
+        "from regular files (GNU tar: --dereference --hard-dereference)"
+    )
+
+
+def _header(data: Archive, at: int, path: str, *, must_end: bool) -> bytes | None:
+    """The block of a header, or ``None`` at the end of the archive."""
+    header = data[at : at + BLOCK]
+    if header == _NOTHING:
+        _check_padding(data, at, path)
+        return None
+    if len(header) == BLOCK:
+        return header
+    if must_end or header:
+        raise FormatError(
+            f"{path} ends at byte {len(data)} without the mark that ends an archive: it was cut, "
+            "or is still being written; copy it again"
+        )
+    return None
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What extension headers say of the member that follows them."""
+
+    long_name: str | None = None
+    records: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def noted(self) -> bool:
+        return self.long_name is not None or bool(self.records)
+
+    def size(self, said: int) -> int:
+        return int(self.records.get("size", said))
+
+    def name(self, header: bytes) -> str:
+        return self.records.get("path") or self.long_name or _name(header)
+
+    def note(self, kind: bytes, data: bytes, path: str) -> None:
+        if kind in b"xX":
+            self.records = _pax(data, path)
+        elif kind == b"L":
+            self.long_name = _text(data)
+        elif kind == b"g":
+            _refuse_global(_pax(data, path), path)
 
 
 def _refuse_compressed(start: bytes, path: str) -> None:
@@ -233,11 +259,11 @@ def _without_sum(header: bytes) -> bytes:
     return header[:148] + header[156:]
 
 
-def _number(field: bytes) -> int | None:
+def _number(stored: bytes) -> int | None:
     """A number of a header: octal digits, or base 256 where the first bit says so."""
-    if field[0] & 0x80:
-        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else None
-    digits = field.split(b"\0", 1)[0].strip()
+    if stored[0] & 0x80:
+        return int.from_bytes(stored[1:], "big") if stored[0] == 0x80 else None
+    digits = stored.split(b"\0", 1)[0].strip()
     if not digits:
         return 0
     try:
@@ -254,7 +280,7 @@ def _extra(data: Archive, offset: int, size: int, path: str) -> bytes:
     return data[offset : offset + size]
 
 
-def _pax(data: bytes, path: str, offset: int) -> dict[str, str]:
+def _pax(data: bytes, path: str) -> dict[str, str]:
     """The records of a pax header: ``length key=value`` and a newline each."""
     found: dict[str, str] = {}
     at = 0
@@ -264,19 +290,18 @@ def _pax(data: bytes, path: str, offset: int) -> dict[str, str]:
         record = data[at : at + length]
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if len(record) != length or not equals or record[-1:] != b"\n":
-            raise FormatError(f"{path}: the pax header at byte {offset} is damaged")
+            raise FormatError(f"{path}: a pax header is damaged; copy the file again")
         found[_text(key)] = _text(value)
         at += length
     for name in found:
         if name.startswith("GNU.sparse"):
             raise FormatError(
-                f"{path}: a sparse file at byte {offset} is not read in place; pack it without "
-                "`tar --sparse`"
+                f"{path}: a sparse file is not read in place; pack it without `tar --sparse`"
             )
     if "size" in found and not (found["size"].isascii() and found["size"].isdigit()):
-        raise FormatError(f"{path}: the pax header at byte {offset} has no size")
+        raise FormatError(f"{path}: a pax header has no size: {found['size']!r:.100}")
     if len(found.get("size", "")) > 19:
-        raise FormatError(f"{path}: the pax header at byte {offset} says {found['size']} bytes")
+        raise FormatError(f"{path}: a pax header says {found['size']:.100} bytes")
     return found
 
 
@@ -295,5 +320,5 @@ def _name(header: bytes) -> str:
     return name
 
 
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+def _text(stored: bytes) -> str:
+    return stored.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

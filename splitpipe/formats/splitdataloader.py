@@ -26,7 +26,7 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.opened import NamedFiles, read_at_places, read_entries
-from splitpipe.formats.sources import Fingerprint, OpenFile, Places, fingerprint
+from splitpipe.formats.sources import Fingerprint, Places, fingerprint
 from splitpipe.schema import BARE, Schema
 from splitpipe.storage.base import (
     Batch,
@@ -65,12 +65,14 @@ class SplitDataRecords:
         if incomplete not in ("raise", "ignore"):
             raise FormatError(f"incomplete= is 'raise' or 'ignore', not {incomplete!r}")
         self._given = (root, incomplete)
-        self._index = OpenFile(os.path.join(root, INDEX))
-        self._known_by = fingerprint(self._index.path, self._index.descriptor)
-        self._rows, rest = divmod(self._index.size, _ENTRY_NBYTES)
+        path = os.path.join(root, INDEX)
+        self._index = NamedFiles(lambda _: path, "it is the index of the folder")
+        file = self._index.open(0)
+        self._known_by = fingerprint(path, file.descriptor)
+        self._rows, rest = divmod(file.size, _ENTRY_NBYTES)
         if rest and incomplete == "raise":
             raise FormatError(
-                f"{self._index.path} ends inside of an entry ({self._rows} records are before it): "
+                f"{path} ends inside of an entry ({self._rows} records are before it): "
                 "its writer was killed, and may have written more; open it with "
                 "incomplete='ignore' to read the records before, or write the data anew"
             )
@@ -111,8 +113,9 @@ class SplitDataRecords:
         return consecutive_layout(self._rows) if segments is None else BinLayout(segments)
 
     def close(self) -> None:
-        """Let go of the bins; they are opened again when needed."""
+        """Let go of all files; they are opened again when needed."""
         self._bins.close()
+        self._index.close()
 
     def _records(self, rows: Rows) -> list[bytes]:
         entries = self._entries(rows).astype(np.int64)
@@ -135,7 +138,7 @@ class SplitDataRecords:
         )
 
     def _entries(self, rows: Rows) -> npt.NDArray[np.uint32]:
-        table = read_entries(self._index, rows, _ENTRY_NBYTES)
+        table = read_entries(self._index.open(0), rows, _ENTRY_NBYTES)
         return np.frombuffer(table, dtype="<u4").reshape(-1, 3)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -54,7 +54,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     """Key and extension of a member, or ``None`` for one that belongs to no sample.
 
     Example:
-        >>> split_name("a/b.c/0001.seg.PNG"), split_name("a/.hidden"), split_name("__meta__/x.y")
+        >>> split_name("a/b.c/0001.seg.PNG"), split_name(".hidden"), split_name("__meta__/x.y")
         (('a/b.c/0001', 'seg.png'), None, None)
     """
     found = None if _META.match(name) else _NAME.fullmatch(name)
