@@ -30,7 +30,7 @@ from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.storage import files
 from splitpipe.storage.base import Rows
 from splitpipe.storage.catalog_file import OWN_NAMES, CatalogId, catalog_name, checksum_of
-from splitpipe.storage.catalog_values import bindable, decode_meta
+from splitpipe.storage.catalog_values import bindable, check_key, decode_meta
 from splitpipe.storage.clause import checked_clause, readers_only
 
 __all__ = ["SqliteCatalog"]
@@ -39,6 +39,8 @@ __all__ = ["SqliteCatalog"]
 _AT_ONCE: Final = 500
 # No value that a clause makes may be longer: printf('%1000000000d', 1) is an error.
 _LONGEST_VALUE: Final = 256 << 20
+# What SQLite raises: names and text that are no UTF-8 come as the second.
+_ERRORS: Final = (sqlite3.Error, UnicodeError)
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
 
@@ -109,12 +111,11 @@ class SqliteCatalog:
 
     def row(self, key: str) -> int:
         """See `Catalog.row`."""
-        if not isinstance(key, str):
-            raise KeyError(key)
         try:
-            found = self._fetch("SELECT row FROM records WHERE key = ?", [key])
-        except UnicodeEncodeError:
+            check_key(key)
+        except FormatError:
             raise KeyError(key) from None
+        found = self._fetch("SELECT row FROM records WHERE key = ?", [key])
         if not len(found):
             raise KeyError(key)
         return int(self._positions(found)[0])
@@ -148,7 +149,7 @@ class SqliteCatalog:
             question += f" ORDER BY row LIMIT {_checked_limit(limit)}"
         try:
             found = session.fetch(question, values)
-        except (sqlite3.Error, UnicodeEncodeError) as error:
+        except _ERRORS as error:
             raise self._refused(clause, error) from error
         return self._positions(np.sort(found))
 
@@ -199,7 +200,7 @@ class SqliteCatalog:
                     question = f"SELECT row, {name} FROM records WHERE row IN ({marks})"
                     found.update(session.fetch_all(question, some))
             return [found[row] for row in physical.tolist()]
-        except (sqlite3.Error, KeyError) as error:
+        except (*_ERRORS, KeyError) as error:
             raise CorruptRecord(f"{self.path} is damaged: {error!r}") from error
 
     # -- positions and rows ----------------------------------------------------------------
@@ -232,7 +233,7 @@ class SqliteCatalog:
     def _fetch(self, question: str, values: Sequence[Any]) -> Rows:
         try:
             return self._session().fetch(question, values)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise CorruptRecord(f"{self.path} is damaged: {error}") from error
 
     def _session(self) -> _Session:
@@ -309,7 +310,7 @@ class _Session:
             self._verify()
             try:
                 self._connection = self._connect()
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 raise FormatError(f"{self._path} is no catalog: {error}") from error
 
     def _verify(self) -> None:

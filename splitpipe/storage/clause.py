@@ -78,6 +78,8 @@ def checked_clause(clause: str, names: Collection[str]) -> str:
             f"a clause has 1 to {_LONGEST} characters, this one {len(clause)}: values belong in "
             "the parameters, one for every ?"
         )
+    if clause.split(None, 1)[0].lower() in ("select", "with", "values", "where"):
+        raise _refused(clause, "is a whole statement: give what stands after WHERE", 0)
     known = {name.lower() for name in names}
     depth = 0
     for token in _TOKEN.finditer(clause):
