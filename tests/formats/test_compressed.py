@@ -226,7 +226,7 @@ def test_random_bytes(head: bytes, rest: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "a.jsonl").write_bytes(head + rest)
         try:
-            records = recognise(folder, broken="skip", workers=1)
+            records = recognise(folder, format="jsonl", broken="skip", workers=1)
         except SplitpipeError:
             return
         assert set(map(repr, everything(records))) <= {"1", "2"}

@@ -254,7 +254,9 @@ def test_random_bytes(raw: bytes, size: int, lenient: bool) -> None:
         patch.setattr(build, "_JOB_NBYTES", size)
         Path(folder, "a.csv").write_bytes(b"a,b\n" + raw)
         try:
-            records = recognise(folder, encoding="latin-1", workers=1, lenient=lenient)
+            records = recognise(
+                folder, format="csv", encoding="latin-1", workers=1, lenient=lenient
+            )
             found = everything(records)
         except SplitpipeError:
             return

@@ -241,7 +241,7 @@ def test_random_bytes(raw: bytes, size: int) -> None:
         file = Path(folder, "a.jsonl")
         file.write_bytes(raw)
         try:
-            skipping = recognise(file, broken="skip", workers=1)
+            skipping = recognise(file, format="jsonl", broken="skip", workers=1)
         except FormatError:
             # Its first bytes say that it is something else.
             assert raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"))
@@ -250,7 +250,7 @@ def test_random_bytes(raw: bytes, size: int) -> None:
         assert repr(everything(skipping)) == repr([row for row in rows if row is not ValueError])
         assert skipping.skipped == rows.count(ValueError)  # type: ignore[attr-defined]
         skipping.close()
-        records = recognise(file, workers=1)
+        records = recognise(file, format="jsonl", workers=1)
         assert len(records) == len(rows)
         for row, expected in enumerate(rows):
             try:

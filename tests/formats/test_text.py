@@ -115,7 +115,7 @@ def test_random_bytes(raw: bytes, size: int, by: str) -> None:
         patch.setattr(build, "_JOB_NBYTES", size)
         Path(folder, "a.txt").write_bytes(raw)
         try:
-            records = recognise(folder, by=by, encoding="latin-1", workers=1)
+            records = recognise(folder, format="text", by=by, encoding="latin-1", workers=1)
         except SplitpipeError:
             # Its first bytes say that it is something else.
             assert raw[:2] in (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"\x28\xb5")
