@@ -170,7 +170,7 @@ class ArrowRecords:
         with refused(paths[0], FormatError):
             self._readings, self._places = _readings(self._files)
         self.schema = Schema({name: reading.field for name, reading in self._readings.items()})
-        self._cache = Cache[pa.RecordBatch](cache_nbytes)
+        self._cache = Cache[list[pa.Array]](cache_nbytes)
         self._valid: set[tuple[int, str]] = set()
         self._order = _order(indices, self._chunks.rows) if indices else None
 
@@ -206,11 +206,10 @@ class ArrowRecords:
 
     def _values(self, chunk: int, local: Rows, columns: Sequence[str]) -> dict[str, Values]:
         file, number = self._batches[chunk]
-        batch = self._cache.get(chunk, lambda: self._opened(file, number))
+        stored = self._cache.get(chunk, lambda: self._opened(file, number))
         values: dict[str, Values] = {}
         for name in columns:
-            given = self._places[name]
-            column = batch.column(given)
+            column = stored[self._places[name]]
             with refused(f"column {name!r} in batch {number} of {file.path}"):
                 if (chunk, name) not in self._valid:
                     column.validate(full=True)
@@ -218,11 +217,12 @@ class ArrowRecords:
                 values[name] = self._readings[name].values(column, local)
         return values
 
-    def _opened(self, file: _Mapped, number: int) -> tuple[pa.RecordBatch, int]:
+    def _opened(self, file: _Mapped, number: int) -> tuple[list[pa.Array], int]:
+        """The columns of a batch, and what they cost."""
         batch = file.batch(number)
         if batch.num_rows != file.counts[number]:
             raise CorruptRecord(f"batch {number} of {file.path} changed since it was opened")
-        return batch, file.cost(batch)
+        return batch.columns, file.cost(batch)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._given, self._known_by)

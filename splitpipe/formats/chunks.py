@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -73,11 +74,11 @@ class Chunks:
             return
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owners, kind="stable")
-        sorted_owners = owners[order]
-        cuts = np.flatnonzero(np.diff(sorted_owners)) + 1
-        for places in np.split(order, cuts) if len(rows) else ():
-            chunk = int(owners[places[0]])
-            yield chunk, places, rows[places] - self._starts[chunk]
+        owners, local = owners[order], rows[order]
+        local -= self._starts[owners]
+        cuts = (np.flatnonzero(np.diff(owners)) + 1).tolist()
+        for first, last in pairwise((0, *cuts, len(rows)) if len(rows) else ()):
+            yield int(owners[first]), order[first:last], local[first:last]
 
 
 def bins_of(counts: Sequence[int]) -> BinLayout:
