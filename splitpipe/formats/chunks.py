@@ -69,8 +69,8 @@ class Chunks:
     def groups(self, rows: Rows) -> Iterator[tuple[int, Rows, Rows]]:
         """For each chunk with some of ``rows``: itself, their places in ``rows``, and in it."""
         if len(rows) == 1:
-            chunk, local = self.locate(int(rows[0]))
-            yield chunk, np.zeros(1, dtype=np.int64), np.array([local], dtype=np.int64)
+            chunk, place = self.locate(int(rows[0]))
+            yield chunk, np.zeros(1, dtype=np.int64), np.array([place], dtype=np.int64)
             return
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owners, kind="stable")
