@@ -48,12 +48,16 @@ def subset(parent: Records, selection: Selection) -> Subset:
     return Subset(parent, selection)
 
 
-def columns(parent: Records, names: Sequence[str] | str) -> Columns:
+def columns(parent: Records, names: Sequence[str] | str) -> Columns | Subset:
     """Some columns of a dataset, in the order of ``names``.
+
+    Rows are chosen above columns, so that any alternation of both is one of each.
 
     Raises:
         FormatError: there is no such column, or one is named twice.
     """
+    if isinstance(parent, Subset):
+        return Subset(columns(parent.parent, names), parent.selection)
     schema = parent.schema.select(names)
     return Columns(parent.parent if isinstance(parent, Columns) else parent, schema)
 

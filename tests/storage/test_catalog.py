@@ -10,7 +10,7 @@ import pickle
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -221,12 +221,11 @@ class TestRefusing:
         try:
             connection.execute("CREATE TABLE t (a)")
             connection.execute("INSERT INTO t VALUES (1)")
-            try:
-                found = connection.execute(f"SELECT a FROM t WHERE 0 AND ({clause}\n)").fetchall()
-            except sqlite3.Error as error:
-                assert "one statement" not in str(error)
-            else:
-                assert found == []
+            question = f"SELECT a FROM t WHERE 0 AND ({clause}\n)"
+            # Several statements would be a Warning in some versions, and a ProgrammingError in
+            # others, which is none of these.
+            with suppress(sqlite3.OperationalError):
+                assert connection.execute(question).fetchall() == []
         finally:
             connection.close()
 
