@@ -13,7 +13,7 @@ setup(
         Extension(
             "splitpipe.storage.native._kernel",
             sources=[f"{NATIVE}/{name}.c" for name in ("module", "column", "cold", "crc32c")],
-            depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c")],
+            depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c", "gil")],
             extra_compile_args=["-O3", "-fvisibility=hidden"],
             optional=True,
         )

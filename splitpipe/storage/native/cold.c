@@ -12,6 +12,7 @@
  * - a failing read is not reported here: who looks closer meets it again and says which file.
  */
 #include "column.h"
+#include "gil.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -119,7 +120,7 @@ plan(sp_column *self, const int64_t *rows, sp_fetch *fetch, PyObject *list, PyOb
     for (Py_ssize_t at = 0; at < fetch->count; at++) {
         sp_entry entry;
         sp_read *read = &fetch->reads[at];
-        if (!sp_locate(self, rows[at], &entry, &read->step)) {
+        if (!sp_locate(self, rows[at], &entry) || !sp_plan(self, rows[at], &entry, &read->step)) {
             return at;
         }
         read->offset = entry.offset;
@@ -154,9 +155,9 @@ fetch_list(sp_column *self, const int64_t *rows, Py_ssize_t count, int helpers, 
         PyObject_GC_UnTrack(list);
         *place = plan(self, rows, &fetch, list, pins, &pinned);
         if (*place == count) {
-            Py_BEGIN_ALLOW_THREADS
+            SP_WITHOUT_GIL
             fine = fetch_all(&fetch, helpers);
-            Py_END_ALLOW_THREADS
+            SP_WITH_GIL_AGAIN
             *place = fine ? count : 0;
         }
         PyObject_GC_Track(list);

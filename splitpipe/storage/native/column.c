@@ -10,9 +10,10 @@
  *   place of the row;
  * - whoever copies without the GIL holds a reference to every map that he reads from (`sp_pin`),
  *   so that detaching a bin or closing in another thread takes nothing away from him;
- * - the GIL is given up once for every CHUNK records, not for each.
+ * - the GIL is given up twice for every CHUNK records, not for each.
  */
 #include "column.h"
+#include "gil.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,8 +23,10 @@
 
 #define PLACE_MODULUS UINT64_C(4294967291)
 
-/* Records that are planned, allocated and copied together: their plan stays in the first cache. */
-#define CHUNK 256
+/* Records that are located, allocated and copied together: the GIL changes hands twice for them.
+ * The plan of a few fits on the stack. */
+#define CHUNK 2048
+#define FEW 256
 /* How many records ahead index entries and payloads are fetched: memory answers after about a
  * hundred nanoseconds, in which five to ten records are copied. */
 #define ENTRIES_AHEAD 12
@@ -35,6 +38,8 @@
 #define WORTH_PROBING 4
 
 #define COLD (-1)
+
+_Atomic(PyThreadState *) sp_gil_holder;
 
 /* --- locating ------------------------------------------------------------------------------- */
 
@@ -49,7 +54,7 @@ read_entry(const sp_column *self, int64_t row, sp_entry *entry)
 }
 
 int
-sp_locate(const sp_column *self, int64_t row, sp_entry *entry, sp_step *step)
+sp_locate(const sp_column *self, int64_t row, sp_entry *entry)
 {
     if ((uint64_t)row >= (uint64_t)self->rows) {
         return 0;
@@ -58,9 +63,16 @@ sp_locate(const sp_column *self, int64_t row, sp_entry *entry, sp_step *step)
     if (entry->number >= self->bin_count) {
         return 0;
     }
+    uint64_t size = self->bins[entry->number].size;
+    return entry->offset >= SP_FIRST_OFFSET && entry->offset <= size
+           && entry->length <= size - entry->offset && entry->length <= (uint64_t)PY_SSIZE_T_MAX;
+}
+
+int
+sp_plan(const sp_column *self, int64_t row, const sp_entry *entry, sp_step *step)
+{
     const sp_bin *bin = &self->bins[entry->number];
-    if (bin->holder == NULL || entry->offset < SP_FIRST_OFFSET || entry->offset > bin->size
-        || entry->length > bin->size - entry->offset || entry->length > (uint64_t)PY_SSIZE_T_MAX) {
+    if (bin->holder == NULL) {
         return 0;
     }
     step->source = bin->base + entry->offset;
@@ -86,8 +98,7 @@ is_cold(const sp_column *self, int64_t row)
 {
 #if defined(RWF_NOWAIT)
     sp_entry entry;
-    sp_step step;
-    if (!sp_locate(self, row, &entry, &step) || entry.length == 0) {
+    if (!sp_locate(self, row, &entry) || entry.length == 0) {
         return 0;
     }
     int descriptor = self->bins[entry.number].descriptor;
@@ -144,13 +155,15 @@ run(const sp_step *steps, Py_ssize_t count, int verify)
 {
     for (Py_ssize_t at = 0; at < count; at++) {
         const sp_step *step = &steps[at];
+        const sp_step *next = at + 1 < count ? step + 1 : step;
         if (at + RECORDS_AHEAD < count) {
             fetch_lines(step + RECORDS_AHEAD);
         }
         if (!verify) {
             memcpy(step->target, step->source, step->length);
         }
-        else if (sp_crc.copy(step->start, step->target, step->source, step->length) != step->crc) {
+        else if (sp_crc.copy(step->start, step->target, step->source, step->length, next->source)
+                 != step->crc) {
             return at;
         }
     }
@@ -191,46 +204,113 @@ make_room(sp_batch *batch, Py_ssize_t at, sp_step *step)
     return ALL_WELL;
 }
 
+/* Look up a chunk of rows; how many of them are plainly right. */
+static Py_ssize_t
+locate_all(const sp_column *self, const int64_t *rows, Py_ssize_t count, sp_entry *entries)
+{
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (at + ENTRIES_AHEAD < count) {
+            __builtin_prefetch(self->entries + (uint64_t)rows[at + ENTRIES_AHEAD] * SP_ENTRY_NBYTES);
+        }
+        if (!sp_locate(self, rows[at], &entries[at])) {
+            return at;
+        }
+    }
+    return count;
+}
+
+/* Where a chunk is planned. */
+typedef struct {
+    Py_ssize_t size;
+    sp_entry *entries;
+    sp_step *steps;
+    PyObject **pins;
+} sp_scratch;
+
 /* One chunk, from row number `first` of the batch on; `done` says how many of it fit. */
 static int
-gather_chunk(sp_column *self, sp_batch *batch, Py_ssize_t first, Py_ssize_t *done)
+gather_chunk(sp_column *self, sp_batch *batch, const sp_scratch *scratch, Py_ssize_t first,
+             Py_ssize_t *done)
 {
-    sp_step steps[CHUNK];
-    PyObject *pins[CHUNK];
-    Py_ssize_t pinned = 0, planned = 0;
-    Py_ssize_t count = batch->count - first < CHUNK ? batch->count - first : CHUNK;
+    Py_ssize_t left = batch->count - first, count = left < scratch->size ? left : scratch->size;
+    Py_ssize_t pinned = 0, planned = 0, located;
     const int64_t *rows = batch->rows + first;
     int verify = self->verify, outcome = ALL_WELL;
+    PyObject *kept = Py_XNewRef(self->entries_holder);
+    SP_WITHOUT_GIL
+    located = locate_all(self, rows, count, scratch->entries);
+    SP_WITH_GIL_AGAIN
+    Py_XDECREF(kept);
     self->stamp++;
-    for (; planned < count; planned++) {
-        if (planned + ENTRIES_AHEAD < count) {
-            __builtin_prefetch(self->entries
-                               + (uint64_t)rows[planned + ENTRIES_AHEAD] * SP_ENTRY_NBYTES);
-        }
-        sp_entry entry;
-        sp_step *step = &steps[planned];
-        outcome = sp_locate(self, rows[planned], &entry, step)
+    for (; planned < located; planned++) {
+        const sp_entry *entry = &scratch->entries[planned];
+        sp_step *step = &scratch->steps[planned];
+        outcome = sp_plan(self, rows[planned], entry, step)
                       ? make_room(batch, first + planned, step)
                       : MISFIT;
         if (outcome != ALL_WELL) {
             break;
         }
-        sp_pin(self, entry.number, pins, &pinned);
+        sp_pin(self, entry->number, scratch->pins, &pinned);
     }
     *done = 0;
     if (outcome != FAILED) {
-        Py_BEGIN_ALLOW_THREADS
-        *done = run(steps, planned, verify);
-        Py_END_ALLOW_THREADS
-        outcome = *done < planned ? MISFIT : outcome;
+        SP_WITHOUT_GIL
+        *done = run(scratch->steps, planned, verify);
+        SP_WITH_GIL_AGAIN
+        if (*done < planned || (outcome == ALL_WELL && located < count)) {
+            outcome = MISFIT;
+        }
     }
     while (pinned > 0) {
-        Py_DECREF(pins[--pinned]);
+        Py_DECREF(scratch->pins[--pinned]);
     }
     return outcome;
 }
 
 /* The whole batch, or as much of it as there is room for; `done` says how much fit. */
+static int
+gather_chunks(sp_column *self, sp_batch *batch, const sp_scratch *scratch, Py_ssize_t *done)
+{
+    int outcome = ALL_WELL;
+    *done = 0;
+    while (outcome == ALL_WELL && *done < batch->count) {
+        Py_ssize_t more;
+        outcome = gather_chunk(self, batch, scratch, *done, &more);
+        *done += more;
+    }
+    return outcome;
+}
+
+static int
+gather_few(sp_column *self, sp_batch *batch, Py_ssize_t *done)
+{
+    sp_entry entries[FEW];
+    sp_step steps[FEW];
+    PyObject *pins[FEW];
+    sp_scratch scratch = {FEW, entries, steps, pins};
+    return gather_chunks(self, batch, &scratch, done);
+}
+
+static int
+gather_many(sp_column *self, sp_batch *batch, Py_ssize_t *done)
+{
+    Py_ssize_t size = batch->count < CHUNK ? batch->count : CHUNK;
+    sp_scratch scratch = {size, PyMem_New(sp_entry, size), PyMem_New(sp_step, size),
+                          PyMem_New(PyObject *, size)};
+    int outcome = FAILED;
+    if (scratch.entries != NULL && scratch.steps != NULL && scratch.pins != NULL) {
+        outcome = gather_chunks(self, batch, &scratch, done);
+    }
+    else {
+        PyErr_NoMemory();
+    }
+    PyMem_Free(scratch.entries);
+    PyMem_Free(scratch.steps);
+    PyMem_Free(scratch.pins);
+    return outcome;
+}
+
 static int
 gather_all(sp_column *self, sp_batch *batch, Py_ssize_t *done)
 {
@@ -238,14 +318,7 @@ gather_all(sp_column *self, sp_batch *batch, Py_ssize_t *done)
         *done = COLD;
         return MISFIT;
     }
-    int outcome = ALL_WELL;
-    *done = 0;
-    while (outcome == ALL_WELL && *done < batch->count) {
-        Py_ssize_t more;
-        outcome = gather_chunk(self, batch, *done, &more);
-        *done += more;
-    }
-    return outcome;
+    return batch->count <= FEW ? gather_few(self, batch, done) : gather_many(self, batch, done);
 }
 
 /* A list of records, or NULL with `place` set, or NULL with a Python error. */
@@ -322,7 +395,8 @@ column_get(sp_column *self, PyObject *index)
 {
     sp_entry entry;
     sp_step step;
-    if (!sp_locate(self, row_of(self, index), &entry, &step)) {
+    int64_t row = row_of(self, index);
+    if (!sp_locate(self, row, &entry) || !sp_plan(self, row, &entry, &step)) {
         Py_RETURN_NONE;
     }
     fetch_lines(&step);
@@ -338,9 +412,9 @@ column_get(sp_column *self, PyObject *index)
     else {
         PyObject *holder = Py_NewRef(self->bins[entry.number].holder);
         int verify = self->verify;
-        Py_BEGIN_ALLOW_THREADS
+        SP_WITHOUT_GIL
         fits = run(&step, 1, verify) == 1;
-        Py_END_ALLOW_THREADS
+        SP_WITH_GIL_AGAIN
         Py_DECREF(holder);
     }
     if (!fits) {
@@ -410,13 +484,13 @@ fill_rows(const sp_column *self, PyObject *given, int64_t *rows)
 static PyObject *
 column_take(sp_column *self, PyObject *given)
 {
-    int64_t few[CHUNK];
+    int64_t few[FEW];
     Py_ssize_t count = PyObject_Size(given);
     if (count < 0) {
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    int64_t *rows = count <= CHUNK ? few : PyMem_New(int64_t, count);
+    int64_t *rows = count <= FEW ? few : PyMem_New(int64_t, count);
     if (rows == NULL) {
         return PyErr_NoMemory();
     }
@@ -457,7 +531,7 @@ column_gather_into(sp_column *self, PyObject *const *arguments, Py_ssize_t count
     }
     PyBuffer_Release(&out);
     PyBuffer_Release(&rows);
-    return PyBool_FromLong(outcome == ALL_WELL);
+    return outcome == FAILED ? NULL : PyBool_FromLong(outcome == ALL_WELL);
 }
 
 /* The bin of that number, or NULL with a Python error. */

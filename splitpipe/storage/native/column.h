@@ -48,8 +48,12 @@ typedef struct {
 #define SP_ENTRY_NBYTES 24
 #define SP_FIRST_OFFSET (64 + 14)
 
-/* Look up a row; false if it is no row, its bin is not attached, or its entry cannot be right. */
-int sp_locate(const sp_column *self, int64_t row, sp_entry *entry, sp_step *step);
+/* Look up a row; false if it is no row, or its entry cannot be right. Needs no GIL, but somebody
+ * who keeps the index. */
+int sp_locate(const sp_column *self, int64_t row, sp_entry *entry);
+
+/* What to do for a row that was located, but for the target; false if its bin is not attached. */
+int sp_plan(const sp_column *self, int64_t row, const sp_entry *entry, sp_step *step);
 
 /* Keep the map of a bin for this batch, with the GIL held; `pins` has room for every step. */
 void sp_pin(sp_column *self, uint32_t number, PyObject **pins, Py_ssize_t *count);

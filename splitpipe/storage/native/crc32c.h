@@ -19,7 +19,9 @@ typedef struct {
     const char *name;
     int (*supported)(void);
     uint32_t (*value)(uint32_t start, const uint8_t *src, size_t nbytes);
-    uint32_t (*copy)(uint32_t start, uint8_t *dst, const uint8_t *src, size_t nbytes);
+    /* `next` is what will be read after this, to be fetched meanwhile; any address will do. */
+    uint32_t (*copy)(uint32_t start, uint8_t *dst, const uint8_t *src, size_t nbytes,
+                     const uint8_t *next);
 } sp_crc32c;
 
 /* All ways that were compiled, the fastest first, the last one's name NULL. */

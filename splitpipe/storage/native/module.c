@@ -84,7 +84,7 @@ kernel_copy_by(PyObject *Py_UNUSED(module), PyObject *arguments)
         PyErr_SetString(PyExc_ValueError, "there is no room for the copy");
     }
     else if (way != NULL) {
-        found = PyLong_FromUnsignedLong(way->copy(start, out.buf, data.buf, (size_t)data.len));
+        found = PyLong_FromUnsignedLong(way->copy(start, out.buf, data.buf, (size_t)data.len, data.buf));
     }
     PyBuffer_Release(&out);
     PyBuffer_Release(&data);

@@ -127,9 +127,10 @@ class Column:
             offset, length, number, crc = _unpack(self._entries, ENTRY_NBYTES * row)
             record: bytes = self._maps[number][offset : offset + length]
             # An entry found from the end fails: the checksum is for the true row.
-            if _extend(self._seeds[number] ^ (offset + row) % PLACE_MODULUS, record) == crc:
-                return record
-            if self._trust and row >= 0 and len(record) == length and offset >= _FIRST:
+            if len(record) == length and (
+                _extend(self._seeds[number] ^ (offset + row) % PLACE_MODULUS, record) == crc
+                or (self._trust and row >= 0 and offset >= _FIRST)
+            ):
                 return record
         except Exception:
             pass
@@ -155,6 +156,8 @@ class Column:
             The records in order; or the place of one that was not plainly right, or that of one
             before it; or `COLD` when a probed record would have to come from the disk.
         """
+        if rows.ndim != 1 or rows.dtype != np.int64:
+            raise TypeError("rows must be a flat array of int64")
         rows = rows if nbytes is None else self._within(rows, nbytes)
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self._table):
             return 0
@@ -165,7 +168,7 @@ class Column:
         if records is None:
             return 0
         if self._trust:
-            return records if list(map(len, records)) == entries["length"].tolist() else 0
+            return records
         seeds = self._seed_table.take(entries["bin"])
         starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
         if list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist():
@@ -174,18 +177,25 @@ class Column:
 
     def _copied(self, entries: npt.NDArray[Any]) -> list[bytes] | None:
         """What lies where the entries say, or ``None`` where that is nowhere."""
-        offsets = entries["offset"]
-        stops = offsets + entries["length"]
+        offsets, lengths, numbers = entries["offset"], entries["length"], entries["bin"]
+        if not len(entries):
+            return []
+        if int(numbers.max()) >= len(self._maps):
+            return None
+        sizes = self._sizes.take(numbers)
+        inside = (offsets >= _FIRST) & (offsets <= sizes) & (lengths <= sizes - offsets)
+        if not inside.all():
+            return None
         maps = self._maps
         try:
             return [
                 maps[number][start:stop]
                 for number, start, stop in zip(
-                    entries["bin"].tolist(), offsets.tolist(), stops.tolist(), strict=True
+                    numbers.tolist(), offsets.tolist(), (offsets + lengths).tolist(), strict=True
                 )
             ]
-        except (TypeError, IndexError):
-            # A bin is not mapped, or an entry is damaged.
+        except TypeError:
+            # A bin is not mapped.
             return None
 
     def _within(self, rows: Rows, nbytes: int) -> Rows:
@@ -231,7 +241,7 @@ class Column:
         records = self.gather(rows)
         if isinstance(records, int):
             return False
-        flat = memoryview(out.reshape(-1).view(np.uint8)) if out.nbytes else memoryview(b"")
+        flat = memoryview(out.reshape(-1).view(np.uint8)) if out.nbytes else memoryview(bytearray())
         size = len(flat) // len(rows) if len(rows) else 0
         if any(len(record) != size for record in records) or size * len(rows) != len(flat):
             return False
