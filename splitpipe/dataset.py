@@ -44,14 +44,12 @@ __all__ = ["BinDataset", "Dataset", "OrderLike", "concat", "dataset_of", "open_d
 Indices = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
 OrderLike = Order
 
-DEFAULT_OPEN_BINS = 256
-
 
 def open_dataset(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     verify: bool = True,
-    max_open_bins: int = DEFAULT_OPEN_BINS,
+    max_open_bins: int = 256,
     decode: bool = False,
     allow_pickle: bool = False,
     format: str | None = None,
@@ -252,8 +250,7 @@ class Dataset(Viewable, Sequence[Any]):
 
         Example:
             >>> import tempfile, splitpipe as sp
-            >>> path = tempfile.mkdtemp()
-            >>> with sp.DatasetWriter(path) as writer:
+            >>> with sp.DatasetWriter(path := tempfile.mkdtemp()) as writer:
             ...     writer.write_many([{"text": "a", "n": 1}, {"text": "b", "n": 2}])
             >>> sp.open_dataset(path).get_batch([1, 0], columns=["n"])
             {'n': array([2, 1])}
@@ -333,10 +330,12 @@ class Dataset(Viewable, Sequence[Any]):
             KeyError: there is no such key.
             FormatError: the dataset has no metadata.
         """
-        catalog = self._asked()
-        if isinstance(index, str):
-            return catalog.meta(np.array([catalog.row(index)]))[0]
-        return catalog.meta(self._rows_of([index]))[0]
+        return self.metas([self._asked().row(index) if isinstance(index, str) else index])[0]
+
+    def metas(self, indices: Indices | None = None) -> list[dict[str, Any]]:
+        """The metadata of several records, of all unless said."""
+        rows = np.arange(self._count) if indices is None else self._rows_of(indices)
+        return self._asked().meta(rows)
 
     def _asked(self) -> Catalog:
         if self._records.catalog is None:
@@ -347,6 +346,11 @@ class Dataset(Viewable, Sequence[Any]):
         return self._records.catalog
 
     # -- telling ---------------------------------------------------------------------------
+
+    @property
+    def records(self) -> Records:
+        """What this reads: the seam below, for those who work by the block."""
+        return self._records
 
     @property
     def schema(self) -> Schema:
@@ -369,10 +373,9 @@ class Dataset(Viewable, Sequence[Any]):
         return int(self._told("nbytes")())
 
     def _told(self, name: str) -> Any:
-        found = getattr(self._records, name, None)
-        if found is None:
+        if not hasattr(self._records, name):
             raise AttributeError(f"{self!r} is not one directory of our own format: it has no such")
-        return found
+        return getattr(self._records, name)
 
     def bin_layout(self) -> BinLayout:
         """Which rows lie in which bin, for a binwise order."""
@@ -388,9 +391,9 @@ class Dataset(Viewable, Sequence[Any]):
             columns: which columns, all of them unless said.
             metadata: add ``key`` and ``meta`` (JSON text) of every record.
         """
-        # Imported by name: it is a room above this one, and has an extra of its own.
-        integration = import_module("splitpipe.integrations.arrow")
-        return integration.to_arrow(self, columns, metadata=metadata)
+        # By name: it is a room above this one, and has an extra of its own.
+        arrow = import_module("splitpipe.integrations.arrow")
+        return arrow.to_arrow(self, columns, metadata=metadata)
 
     def __repr__(self) -> str:
         if not isinstance(self._records, TableRecords):

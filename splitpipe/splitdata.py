@@ -88,7 +88,8 @@ class SplitDataLoader:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> bytes:
-        return self._dataset[index]
+        record: bytes = self._dataset[index]
+        return record
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._dataset)

@@ -7,15 +7,23 @@ file of its name.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import splitpipe
 from splitpipe.cli.check import check
+from splitpipe.cli.compact import compact
+from splitpipe.cli.convert import convert
 from splitpipe.cli.demo import demo
 from splitpipe.cli.head import head
+from splitpipe.cli.index import index
 from splitpipe.cli.info import info
+from splitpipe.cli.repair import repair
+from splitpipe.cli.split import split
+from splitpipe.cli.stats import stats
+from splitpipe.cli.tokenize import tokenize
 from splitpipe.errors import SplitpipeError
 
 __all__ = ["app", "run"]
@@ -27,7 +35,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback is for bugs: let Python print it whole
 )
-for command in (demo, info, head, check):
+_READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index)
+_WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
+_CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
+for command in (*_READING, *_WRITING, *_CARING):
     app.command()(command)
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from splitpipe.cli.sources import AsJson, Bar
 from splitpipe.storage.check import CheckReport, check_dataset
 
 __all__ = ["as_text", "check"]
@@ -24,22 +22,11 @@ __all__ = ["as_text", "check"]
 
 def check(
     directory: Annotated[Path, typer.Argument(help="The dataset's directory.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every record of a dataset and verify it."""
-    # The bar goes to stderr: stdout is the report, which a program may read.
-    console = Console(stderr=True)
-    with ExitStack() as stack:
-        progress = None
-        if console.is_terminal:
-            columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn())
-            bar = stack.enter_context(Progress(*columns, console=console, transient=True))
-            task = bar.add_task("")
-
-            def progress(done: int, rows: int) -> None:
-                bar.update(task, completed=done, total=rows)
-
-        report = check_dataset(directory, progress=progress)
+    with Bar("checking") as bar:
+        report = check_dataset(directory, progress=bar.show)
     print(json.dumps({**asdict(report), "ok": report.ok}) if as_json else as_text(report))
     if not report.ok:
         sys.exit(1)

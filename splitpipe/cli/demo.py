@@ -28,6 +28,7 @@ from splitpipe.cli.console import Meter, StageStatistics, make_console, megabyte
 from splitpipe.cli.model import NextByteModel
 from splitpipe.cli.text import decode, encode, pack, source_files
 from splitpipe.errors import StorageError
+from splitpipe.storage.snapshot import read_manifest
 
 __all__ = ["demo"]
 
@@ -100,6 +101,7 @@ def _home(directory: Path | None) -> Iterator[Path]:
 def _dataset(home: Path, console: Console, *, at_most_nbytes: int | None) -> sp.Dataset:
     """Write the source files into bins, or open what an earlier demo wrote there."""
     if home.exists() and any(home.iterdir()):
+        read_manifest(str(home))  # refuses a folder of anything else, also of other formats
         dataset = sp.open_dataset(home)
         console.print(f"Found {len(dataset):,} records in {escape(str(home))}: reading these.")
         return dataset

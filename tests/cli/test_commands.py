@@ -147,7 +147,7 @@ class TestErrors:
     def test_what_is_not_a_dataset(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
     ) -> None:
-        (tmp_path / "thesis.txt").write_text("all of it")
+        (tmp_path / "thesis.odt").write_text("all of it")
         assert str(tmp_path) in fails(capsys, command, tmp_path)
 
     def test_a_wrong_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:

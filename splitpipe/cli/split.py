@@ -1,0 +1,87 @@
+"""``splitpipe split``: one dataset into parts that are datasets.
+
+Responsible for: the parts as the command line says them, and a conversion of each.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from splitpipe.cli.convert import Bins, Compression
+from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Target, Where, Workers, opened
+from splitpipe.convert import convert
+from splitpipe.errors import FormatError
+
+__all__ = ["parts_of", "split"]
+
+
+def split(
+    source: Where,
+    target: Target,
+    parts: Annotated[
+        str, typer.Option(help="Names and shares of the parts.")
+    ] = "train=0.8,val=0.1,test=0.1",
+    by: Annotated[
+        str | None, typer.Option(help="Column, metadata or key that groups records, or is a time.")
+    ] = None,
+    how: Annotated[
+        str | None,
+        typer.Option(help="group keeps equal values of --by together; time cuts by it."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffle before the cut.")] = 0,
+    workers: Workers = 1,
+    bins: Bins = None,
+    compression: Compression = None,
+    form: FormatName = None,
+    index_dir: IndexDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write disjoint parts of a dataset as datasets TARGET/NAME."""
+    shares = parts_of(parts)
+    reports = {}
+    with Bar("indexing") as bar, opened(source, form, index_dir, bar) as dataset:
+        views = dataset.split(shares, by=by, how=how, seed=seed)
+        for name, view in views.items():
+            if not len(view):
+                raise FormatError(
+                    f"part {name!r} would be empty: {len(dataset)} records are too few for "
+                    f"{parts}; choose other shares"
+                )
+        for name, view in views.items():
+            reports[name] = convert(
+                view,
+                target / name,
+                workers=workers,
+                progress=bar.show_step,
+                bins=bins,
+                compression=compression,
+            )
+    if as_json:
+        print(json.dumps({name: asdict(report) for name, report in reports.items()}))
+        return
+    for name, report in reports.items():
+        print(f"{name:<11} {report.records:,} records in {report.path}, compared, all equal")
+
+
+def parts_of(text: str) -> dict[str, float]:
+    """The parts that a command line names.
+
+    Example:
+        >>> parts_of("train=0.9,test=.1")
+        {'train': 0.9, 'test': 0.1}
+    """
+    parts: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        name = name.strip()
+        if not name.replace("-", "_").isidentifier() or name in parts:
+            raise FormatError(f"--parts must be NAME=SHARE,...: {part!r} is not, or comes twice")
+        try:
+            parts[name] = float(share)
+        except ValueError:
+            raise FormatError(f"--parts: the share of {name!r} must be a number") from None
+    return parts
