@@ -12,23 +12,26 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import google_crc32c
+import numpy as np
+import numpy.typing as npt
 
 from splitpipe.codecs import Codec, Compressed, Zstd, codec, train
 from splitpipe.schema import Field
 from splitpipe.storage import files
 from splitpipe.storage.appender import ColumnAppender
-from splitpipe.storage.changes import Updates, rewrite
+from splitpipe.storage.changes import Updates, entries_of, missing_among, record_nbytes, rewrite
 from splitpipe.storage.committed import Column, Manifest, Sealed
 from splitpipe.storage.format import file_header, file_name
+from splitpipe.storage.lock import Announcement
 from splitpipe.storage.snapshot import read_sealed
 
-__all__ = ["TRAINING_NBYTES", "Intake"]
+__all__ = ["TRAINING_NBYTES", "Intake", "announcement"]
 
 # A dictionary is trained from at most this many bytes of values.
 TRAINING_NBYTES = 8 << 20
@@ -191,6 +194,17 @@ class Intake:
         """Bytes of values that wait."""
         return sum(map(_nbytes, self.pending)) + sum(_nbytes(value) for _, value in self._aside)
 
+    def present(self, rows: npt.NDArray[np.int64]) -> list[bool] | None:
+        """Whether rows that are written have a value; ``None`` if all rows have."""
+        column = self.appender.column()
+        if not column.missing:
+            return None
+        entries = entries_of(self.appender.path, rows)
+        there = np.ones(len(rows), dtype=np.bool_)
+        there[missing_among(self._manifest, column, entries, rows)] = False
+        found: list[bool] = there.tolist()
+        return found
+
     # -- committing ------------------------------------------------------------------------
 
     def commit(self, number: int) -> Column:
@@ -207,13 +221,36 @@ class Intake:
             column = rewrite(self._directory, self._manifest, column, self.updates, number)
         return column
 
-    def entries_path(self, column: Column) -> str:
-        """Where the index of a column lies that `commit` gave."""
-        return os.path.join(self._directory, file_name(self._manifest.file_id("index", column)))
+    def without(self, column: Column, rows: Iterable[int]) -> Column:
+        """A column that `commit` gave, with the records of these rows counted as dead."""
+        path = os.path.join(self._directory, file_name(self._manifest.file_id("index", column)))
+        entries = entries_of(path, np.array(sorted(rows), dtype=np.int64))
+        return replace(column, dead_nbytes=column.dead_nbytes + record_nbytes(entries))
 
     def close(self) -> None:
         """Close the files."""
         self.appender.close()
+
+
+def announcement(
+    volume: int, intakes: Sequence[Intake], earlier: Announcement | None
+) -> Announcement:
+    """Which files a session may make from now on, and may have made.
+
+    Args:
+        volume: of the files.
+        intakes: its columns.
+        earlier: what it announced before.
+    """
+    first = min(intake.appender.planned_bins[0] for intake in intakes)
+    # One more, for records that will be updated.
+    last = max(len(intake.appender.sizes) for intake in intakes) + 1
+    columns = 1 + max(intake.column.number for intake in intakes)
+    if earlier is not None:
+        last = max(last, earlier.first_bin + earlier.bins)
+        first = min(first, earlier.first_bin)
+        columns = max(columns, earlier.columns)
+    return Announcement(volume, first, last - first, columns)
 
 
 def _nbytes(value: Sequence[int] | None) -> int:

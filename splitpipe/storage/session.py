@@ -17,28 +17,26 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import google_crc32c
 import numpy as np
-import numpy.typing as npt
 
 from splitpipe.codecs import Zstd
-from splitpipe.errors import FormatError, StorageError
-from splitpipe.schema import BARE, Field, Schema
+from splitpipe.errors import StorageError
+from splitpipe.schema import Field, Schema
 from splitpipe.storage import files, retire
 from splitpipe.storage.appender import ColumnAppender
 from splitpipe.storage.catalog_writer import CatalogWriter
-from splitpipe.storage.changes import entries_of, missing_among, record_nbytes
-from splitpipe.storage.committed import Column, Manifest, Sealed, Stale
-from splitpipe.storage.format import LOCK_NAME, MANIFEST_NAME, file_header, file_name
-from splitpipe.storage.intake import Intake
+from splitpipe.storage.committed import Column, Manifest, Stale
+from splitpipe.storage.deleted import DeletedRows
+from splitpipe.storage.format import LOCK_NAME, MANIFEST_NAME
+from splitpipe.storage.intake import Intake, announcement
 from splitpipe.storage.layout import BinLayout, Segment
-from splitpipe.storage.lock import Announcement, WriterLock
+from splitpipe.storage.lock import WriterLock
 from splitpipe.storage.manifest import encode
-from splitpipe.storage.snapshot import read_manifest, read_sealed
+from splitpipe.storage.snapshot import read_manifest
+from splitpipe.storage.volume import empty_manifest, find, of_other_schema, of_schema
 
 __all__ = ["DEFAULT_BINS", "Opening", "Session"]
 
@@ -46,8 +44,6 @@ DEFAULT_BINS = 64
 # Files held open by all columns together.
 _OPEN_FILES = 512
 _CATALOG_ROWS = 1 << 14
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,8 @@ class Session:
         manifest: the last commit, or the empty one that a new volume begins with.
         intakes: the columns, by name.
         catalog: the catalog's writing session, where there is one.
+        catalog_changed: whether it holds what the last commit does not.
+        deleted: the rows that were deleted.
     """
 
     def __init__(self, path: str, opening: Opening, schema: Schema | None) -> None:
@@ -92,44 +90,33 @@ class Session:
         self.catalog_changed = False
         self._replaced: list[Stale] = []
         self._settled = True
-        found = self._look()
+        self._ended = False
+        self._pid = os.getpid()
+        found = find(path, change=opening.append or opening.overwrite)
         self._created = files.make_directory(path)
         self._lock = WriterLock(os.path.join(path, LOCK_NAME))
         try:
             # Again, now that nobody else can change it.
-            found = self._look()
+            found = find(path, change=opening.append or opening.overwrite)
             retire.cut_leftovers(path, found, self._lock.previous)
             self._begin(found, schema)
         except BaseException:
             self.fail()
             raise
 
-    # -- what is there ---------------------------------------------------------------------
-
-    def _look(self) -> Manifest | None:
-        """The dataset that is there, if any and if it may be written to."""
-        if not os.path.lexists(self._manifest_path):
-            retire.refuse_foreign(self.path)
-            return None
-        found = read_manifest(self.path)
-        if found.rows and not (self._opening.append or self._opening.overwrite):
-            raise StorageError(
-                errno.EEXIST,
-                f"a dataset of {found.live_rows} records is here already: say append=True to add "
-                "to it or overwrite=True to replace it",
-                self.path,
-            )
-        return found
+    # -- beginning -------------------------------------------------------------------------
 
     def _begin(self, found: Manifest | None, schema: Schema | None) -> None:
         overwrite = self._opening.overwrite and found is not None
         if found is None or overwrite:
             bins = self._opening.bins or DEFAULT_BINS
-            self.manifest = _empty(bins, schema or Schema("bytes"), replaces=found)
+            self.manifest = empty_manifest(bins, schema or Schema("bytes"), replaces=found)
         else:
             self.manifest = found
             if schema is not None and schema != found.schema:
-                self._refuse_schema(found, schema)
+                self.manifest = of_other_schema(
+                    self.path, found, schema, self._opening.bins or DEFAULT_BINS
+                )
         self._replaces = found if overwrite else None
         fresh = self.manifest is not found
         for column in self.manifest.columns:
@@ -143,27 +130,9 @@ class Session:
                 # From here on the directory is a dataset, an empty one, whatever happens.
                 files.replace(self._manifest_path, encode(self.manifest))
                 files.sync_directory(self.path)
-        self._deleted = self._read_deleted()
-        self._more_deleted: set[int] = set()
+        self.deleted = DeletedRows(self.path, self.manifest)
         if self.manifest.catalog is not None:
             self.open_catalog({})
-
-    def _refuse_schema(self, found: Manifest, schema: Schema) -> None:
-        if found.rows or found.generation:
-            raise FormatError(
-                f"{self.path} has records of {found.schema!r}, not of {schema!r}: leave the schema "
-                "out to append, add_column adds a column"
-            )
-        # Nothing was ever committed: it may still become anything.
-        columns = _columns(schema, self._opening.bins or DEFAULT_BINS)
-        self.manifest = replace(found, columns=columns, bare=schema.bare, next_column=len(columns))
-
-    def _read_deleted(self) -> Rows:
-        sealed = self.manifest.deleted
-        if sealed is None:
-            return np.empty(0, dtype=np.int64)
-        data = read_sealed(self.path, self.manifest.deleted_id(sealed.number), sealed)
-        return np.frombuffer(data, dtype="<i8").astype(np.int64)
 
     def restart(self, schema: Schema) -> None:
         """Give a dataset of no records another schema, before anything is written."""
@@ -171,15 +140,15 @@ class Session:
         for intake in self.intakes.values():
             intake.close()
         self.intakes.clear()
-        columns = _columns(schema, bins)
-        self.manifest = replace(
-            self.manifest, columns=columns, bare=schema.bare, next_column=len(columns)
-        )
-        for column in columns:
+        self.manifest = of_schema(self.manifest, schema, bins)
+        for column in self.manifest.columns:
             self._take_in(column)
         self.announce()
         for intake in self.intakes.values():
             intake.appender.create()
+
+    def _listed(self) -> list[Intake]:
+        return list(self.intakes.values())
 
     def use_compression(self, compression: Mapping[str, Zstd]) -> None:
         """Compress the columns that are made from now on like this."""
@@ -248,18 +217,15 @@ class Session:
 
     def announce(self) -> None:
         """Note which files may be made from now on, for whoever finds them after a crash."""
-        appenders = [intake.appender for intake in self.intakes.values()]
-        first = min(appender.planned_bins[0] for appender in appenders)
-        # One more, for records that will be updated.
-        last = max(len(appender.sizes) for appender in appenders) + 1
-        columns = 1 + max(intake.column.number for intake in self.intakes.values())
-        note = Announcement(self.manifest.volume, first, last - first, columns)
-        earlier = self._lock.announced
-        if earlier is not None:
-            end = max(earlier.first_bin + earlier.bins, last)
-            first = min(earlier.first_bin, first)
-            note = Announcement(note.volume, first, end - first, max(earlier.columns, columns))
+        note = announcement(self.manifest.volume, self._listed(), self._lock.announced)
         self._lock.announce(note)
+
+    def check_usable(self) -> None:
+        """Raise ``StorageError`` unless this process may still write."""
+        if self._ended:
+            raise StorageError(errno.EBADF, "the writer is closed", self.path)
+        if os.getpid() != self._pid:
+            raise StorageError(errno.EBADF, "the writer belongs to the parent process", self.path)
 
     # -- rows ------------------------------------------------------------------------------
 
@@ -279,32 +245,7 @@ class Session:
         Raises:
             IndexError: there is none, or it was deleted in this session.
         """
-        deleted = self._deleted
-        count = self.rows - len(deleted)
-        wanted = position + count if position < 0 else position
-        if not 0 <= wanted < count:
-            raise IndexError(f"record {position} of a dataset of {count} records")
-        gaps = deleted - np.arange(len(deleted))
-        row = wanted + int(np.searchsorted(gaps, wanted, side="right"))
-        if row in self._more_deleted:
-            raise IndexError(f"record {position} was deleted in this session")
-        return row
-
-    def delete(self, rows: Iterable[int]) -> None:
-        """Delete rows, given as `physical` gives them."""
-        self._more_deleted.update(rows)
-
-    @property
-    def deleted(self) -> Rows:
-        """All deleted rows, ascending."""
-        more = np.fromiter(self._more_deleted, np.int64, len(self._more_deleted))
-        return np.union1d(self._deleted, more)
-
-    def is_live(self, row: int) -> bool:
-        """Whether a row was not deleted."""
-        at = int(np.searchsorted(self._deleted, row))
-        committed = at < len(self._deleted) and int(self._deleted[at]) == row
-        return not committed and row not in self._more_deleted
+        return self.deleted.row(position, self.rows)
 
     # -- the catalog -----------------------------------------------------------------------
 
@@ -337,17 +278,12 @@ class Session:
         self.flush()
         for start in range(0, self.rows, _CATALOG_ROWS):
             rows = np.arange(start, min(self.rows, start + _CATALOG_ROWS), dtype=np.int64)
-            present: dict[str, list[bool]] = {}
-            for name, intake in self.intakes.items():
-                column = intake.appender.column()
-                if column.missing:
-                    entries = entries_of(intake.appender.path, rows)
-                    there = np.ones(len(rows), dtype=np.bool_)
-                    there[missing_among(self.manifest, column, entries, rows)] = False
-                    present[name] = there.tolist()
+            found = {name: intake.present(rows) for name, intake in self.intakes.items()}
+            present = {name: there for name, there in found.items() if there is not None}
             catalog.add(start, None, None, present, count=len(rows))
-        if len(self.deleted):
-            catalog.delete(self.deleted)
+        deleted = self.deleted.all()
+        if len(deleted):
+            catalog.delete(deleted)
 
     # -- committing ------------------------------------------------------------------------
 
@@ -365,9 +301,10 @@ class Session:
                 earlier = intake.column.version
                 stale.append(Stale("index", before.volume, column.number, earlier))
         deleted, catalog = before.deleted, before.catalog
-        if self._more_deleted:
-            columns = self._count_dead(columns)
-            deleted = self._write_deleted(number)
+        if self.deleted.since:
+            pairs = zip(self._listed(), columns, strict=True)
+            columns = [intake.without(column, self.deleted.since) for intake, column in pairs]
+            deleted = self.deleted.write(before, number)
             if before.deleted is not None:
                 stale.append(Stale("deleted", before.volume, 0, before.deleted.number))
         if self.catalog is not None and self.catalog_changed:
@@ -392,14 +329,11 @@ class Session:
         self._begin_anew()
         self._settle()
 
-    def _listed(self) -> list[Intake]:
-        return list(self.intakes.values())
-
     def _is_committed(self) -> bool:
         """Whether the columns' files are exactly those of the manifest."""
         return (
             self._replaces is None
-            and not self._more_deleted
+            and not self.deleted.since
             and not self._replaced
             and not (self.catalog is not None and self.catalog_changed)
             and not any(intake.updates for intake in self._listed())
@@ -407,30 +341,9 @@ class Session:
             == [(c.number, c.layout.rows) for c in self.manifest.columns]
         )
 
-    def _count_dead(self, columns: Sequence[Column]) -> list[Column]:
-        """Add what was deleted to the dead bytes of every column."""
-        rows = np.array(sorted(self._more_deleted), dtype=np.int64)
-        counted = []
-        for intake, column in zip(self._listed(), columns, strict=True):
-            nbytes = record_nbytes(entries_of(intake.entries_path(column), rows))
-            counted.append(replace(column, dead_nbytes=column.dead_nbytes + nbytes))
-        return counted
-
-    def _write_deleted(self, number: int) -> Sealed:
-        data = self.deleted.astype("<i8").tobytes()
-        identity = self.manifest.deleted_id(number)
-        path = os.path.join(self.path, file_name(identity))
-        descriptor = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            files.write_at(descriptor, file_header(identity) + data, 0, path)
-            files.sync(descriptor, path)
-        finally:
-            os.close(descriptor)
-        return Sealed(number, len(data), int(google_crc32c.value(data)))
-
     def _begin_anew(self) -> None:
         """Go on from the commit that was just made."""
-        self._deleted, self._more_deleted = self.deleted, set()
+        self.deleted.settle()
         self._replaced, self.catalog_changed = [], False
         for column in self.manifest.columns:
             intake = self.intakes[column.name]
@@ -476,6 +389,7 @@ class Session:
         self._lock.release(tidy=False)
 
     def _close_files(self) -> None:
+        self._ended = True
         for intake in self.intakes.values():
             intake.close()
         if self.catalog is not None:
@@ -486,34 +400,3 @@ class Session:
     def committed_rows(self) -> int:
         """Records that the last commit holds."""
         return 0 if self._replaces is not None else self.manifest.live_rows
-
-
-def _columns(schema: Schema, bins: int) -> tuple[Column, ...]:
-    layout = BinLayout([Segment(0, 0, 0, bins)])
-    names = [BARE] if schema.bare else list(schema)
-    return tuple(
-        Column(name, schema[name], number, (0,) * bins, layout) for number, name in enumerate(names)
-    )
-
-
-def _empty(bins: int, schema: Schema, *, replaces: Manifest | None) -> Manifest:
-    columns = _columns(schema, bins)
-    manifest = Manifest(
-        dataset=secrets.token_bytes(16),
-        generation=0,
-        volume=1,
-        rows=0,
-        columns=columns,
-        bare=schema.bare,
-        next_column=len(columns),
-    )
-    if replaces is None:
-        return manifest
-    retired, stale = retire.overwritten(replaces)
-    return replace(
-        manifest,
-        generation=replaces.generation,
-        volume=replaces.volume + 1,
-        retired=retired,
-        stale=stale,
-    )

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.codecs import Reading, codec
-from splitpipe.errors import FormatError, StorageError
+from splitpipe.errors import StorageError
 from splitpipe.schema import Schema
 from splitpipe.storage.base import (
     Batch,
@@ -35,7 +35,8 @@ from splitpipe.storage.base import (
     iterate_blocks,
 )
 from splitpipe.storage.catalog import SqliteCatalog
-from splitpipe.storage.committed import Column, Manifest
+from splitpipe.storage.committed import Column
+from splitpipe.storage.deleted import gaps_of, read_deleted
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import decode, encode
 from splitpipe.storage.reader import ColumnReader
@@ -127,7 +128,7 @@ class TableRecords:
                 deleted=self._deleted,
             )
         # Where a live position lies: as many rows further as were deleted before it.
-        self._gaps = self._deleted - np.arange(len(self._deleted))
+        self._gaps = gaps_of(self._deleted)
 
     def _open_column(self, column: Column) -> ColumnValues:
         manifest, options = self.manifest, self._options
@@ -273,21 +274,6 @@ class _Consecutive:
 
     def indices(self, start: int, stop: int) -> Rows:
         return np.arange(start, stop, dtype=np.int64)
-
-
-def read_deleted(directory: str, manifest: Manifest) -> Rows:
-    """The deleted rows of a commit, ascending.
-
-    Raises:
-        FormatError: the file that has them is damaged.
-    """
-    if manifest.deleted is None:
-        return np.empty(0, dtype=np.int64)
-    identity = manifest.deleted_id(manifest.deleted.number)
-    rows = np.frombuffer(read_sealed(directory, identity, manifest.deleted), dtype="<i8")
-    if len(rows) and (rows[0] < 0 or rows[-1] >= manifest.rows or (np.diff(rows) <= 0).any()):
-        raise FormatError(f"the deleted rows of {directory} are no ascending rows of it")
-    return rows.astype(np.int64)
 
 
 def _reopen(path: str, manifest: bytes, options: OpenOptions) -> TableRecords:

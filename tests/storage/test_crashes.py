@@ -20,7 +20,7 @@ import pytest
 
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import FormatError, LockedError, SplitpipeError, StorageError
-from splitpipe.storage import DatasetWriter, check_dataset, writer
+from splitpipe.storage import DatasetWriter, buffer, check_dataset
 from tests.storage.making import assert_holds, numbered, write
 
 CALLS = ("pwrite", "fdatasync", "fsync", "replace", "unlink", "truncate", "ftruncate", "makedirs")
@@ -293,7 +293,7 @@ class TestFailingDisk:
     def test_a_failed_write_did_not_take_its_record(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "_PENDING_NBYTES", 100)
+        monkeypatch.setattr(buffer, "PENDING_NBYTES", 100)
         with DatasetWriter(tmp_path / "ds", bins=2) as w:
             taken: list[bytes] = []
             failures = 0

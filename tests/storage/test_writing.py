@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import FormatError, LockedError, StorageError
-from splitpipe.storage import DatasetWriter, check_dataset, describe, writer
+from splitpipe.storage import DatasetWriter, buffer, check_dataset, describe
 from tests.storage.making import assert_holds, numbered, write
 
 
@@ -281,9 +281,9 @@ def test_memory_held_is_bounded(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "ds") as w:
         for _ in range(40):
             w.write(record)
-            assert w._pending_nbytes <= writer._PENDING_NBYTES + len(record)
+            assert w._buffer._pending_nbytes <= buffer.PENDING_NBYTES + len(record)
         w.write_many([record] * 40)
-        assert w._pending_nbytes <= writer._PENDING_NBYTES + len(record)
+        assert w._buffer._pending_nbytes <= buffer.PENDING_NBYTES + len(record)
         w.abort()
 
 

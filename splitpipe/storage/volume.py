@@ -1,0 +1,88 @@
+"""What a writing session begins with: the dataset that is there, or an empty volume.
+
+Responsible for: deciding whether a directory may be written to, and the columns and the manifest
+of a dataset without records, also in place of another.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from dataclasses import replace
+
+from splitpipe.errors import FormatError, StorageError
+from splitpipe.schema import BARE, Schema
+from splitpipe.storage import retire
+from splitpipe.storage.committed import Column, Manifest
+from splitpipe.storage.format import MANIFEST_NAME
+from splitpipe.storage.layout import BinLayout, Segment
+from splitpipe.storage.snapshot import read_manifest
+
+__all__ = ["empty_columns", "empty_manifest", "find", "of_other_schema", "of_schema"]
+
+
+def find(directory: str, *, change: bool) -> Manifest | None:
+    """The dataset that is there, if any and if it may be written to.
+
+    Args:
+        directory: where.
+        change: whether the caller said that a dataset with records shall be changed.
+    """
+    if not os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
+        retire.refuse_foreign(directory)
+        return None
+    found = read_manifest(directory)
+    if found.rows and not change:
+        raise StorageError(
+            errno.EEXIST,
+            f"a dataset of {found.live_rows} records is here already: say append=True to add to "
+            "it or overwrite=True to replace it",
+            directory,
+        )
+    return found
+
+
+def of_other_schema(directory: str, found: Manifest, schema: Schema, bins: int) -> Manifest:
+    """A dataset that is there, for records of another schema, if it never had any."""
+    if found.rows or found.generation:
+        raise FormatError(
+            f"{directory} has records of {found.schema!r}, not of {schema!r}: leave the schema "
+            "out to append, add_column adds a column"
+        )
+    return of_schema(found, schema, bins)
+
+
+def empty_columns(schema: Schema, bins: int) -> tuple[Column, ...]:
+    """The columns of a schema, without rows."""
+    layout = BinLayout([Segment(0, 0, 0, bins)])
+    names = [BARE] if schema.bare else list(schema)
+    return tuple(
+        Column(name, schema[name], number, (0,) * bins, layout) for number, name in enumerate(names)
+    )
+
+
+def of_schema(manifest: Manifest, schema: Schema, bins: int) -> Manifest:
+    """A manifest without rows, for records of another schema."""
+    columns = empty_columns(schema, bins)
+    return replace(manifest, columns=columns, bare=schema.bare, next_column=len(columns))
+
+
+def empty_manifest(bins: int, schema: Schema, *, replaces: Manifest | None) -> Manifest:
+    """What a dataset is before its first commit, or before it replaces another volume."""
+    dataset = secrets.token_bytes(16)
+    columns = empty_columns(schema, bins)
+    if replaces is None:
+        manifest = Manifest(dataset, 0, 1, 0, columns)
+    else:
+        retired, stale = retire.overwritten(replaces)
+        manifest = Manifest(
+            dataset,
+            replaces.generation,
+            replaces.volume + 1,
+            0,
+            columns,
+            retired=retired,
+            stale=stale,
+        )
+    return replace(manifest, bare=schema.bare, next_column=len(columns))
