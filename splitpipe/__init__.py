@@ -16,40 +16,77 @@ from splitpipe.errors import *  # noqa: F403  the tree is public as a whole
 from splitpipe.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from splitpipe.dataset import Dataset, open_dataset
+    from splitpipe.codecs import Zstd
+    from splitpipe.conversion import convert
+    from splitpipe.dataset import Dataset, concat, open_dataset
     from splitpipe.loader import Loader
     from splitpipe.mpqitr import MpQItr
     from splitpipe.pipeline.allocate import empty
     from splitpipe.pipeline.builder import Pipeline
+    from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
     from splitpipe.splitdata import SplitDataLoader, write_split_data
     from splitpipe.storage.check import check_dataset
+    from splitpipe.storage.compact import compact
+    from splitpipe.storage.repair import repair
     from splitpipe.storage.writer import DatasetWriter
+    from splitpipe.summary import summarise
+    from splitpipe.tokens import token_info, tokenize
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Dataset": "splitpipe.dataset",
     "DatasetWriter": "splitpipe.storage.writer",
+    "Field": "splitpipe.schema",
     "Loader": "splitpipe.loader",
     "MpQItr": "splitpipe.mpqitr",
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
+    "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
+    "Zstd": "splitpipe.codecs",
+    "audio": "splitpipe.schema",
     "check_dataset": "splitpipe.storage.check",
+    "compact": "splitpipe.storage.compact",
+    "concat": "splitpipe.dataset",
+    "convert": "splitpipe.conversion",
     "empty": "splitpipe.pipeline.allocate",
+    "image": "splitpipe.schema",
+    "ndarray": "splitpipe.schema",
     "open_dataset": "splitpipe.dataset",
+    "repair": "splitpipe.storage.repair",
+    "scalar": "splitpipe.schema",
+    "summarise": "splitpipe.summary",
+    "token_info": "splitpipe.tokens",
+    "tokenize": "splitpipe.tokens",
+    "video": "splitpipe.schema",
     "write_split_data": "splitpipe.splitdata",
 }
 
 __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Dataset",
     "DatasetWriter",
+    "Field",
     "Loader",
     "MpQItr",
     "Pipeline",
+    "Schema",
     "SplitDataLoader",
+    "Zstd",
+    "audio",
     "check_dataset",
+    "compact",
+    "concat",
+    "convert",
     "empty",
+    "image",
+    "ndarray",
     "open_dataset",
+    "repair",
+    "scalar",
+    "summarise",
+    "token_info",
+    "tokenize",
+    "video",
     "write_split_data",
     *_errors,
 ]

@@ -13,8 +13,8 @@ import typer
 
 from splitpipe.cli.console import megabytes
 from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Target, Where, Workers, opened
-from splitpipe.convert import ConversionReport
-from splitpipe.convert import convert as convert_dataset
+from splitpipe.conversion import ConversionReport
+from splitpipe.conversion import convert as convert_dataset
 
 __all__ = ["Bins", "Compression", "as_text", "convert"]
 

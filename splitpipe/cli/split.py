@@ -13,7 +13,7 @@ import typer
 
 from splitpipe.cli.convert import Bins, Compression
 from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Target, Where, Workers, opened
-from splitpipe.convert import convert
+from splitpipe.conversion import convert
 from splitpipe.errors import FormatError
 
 __all__ = ["parts_of", "split"]

@@ -101,7 +101,7 @@ def convert(
 
     Example:
         >>> import os, tempfile, splitpipe as sp
-        >>> from splitpipe.convert import convert
+        >>> from splitpipe.conversion import convert
         >>> lines, bins = (os.path.join(tempfile.mkdtemp(), name) for name in ("a.jsonl", "bins"))
         >>> with open(lines, "w") as file:
         ...     _ = file.write('{"n": 1}\n{"n": 2}\n')
