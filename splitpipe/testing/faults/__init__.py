@@ -13,6 +13,7 @@ For testing anything that keeps records in files, this package's storage first o
 from __future__ import annotations
 
 from splitpipe.testing.faults.children import Child, forked, run_in_child
+from splitpipe.testing.faults.damage import Damaged
 from splitpipe.testing.faults.power import Disk, Operation, PowerFailure, Recorder
 from splitpipe.testing.faults.strikes import Answer, Strike, die, die_halfway, fail, shorten
 from splitpipe.testing.faults.tap import CALLS, Call, Handler, Tap
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "Call",
     "Child",
+    "Damaged",
     "Disk",
     "Handler",
     "Operation",

@@ -44,13 +44,15 @@ class Child:
 
     Attributes:
         told: how many messages of the child were read.
+        ended: whether it was seen that there will be no more.
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
         self.told = 0
+        self.ended = False
         self._pid: int | None = pid
         self._pipe = pipe
-        self._ended = 0
+        self._status = 0
 
     def listen(self, *, messages: int = 1 << 60, seconds: float = 3600.0) -> None:
         """Read messages until there were so many in all, or the time is over, or it ended."""
@@ -61,6 +63,7 @@ class Child:
                 return
             data = os.read(self._pipe, min(4096, messages - self.told))
             if not data:
+                self.ended = True
                 return
             self.told += len(data)
 
@@ -81,10 +84,10 @@ class Child:
             status = os.waitpid(self._pid, 0)[1]
             self._pid = None
             if os.WIFSIGNALED(status):
-                self._ended = os.WTERMSIG(status)
+                self._status = os.WTERMSIG(status)
             elif os.WEXITSTATUS(status):
                 raise AssertionError("the child's action raised: see its traceback on stderr")
-        return self._ended
+        return self._status
 
     def _forget(self) -> None:
         if self._pid is not None:
