@@ -64,8 +64,16 @@ def _at_least(
     return Bar(text, case, (Condition(metric, ">=", factor, reference, system),))
 
 
-def _at_most(text: str, case: str, metric: str, factor: float, reference: str | None = None) -> Bar:
-    return Bar(text, case, (Condition(metric, "<=", factor, reference),))
+def _at_most(
+    text: str,
+    case: str,
+    metric: str,
+    factor: float,
+    reference: str | None = None,
+    *,
+    system: str = "splitpipe",
+) -> Bar:
+    return Bar(text, case, (Condition(metric, "<=", factor, reference, system),))
 
 
 _IMAGE = "batch_9.6MB"
@@ -93,6 +101,21 @@ BARS: tuple[Bar, ...] = (
     _at_most("opening 10 million records, MB of heap", "open_10m", "heap_mb", 5.0),
     _at_least("12-150 KiB shuffled epoch, x memcpy", "w2_read", "shuffled_gb_s", 0.8, "memcpy"),
     _at_least("cold shuffled batches of 256, x disk", "cold", "gb_s", 0.7, "disk"),
+    _at_most(
+        "tokenizing and packing, one worker, x encode_batch alone",
+        "tokenize",
+        "ns_token",
+        1.1,
+        "tokenizer",
+    ),
+    _at_most(
+        "tokenizing and packing, no worker, x encode_batch alone",
+        "tokenize",
+        "ns_token",
+        1.1,
+        "tokenizer",
+        system="inline",
+    ),
     _at_least("9.6 MB, one worker, x inline", _IMAGE, "batches_s", 0.8, "inline"),
     _at_least("9.6 MB, one worker, x spdl pool", _IMAGE, "batches_s", 1.8, "spdl"),
     _at_least("9.6 MB, one worker, x torch DataLoader", _IMAGE, "batches_s", 10.0, "torch"),

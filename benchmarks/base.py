@@ -186,7 +186,7 @@ class Case:
     Attributes:
         name: Key on the command line and in the results.
         title: One line for the report.
-        kind: ``storage``, ``pipeline`` or ``lines``: which seam `function` asks for.
+        kind: ``storage``, ``pipeline``, ``lines`` or ``tokens``: which seam `function` asks for.
         function: The generator described in the rules above.
         metrics: What a round reports, in the order of the report.
         baseline: The system that the report's ratios refer to.

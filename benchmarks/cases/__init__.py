@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.base import Case
-from benchmarks.cases import cold, indexing, latency, starting, storage, throughput
+from benchmarks.cases import cold, indexing, latency, starting, storage, throughput, tokens
 
 __all__ = ["CASES"]
 
 CASES: dict[str, Case] = {
     case.name: case
-    for module in (storage, cold, indexing, throughput, latency, starting)
+    for module in (storage, cold, indexing, tokens, throughput, latency, starting)
     for case in module.CASES
 }

@@ -70,6 +70,18 @@ SYSTEMS: dict[str, System] = {
         note="the same, into three buffers in turn: what a run has in use at least",
     ),
     "disk": System("disk_", "DiskStorage", note="front to back in reads of 8 MiB, unparsed"),
+    "tokenizer": System(
+        "tokens_",
+        requires=("tokenizers",),
+        distributions=("tokenizers",),
+        note="encode_batch of all texts at once, nothing else",
+    ),
+    "tokenizer-fast": System(
+        "tokens_",
+        requires=("tokenizers",),
+        distributions=("tokenizers",),
+        note="encode_batch_fast, which tells no offsets",
+    ),
     "lmdb": System("lmdb_", "LmdbStorage", None, {}, ("lmdb",), ("lmdb",)),
     "sqlite": System("sqlite_", "SqliteStorage", note="blobs by rowid"),
     "splitdataloader": System(
@@ -120,6 +132,14 @@ SYSTEMS: dict[str, System] = {
 
 # Classes of `lines_`, which indexes JSON Lines in place.
 LINES = {"splitpipe": "SplitpipeLines", "data_forager": "DataForagerLines"}
+# Classes of `tokens_`, which turns texts into samples of tokens.
+TOKENS = {
+    "splitpipe": "SplitpipeTokens",
+    "inline": "InlineTokens",
+    "tokenizer": "TokenizerAlone",
+    "tokenizer-fast": "FastTokenizerAlone",
+    "data_forager": "DataForagerTokens",
+}
 
 
 def parse(spec: str) -> tuple[str, int]:
@@ -155,6 +175,8 @@ def load(name: str, kind: str) -> Any:
     module, attribute = system.module, system.storage if kind == "storage" else system.pipeline
     if kind == "lines":
         module, attribute = "lines_", LINES.get(name)
+    if kind == "tokens":
+        module, attribute = "tokens_", TOKENS.get(name)
     if attribute is None:
         raise LookupError(f"{name} has no {kind} adapter")
     adapter = getattr(import_module(f"benchmarks.systems.{module}"), attribute)
