@@ -15,6 +15,24 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LIMIT_S = 30  # an example takes a few seconds; the rest is for machines that are busy
 
 EXPECTED = {
+    "duckdb_questions.py": [
+        r"east +1667 forecasts, mean error 0\.\d\d",
+        r"worst: forecast-\d+, ",
+    ],
+    "from_data_forager.py": [
+        r"300 samples, number 107 is 107",
+        r"a batch of shape \(8, 8\), uint16",
+        r"batches of an epoch: \{\(8, 8\)\}",
+    ],
+    "from_splitdataloader.py": [
+        r"1000 records, the same: True",
+        r"10 batches, sum 499500 of 499500",
+    ],
+    "from_synthefy.py": [
+        r"200 samples of history, target, forecast",
+        r"10 long samples with a forecast",
+        r"batches: \[\(5, 100\), \(5, 100\)\]",
+    ],
     "mpqitr.py": [
         r"sum 8555 in .* s \(making and using overlap\)",
         r"received 0\.33\nreceived 0\.50\nreceived 1\.00\nthen ZeroDivisionError",
@@ -29,6 +47,11 @@ EXPECTED = {
         r"4 worker\(s\): ",
         r"kept 2\d{3} of 3000 records",
         r"the same records in the same order: True",
+    ],
+    "views.py": [
+        r"1371 of 2000 documents",
+        r"1371 in three parts, 0 authors in two",
+        r"a batch: lengths \(64,\), vectors \(64, 32\) float32",
     ],
 }
 
