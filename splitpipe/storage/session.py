@@ -108,15 +108,11 @@ class Session:
 
     def _begin(self, found: Manifest | None, schema: Schema | None) -> None:
         overwrite = self._opening.overwrite and found is not None
+        bins = self._opening.bins or DEFAULT_BINS
         if found is None or overwrite:
-            bins = self._opening.bins or DEFAULT_BINS
             self.manifest = empty_manifest(bins, schema or Schema("bytes"), replaces=found)
         else:
-            self.manifest = found
-            if schema is not None and schema != found.schema:
-                self.manifest = of_other_schema(
-                    self.path, found, schema, self._opening.bins or DEFAULT_BINS
-                )
+            self.manifest = of_other_schema(self.path, found, schema, bins)
         self._replaces = found if overwrite else None
         fresh = self.manifest is not found
         for column in self.manifest.columns:

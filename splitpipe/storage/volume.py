@@ -12,7 +12,7 @@ import secrets
 from dataclasses import replace
 
 from splitpipe.errors import FormatError, StorageError
-from splitpipe.schema import BARE, Schema
+from splitpipe.schema import BARE, Field, Schema
 from splitpipe.storage import retire
 from splitpipe.storage.committed import Column, Manifest
 from splitpipe.storage.format import MANIFEST_NAME
@@ -43,14 +43,25 @@ def find(directory: str, *, change: bool) -> Manifest | None:
     return found
 
 
-def of_other_schema(directory: str, found: Manifest, schema: Schema, bins: int) -> Manifest:
-    """A dataset that is there, for records of another schema, if it never had any."""
+def of_other_schema(directory: str, found: Manifest, schema: Schema | None, bins: int) -> Manifest:
+    """A dataset that is there; for records of another schema, if it never had any.
+
+    Compression is no difference: a column keeps the one it has.
+    """
+    if schema is None or _uncompressed(schema) == _uncompressed(found.schema):
+        return found
     if found.rows or found.generation:
         raise FormatError(
             f"{directory} has records of {found.schema!r}, not of {schema!r}: leave the schema "
             "out to append, add_column adds a column"
         )
     return of_schema(found, schema, bins)
+
+
+def _uncompressed(schema: Schema) -> list[tuple[str | None, Field]]:
+    names = [None] if schema.bare else list(schema)
+    fields = [field.compressed(None) for field in schema.values()]
+    return list(zip(names, fields, strict=True))
 
 
 def empty_columns(schema: Schema, bins: int) -> tuple[Column, ...]:
