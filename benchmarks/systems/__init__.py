@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["SYSTEMS", "System", "load", "missing", "parse"]
+__all__ = ["SYSTEMS", "System", "adapter_of", "load", "missing", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +165,24 @@ def missing(name: str) -> tuple[str, ...]:
     return tuple(absent)
 
 
+def adapter_of(name: str, kind: str) -> tuple[str, str | None]:
+    """Module and class of a system's adapter of a kind; no class where it has none."""
+    system = SYSTEMS[name]
+    if kind == "lines":
+        return "lines_", LINES.get(name)
+    if kind == "tokens":
+        return "tokens_", TOKENS.get(name)
+    return system.module, system.storage if kind == "storage" else system.pipeline
+
+
 def load(name: str, kind: str) -> Any:
-    """The adapter of a system for storage, for pipelines, or for lines of text.
+    """The adapter of a system for the cases of a kind.
 
     Raises:
         LookupError: It has none of that kind.
     """
-    system = SYSTEMS[name]
-    module, attribute = system.module, system.storage if kind == "storage" else system.pipeline
-    if kind == "lines":
-        module, attribute = "lines_", LINES.get(name)
-    if kind == "tokens":
-        module, attribute = "tokens_", TOKENS.get(name)
+    module, attribute = adapter_of(name, kind)
     if attribute is None:
         raise LookupError(f"{name} has no {kind} adapter")
     adapter = getattr(import_module(f"benchmarks.systems.{module}"), attribute)
-    return adapter(**(system.options if kind == "pipeline" else {}))
+    return adapter(**(SYSTEMS[name].options if kind == "pipeline" else {}))
