@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitpipe.dataset import Dataset, open_dataset
+from splitpipe.dataset import BinDataset, Dataset, open_dataset
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.order import Order, binwise_order, global_order, sequential_order
+from splitpipe.schema import ndarray
 from splitpipe.storage import DatasetWriter
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import encode
@@ -303,3 +304,181 @@ def test_a_relative_path_outlives_a_change_of_directory(
     with open_dataset("ds") as ds:
         monkeypatch.chdir("/")
         assert list(ds) == RECORDS
+
+
+# -- records of columns ---------------------------------------------------------------------------
+
+TABLE = [
+    {"id": n, "text": None if n % 5 == 0 else f"text {n}", "ids": [n, n + 1, n + 2]}
+    for n in range(200)
+]
+
+
+def table(path: Path) -> Path:
+    schema = {"id": "int64", "text": "str", "ids": ndarray("int16", (3,))}
+    with DatasetWriter(path, bins=5, schema=schema, metadata={"length": "int64"}) as writer:
+        for n, record in enumerate(TABLE):
+            writer.write(record, key=f"k{n}", meta={"length": n % 10, "deep": {"n": n}})
+    return path
+
+
+def plain(record: Any) -> Any:
+    return {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in record.items()}
+
+
+@pytest.fixture(scope="module")
+def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return table(tmp_path_factory.mktemp("table") / "ds")
+
+
+class TestColumns:
+    @pytest.fixture
+    def ds(self, table_path: Path) -> Any:
+        with open_dataset(table_path) as opened:
+            yield opened
+
+    def test_records_by_every_way(self, ds: Dataset) -> None:
+        assert len(ds) == 200
+        assert [plain(record) for record in ds] == TABLE
+        assert plain(ds[7]) == plain(ds[-193]) == plain(ds["k7"]) == TABLE[7]
+        assert [plain(record) for record in ds[10:3:-2]] == TABLE[10:3:-2]
+        assert [plain(record) for record in ds[[5, 5, -1]]] == [TABLE[5], TABLE[5], TABLE[-1]]
+        order = binwise_order(ds.bin_layout(), 1, 0, 2)
+        assert [plain(record) for record in ds.iterate(order)] == [TABLE[row] for row in order]
+
+    def test_batches_of_columns(self, ds: Dataset) -> None:
+        batch = ds.get_batch([3, 0, 3])
+        assert list(batch) == ["id", "text", "ids"]
+        assert batch["id"].tolist() == [3, 0, 3]
+        assert batch["text"] == ["text 3", None, "text 3"]
+        assert batch["ids"].shape == (3, 3)
+        out = {"ids": np.zeros((2, 3), dtype=np.int16)}
+        batch = ds.get_batch(range(2), columns=["ids", "id"], out=out)
+        assert batch["ids"] is out["ids"]
+        assert list(batch) == ["ids", "id"]
+        assert out["ids"].tolist() == [TABLE[0]["ids"], TABLE[1]["ids"]]
+        for wrong, message in (
+            ({"columns": ["nope"]}, "no column 'nope'"),
+            ({"columns": ["id"], "out": out}, "out must be a dict of arrays for some of id"),
+            ({"out": {"ids": np.zeros((2, 3))}}, "dtype"),
+            ({"out": {"text": np.zeros(2)}}, "no array to fill"),
+            ({"out": np.zeros(2)}, "out must be a dict"),
+        ):
+            with pytest.raises(FormatError, match=message):
+                ds.get_batch([0, 1], **wrong)
+
+    def test_keys_and_metadata(self, ds: Dataset) -> None:
+        assert ds.keys()[:2] == ["k0", "k1"]
+        assert ds.keys([7, -1]) == ["k7", "k199"]
+        assert ds.meta(13) == ds.meta("k13") == {"length": 3, "deep": {"n": 13}}
+        assert ds.metas([-1, 0]) == [ds.meta(199), ds.meta(0)]
+        assert "k5" in ds
+        assert "k200" not in ds
+        for ask in (lambda: ds["k200"], lambda: ds.meta("k200")):
+            with pytest.raises(KeyError, match="k200"):
+                ask()
+        with pytest.raises(IndexError):
+            ds.meta(200)
+
+    def test_questions(self, ds: Dataset) -> None:
+        found = ds.where("length > ? AND text IS NOT NULL", [7], limit=3)
+        assert found.keys() == ["k8", "k9", "k18"]
+        assert [plain(record) for record in found] == [TABLE[8], TABLE[9], TABLE[18]]
+        assert found.where("json_extract(meta, '$.deep.n') = 9").keys() == ["k9"]
+        with pytest.raises(FormatError, match="no such column: lengthy"):
+            ds.where("lengthy = 1")
+
+    def test_what_it_tells(self, ds: Dataset, table_path: Path) -> None:
+        text = f"Dataset({str(table_path)!r}, 200 records of id, text, ids, generation 1)"
+        assert repr(ds) == text
+        assert list(ds.schema) == ["id", "text", "ids"]
+        assert repr(ds.subset([1])).startswith("Dataset(1 of ")
+        with pytest.raises(AttributeError, match="not one directory"):
+            _ = ds.subset([1]).path
+
+    def test_views_travel_as_the_snapshot_that_they_are_of(self, tmp_path: Path) -> None:
+        path = table(tmp_path / "ds")
+        with open_dataset(path) as ds:
+            view = ds.where("length = 3").select(["id"])
+            data, whole = pickle.dumps(view), pickle.dumps(ds)
+            with DatasetWriter(path, append=True) as writer:
+                writer.update("k3", {"id": -3})
+                writer.delete(["k13"])
+                writer.write({"id": 500, "text": "x", "ids": [1, 2, 3]}, key="late")
+            expected = [{"id": n} for n in range(3, 200, 10)]
+            assert list(view) == expected
+            again = pickle.loads(data)
+            assert list(again) == expected
+            with pickle.loads(whole) as same:
+                assert [plain(record) for record in same] == TABLE
+                assert "late" not in same
+            with open_dataset(path) as now:
+                assert len(now) == 200
+                assert now["k3"]["id"] == -3
+                assert "k13" not in now
+                assert now["late"]["id"] == now[199]["id"] == 500
+                assert now.where("length = 3").keys() == [
+                    f"k{n}" for n in range(3, 200, 10) if n != 13
+                ]
+                assert [r["id"] for r in now.where("length = 4")] == list(range(4, 200, 10))
+
+
+def test_bytes_with_keys_keep_their_fast_lane(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "ds", keys="auto") as writer:
+        writer.write_many(RECORDS)
+    with open_dataset(tmp_path / "ds") as ds:
+        assert type(ds) is BinDataset
+        keys = ds.keys()
+        assert len(set(keys)) == len(RECORDS)
+        key = keys[5]
+        assert key is not None
+        assert ds[key] == RECORDS[5]
+        assert key in ds
+        assert ds.lengths([5]).tolist() == [len(RECORDS[5])]
+        with pickle.loads(pickle.dumps(ds)) as again:
+            assert type(again) is BinDataset
+            assert again[key] == RECORDS[5]
+
+
+def test_plain_values_that_are_no_bytes(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "ds", schema=ndarray("uint16", (4,))) as writer:
+        writer.write_many([np.full(4, n, dtype=np.uint16) for n in range(50)])
+    with open_dataset(tmp_path / "ds") as ds:
+        assert ds[7].tolist() == [7] * 4
+        assert ds.get_batch([7, 9])[:, 0].tolist() == [7, 9]
+        out = np.zeros((2, 4), dtype=np.uint16)
+        assert ds.get_batch([3, 1], out=out) is out
+        assert out[:, 0].tolist() == [3, 1]
+        assert ds.get_batch([3], columns=["data"])["data"].shape == (1, 4)
+        assert not hasattr(ds, "lengths")
+    with DatasetWriter(tmp_path / "text", schema="str") as writer:
+        writer.write_many(["a", "b"])
+    with open_dataset(tmp_path / "text") as ds:
+        assert "a" in ds
+        assert "c" not in ds
+        assert ds.index("b") == 1
+
+
+class TestOpening:
+    def test_another_format_in_place(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+        with open_dataset(tmp_path / "a.jsonl", index_dir=tmp_path / "index") as ds:
+            assert type(ds) is Dataset
+            assert ds[-1] == {"n": 2}
+            assert list(ds.subset([1, 0])) == [{"n": 2}, {"n": 1}]
+            assert (tmp_path / "index").exists()
+        with open_dataset([tmp_path / "a.jsonl"] * 2, format="jsonl", workers=1) as ds:
+            assert len(ds) == 4
+        with pytest.raises(TypeError, match="no option 'colour'"):
+            open_dataset(tmp_path / "a.jsonl", colour="red")
+
+    def test_what_is_no_dataset(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(FormatError, match="not a splitpipe dataset"):
+            open_dataset(tmp_path / "empty")
+        with pytest.raises(StorageError, match="no such dataset"):
+            open_dataset(tmp_path / "nothing")
+        write(tmp_path / "ds", RECORDS)
+        with pytest.raises(TypeError, match="colour"):
+            open_dataset(tmp_path / "ds", colour="red")
+        open_dataset(tmp_path / "ds", index_dir=tmp_path, workers=2).close()
