@@ -48,6 +48,12 @@ EXPECTED = {
         r"kept 2\d{3} of 3000 records",
         r"the same records in the same order: True",
     ],
+    "tokenize_and_pack.py": [
+        r"2000 conversations, 219698 tokens of uint16",
+        r"3432 samples of 64, 50 tokens left out",
+        r"a sample: tokens uint16, loss_mask uint8, document int32, local_position int32",
+        r"110103 of 219648 tokens count for the loss",
+    ],
     "views.py": [
         r"1371 of 2000 documents",
         r"1371 in three parts, 0 authors in two",

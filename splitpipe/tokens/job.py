@@ -138,11 +138,11 @@ def tokenize(
         StorageError: there is something at `path` already, or it cannot be written.
 
     Example:
-        >>> import os, tempfile
+        >>> import os, tempfile, splitpipe as sp
         >>> path = os.path.join(tempfile.mkdtemp(), "tokens")
-        >>> report = tokenize(["abc", "de"], path, str.encode, length=3, eos=0, vocabulary=256)
-        >>> report.documents, report.tokens, report.samples, report.dropped
-        (2, 7, 2, 1)
+        >>> report = sp.tokenize(["abc", "de"], path, str.encode, length=3, eos=0, vocabulary=256)
+        >>> report.tokens, report.samples, report.dropped, sp.open_dataset(path)[1]
+        (7, 2, 1, {'tokens': array([  0, 100, 101], dtype=uint16)})
     """
     writing = _writing(options)
     with _opened(source) as records:

@@ -118,10 +118,10 @@ def token_info(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FormatError: it is not a dataset that `tokenize` wrote.
 
     Example:
-        >>> import os, tempfile, splitpipe.tokens as tokens
+        >>> import os, tempfile, splitpipe as sp
         >>> path = os.path.join(tempfile.mkdtemp(), "tokens")
-        >>> report = tokens.tokenize(["abc"], path, str.encode, length=2, eos=0, vocabulary=256)
-        >>> (run,) = tokens.token_info(path)
+        >>> report = sp.tokenize(["abc"], path, str.encode, length=2, eos=0, vocabulary=256)
+        >>> (run,) = sp.token_info(path)
         >>> run["packing"]["length"], run["report"]["samples"]
         (2, 2)
     """
