@@ -73,8 +73,34 @@ class DatasetSink:
         self.path = os.path.abspath(os.fspath(path))
         self._names = tuple(schema)
         self._about = dict(about)
-        self._runs = _earlier(self.path, self._about) if options.get("append") else []
+        self._append = options.get("append", False)
+        self._runs = self._earlier()
         self._writer = DatasetWriter(self.path, schema, **options)
+        try:
+            self._runs = self._earlier()  # nobody else writes from here on
+        except BaseException:
+            self._writer.abort()
+            raise
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """What went into the dataset before, if what follows may be added to it."""
+        if not self._append or not os.path.exists(os.path.join(self.path, MANIFEST_NAME)):
+            return []
+        try:
+            runs = token_info(self.path)
+        except FormatError:
+            if read_manifest(self.path).rows:
+                raise
+            return []  # a run that was killed
+        for run in runs:
+            for what in ("tokenizer", "packing"):
+                before, now = run.get(what), self._about[what]
+                if before != now:
+                    raise FormatError(
+                        f"{self.path} holds samples of another {what}: {before}, not {now}; "
+                        "write these into a dataset of their own"
+                    )
+        return runs
 
     def write(self, samples: Mapping[str, Sequence[npt.NDArray[Any]]]) -> None:
         """See `splitpipe.tokens.packer.Sink.write`."""
@@ -86,7 +112,7 @@ class DatasetSink:
 
     def commit(self, report: Mapping[str, Any]) -> None:
         """Make it count, and describe it."""
-        self._writer.close()
+        self._writer.commit()
         run = {**self._about, "report": {k: v for k, v in report.items() if k != "path"}}
         document = {
             "dataset": read_manifest(self.path).dataset.hex(),
@@ -95,6 +121,7 @@ class DatasetSink:
         text = json.dumps(document, indent=1, ensure_ascii=False)
         files.replace(os.path.join(self.path, NAME), text.encode())
         files.sync_directory(self.path)
+        self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,20 +162,4 @@ def token_info(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         raise FormatError(f"{name} does not tell what {directory} is made of: {error}") from error
     if found != dataset:
         raise FormatError(f"{name} is about a dataset that was there before: {directory} is new")
-    return runs
-
-
-def _earlier(path: str, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What went into a dataset before, if what follows may be added to it."""
-    if not os.path.exists(os.path.join(path, MANIFEST_NAME)) or not read_manifest(path).rows:
-        return []
-    runs = token_info(path)
-    for run in runs:
-        for what in ("tokenizer", "packing"):
-            before, now = run.get(what), about[what]
-            if before != now:
-                raise FormatError(
-                    f"{path} holds samples of another {what}: {before}, not {now}; write these "
-                    "into a dataset of their own"
-                )
     return runs

@@ -16,7 +16,7 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.dataset import dataset_of
-from splitpipe.errors import FormatError
+from splitpipe.errors import FormatError, LockedError
 from splitpipe.schema import Schema, ndarray
 from splitpipe.storage.base import MemoryRecords
 from splitpipe.tokens import token_info, tokenize
@@ -161,6 +161,30 @@ def test_appending_goes_on_with_the_same_and_refuses_another(tmp_path: Path) -> 
     report = tokenize(TEXTS[:1], path, str.encode, length=2, eos=0, overwrite=True)
     assert stored(path) == STREAM[: 2 * report.samples]
     assert len(token_info(path)) == 1
+
+
+def test_two_do_not_append_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    options: Any = {"length": 8, "eos": 0, "append": True}
+    tokenize(TEXTS, path, code_points, **options)
+    told: list[str] = []
+
+    def progress(done: int, total: int | None) -> None:
+        with pytest.raises(LockedError):
+            tokenize(TEXTS, path, code_points, **options)
+        told.append(f"{done} of {total}")
+
+    tokenize(TEXTS, path, code_points, progress=progress, **options)
+    assert told == ["40 of 40"]
+    assert len(token_info(path)) == 2
+
+
+def test_nothing_but_a_remainder_may_be_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    options: Any = {"length": 8, "eos": 0, "append": True}
+    assert tokenize(["abc"], path, code_points, **options).dropped == 4
+    assert tokenize(["abcdefg"], path, code_points, **options).samples == 1
+    assert [run["report"]["samples"] for run in token_info(path)] == [0, 1]
 
 
 def test_samples_may_be_compressed(tmp_path: Path) -> None:
