@@ -82,12 +82,18 @@ def overwritten(manifest: Manifest) -> tuple[tuple[Retired, ...], tuple[Stale, .
     return tuple(retired), tuple(stale)
 
 
-def column_files(manifest: Manifest, column: Column) -> list[Stale]:
-    """The files of one column, once no commit names it any more."""
+def column_files(manifest: Manifest, column: Column, bins: int = 0) -> list[Stale]:
+    """The files of one column, once no commit names it any more.
+
+    Args:
+        manifest: the last commit that names it.
+        column: as it names it.
+        bins: how many bins it has by now, if that is more.
+    """
     volume, number = manifest.volume, column.number
     found = [
         Stale("index", volume, number, column.version),
-        Stale("bins", volume, number, len(column.bin_sizes)),
+        Stale("bins", volume, number, max(bins, len(column.bin_sizes))),
     ]
     if column.dictionary is not None:
         found.append(Stale("dictionary", volume, number, 0))

@@ -202,7 +202,8 @@ class Session:
         committed = {column.number: column for column in self.manifest.columns}
         column = committed.get(before.column.number)
         if column is not None and (self.manifest.generation or column.layout.rows):
-            self._replaced += retire.column_files(self.manifest, column)
+            bins = len(before.appender.sizes)
+            self._replaced += retire.column_files(self.manifest, column, bins)
         else:
             self._remove(before)
 

@@ -191,7 +191,8 @@ class TableRecords:
     def physical(self, rows: Rows) -> Rows:
         """Where positions lie among all rows, deleted ones included."""
         if not len(self._gaps):
-            return rows
+            # The kernel in C reads rows as they lie.
+            return np.ascontiguousarray(rows)
         return rows + np.searchsorted(self._gaps, rows, side="right")
 
     def positions(self, physical: Rows) -> Rows:

@@ -84,14 +84,18 @@ class DatasetWriter:
         said = None if schema is None else self._compression.applied(Schema.parse(schema))
         how = Opening(bins, options.get("dealing"), append, overwrite, self._compression.of(said))
         self._session = Session(self._path, how, said)
+        try:
+            manifest = self._session.manifest
+            # Nothing was ever said about what a record is: the first one will.
+            self._undecided = said is None and not manifest.rows and manifest.plain
+            self._buffer = RecordBuffer(self._session, keys, options.get("metadata") or {})
+            self._editor = Editor(self._session, self._buffer)
+            if not self._undecided:
+                self._buffer.begin_catalog()
+        except BaseException:
+            self._session.abort()
+            raise
         self._closed = False
-        manifest = self._session.manifest
-        # Nothing was ever said about what a record is: the first one will.
-        self._undecided = said is None and not manifest.rows and manifest.plain
-        self._buffer = RecordBuffer(self._session, keys, options.get("metadata") or {})
-        self._editor = Editor(self._session, self._buffer)
-        if not self._undecided:
-            self._buffer.begin_catalog()
 
     def _decide(self, record: Any) -> None:
         """Let the first record say what records are."""
