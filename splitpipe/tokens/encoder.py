@@ -298,8 +298,7 @@ def _flatten_arrays(arrays: Sequence[npt.NDArray[Any]]) -> tuple[Ids, Lengths]:
     if any(ids.ndim != 1 or ids.dtype.kind not in "iu" for ids in arrays):
         raise ValueError
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
-    if len({ids.dtype for ids in arrays}) > 1:  # joined they might become floats
-        arrays = [_narrowed(ids) for ids in arrays]
+    # Signed and unsigned ones become floats together, which hold every id exactly.
     return _narrowed(np.concatenate(arrays)), lengths
 
 

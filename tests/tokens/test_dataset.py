@@ -19,7 +19,7 @@ from splitpipe.dataset import dataset_of
 from splitpipe.errors import FormatError, LockedError
 from splitpipe.schema import Schema, ndarray
 from splitpipe.storage.base import MemoryRecords
-from splitpipe.tokens import token_info, tokenize
+from splitpipe.tokens import output, token_info, tokenize
 from tests.tokens.making import code_points, expected
 
 TEXTS = [f"text {n} " * (n % 5) for n in range(40)]
@@ -176,6 +176,26 @@ def test_two_do_not_append_at_once(tmp_path: Path) -> None:
 
     tokenize(TEXTS, path, code_points, progress=progress, **options)
     assert told == ["40 of 40"]
+    assert len(token_info(path)) == 2
+
+
+def test_one_who_appended_meanwhile_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokens"
+    options: Any = {"eos": 0, "append": True}
+    opened = output.DatasetWriter
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        tokenize(TEXTS, path, code_points, length=8, vocabulary=300, dtype="uint32", **options)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(output, "DatasetWriter", overtaken)
+    with pytest.raises(FormatError, match="samples of another tokenizer"):
+        tokenize(TEXTS, path, code_points, length=8, **options)
+    # The one who was refused holds no lock.
+    tokenize(TEXTS, path, code_points, length=8, vocabulary=300, dtype="uint32", **options)
     assert len(token_info(path)) == 2
 
 

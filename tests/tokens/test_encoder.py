@@ -75,6 +75,15 @@ def test_what_is_no_sequence_of_ids_is_found(wrong: Any, why: str, neighbours: s
     assert why in caught.value.why
 
 
+def test_arrays_of_several_kinds_are_joined_exactly() -> None:
+    arrays = [np.array([2**32 - 1], np.uint64), np.array([3], np.int64), np.array([5], np.uint8)]
+    ids, _ = flatten(arrays, 3)
+    assert (ids.tolist(), ids.dtype) == ([2**32 - 1, 3, 5], np.uint32)
+    for wrong in (np.array([-1]), np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(BadIds, match=f"{wrong[0]} is not a token id"):
+            flatten([*arrays, wrong], 4)
+
+
 def test_as_many_results_as_texts() -> None:
     for results in ([[1]], [[1], [2], [3]], None):
         with pytest.raises(FormatError, match=r"given 2 texts and returned"):

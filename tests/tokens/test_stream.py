@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import splitpipe as sp
 from splitpipe.tokens import packer
 from splitpipe.tokens.job import packing_of, prepare
+from splitpipe.tokens.packing import Packing
 from tests.tokens.making import (
     VOCABULARY,
     Document,
@@ -222,6 +223,35 @@ def test_workers_tokenize_and_this_process_does_not() -> None:
     there, _ = pack(["a"] * 40, encode, length=4, block=3, workers=2)
     assert set(here.joined("tokens")) == {1}
     assert set(there.joined("tokens")) == {0}
+
+
+def test_a_tokenizers_threads_are_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+
+    def encode(text: str) -> list[int]:
+        return [int(os.environ.get("TOKENIZERS_PARALLELISM") == "false")]
+
+    for workers, want in ((0, 0), (1, 0), (2, 1)):
+        sink, _ = pack(["a"] * 8, encode, length=1, block=2, workers=workers)
+        assert set(sink.joined("tokens")) == {want}
+        assert "TOKENIZERS_PARALLELISM" not in os.environ
+
+
+@pytest.mark.parametrize(("kind", "text"), [("type", "text"), ("role", "content")])
+def test_parts_as_they_are_called_elsewhere(kind: str, text: str) -> None:
+    records = [{"messages": [{kind: "user", text: "ab"}, {kind: "assistant", text: b"c"}]}]
+    sink, counts = pack(records, code_points, length=3, text="messages", loss="assistant")
+    assert sink.joined("tokens") == code_points("abc")
+    assert sink.joined("loss_mask") == [0, 0, 1]
+    assert counts.parts == {"user": 2, "assistant": 1}
+
+
+def test_numbers_of_documents_have_room() -> None:
+    packing = Packing(4, arrays=("document",))
+    assert packing.dtypes(2**31 - 1)["document"] == "int32"
+    assert packing.dtypes(2**31)["document"] == "int64"
+    sink, _ = pack(lambda: ["ab"], code_points, length=2, arrays=["document"])
+    assert sink.samples[0]["document"].dtype == np.int64
 
 
 def test_nothing_gives_nothing() -> None:
