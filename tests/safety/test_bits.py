@@ -22,29 +22,19 @@ from splitpipe.dataset import Dataset, open_dataset
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.storage import check_dataset, manifest
 from splitpipe.storage.format import ENTRY_DTYPE, FILE_HEADER_NBYTES
-from splitpipe.storage.native import kernel, twin
+from splitpipe.storage.native import kernel
 from splitpipe.testing.faults import Damaged
+from tests.safety.kernels import KERNELS, use_kernel
 from tests.safety.sessions import assert_is, never_wrong, write
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 NBYTES = 65_536
 SLICES = 4
-KERNELS = ("native", "python")
 
 
 @pytest.fixture(params=KERNELS)
 def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     use_kernel(request.param, monkeypatch)
-
-
-def use_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read through one of the two kernels."""
-    if name == "native":
-        if kernel.NAME != "native":
-            pytest.skip("the kernel in C was not built")
-        return
-    for attribute in kernel.__all__:
-        monkeypatch.setattr(kernel, attribute, getattr(twin, attribute))
 
 
 def records_of(last: int) -> list[bytes]:

@@ -16,17 +16,19 @@ import random
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from splitpipe.dataset import open_dataset
-from splitpipe.errors import SplitpipeError
+from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.storage import DatasetWriter, check_dataset, describe
+from splitpipe.storage.format import FILE_HEADER_NBYTES
 from splitpipe.storage.table import open_table
-from splitpipe.testing.faults import forked
+from splitpipe.testing.faults import Damaged, forked
 from tests.safety.fuzzing import mutated, sealed, unsealed, with_other_index
-from tests.safety.sessions import WAYS, numbered, write
+from tests.safety.sessions import WAYS, assert_is, numbered, write
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 ROOM_NBYTES = 256 << 20
@@ -184,3 +186,90 @@ class TestThousands:
 
     def test_junk_in_columns(self, tmp_path: Path) -> None:
         run_cases(made(tmp_path, changed), some(1000), junk_case, read_columns)
+
+
+# -- what a fuzzer does not find by chance --------------------------------------------------------
+
+_LIVE = "decode lets a manifest name files of its own commit as ones to be removed"
+
+
+class TestHostile:
+    @pytest.mark.xfail(reason=_LIVE)
+    @pytest.mark.parametrize(
+        "says",
+        [
+            {"retired": [[1, 0, 2]]},
+            {"stale": [["index", 1, 0, 0]], "requires": ["changes"]},
+            {"stale": [["bins", 1, 0, 2]], "requires": ["changes"]},
+            {"retired": [[7, 0, 2]]},
+        ],
+        ids=str,
+    )
+    def test_a_writer_is_not_made_to_remove_what_is_in_use(
+        self, tmp_path: Path, says: dict[str, Any]
+    ) -> None:
+        path = write(tmp_path / "ds", RECORDS)
+        files = {entry.name: entry.read_bytes() for entry in path.iterdir()}
+        document = unsealed(files["splitpipe.json"])
+        (path / "splitpipe.json").write_bytes(sealed(document | says))
+        with pytest.raises(FormatError), DatasetWriter(path, append=True) as writer:
+            writer.write(b"one more")
+        (path / "splitpipe.json").write_bytes(files["splitpipe.json"])
+        assert_is(path, RECORDS)
+
+    @pytest.mark.xfail(reason="Manifest.generation may be the largest number that can be decoded")
+    def test_a_last_generation_is_not_followed_by_one_that_cannot_be_read(
+        self, tmp_path: Path
+    ) -> None:
+        path = write(tmp_path / "ds", RECORDS)
+        file = path / "splitpipe.json"
+        file.write_bytes(sealed(unsealed(file.read_bytes()) | {"generation": (1 << 63) - 1}))
+        with contextlib.suppress(FormatError):
+            open_dataset(path).close()
+            # It counts as a dataset: then a writer must leave it one.
+            with contextlib.suppress(SplitpipeError):
+                append_one(path)
+            readable = False
+            with contextlib.suppress(FormatError):
+                readable = check_dataset(path).ok
+            assert readable
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            pytest.param(
+                b"[" * 1024, marks=pytest.mark.xfail(reason="lock._announcement: RecursionError")
+            ),
+            b'{"writes": {"volume": 1, "first_bin": 0, "bins": 2, "columns": 1e3}}',
+            b'{"writes": {"volume": 1, "first_bin": 0, "bins": 16777216, "columns": 65536}}',
+            b'{"writes": [1]}',
+            b'{"pid": 1, "host": "x", "since": 1e300, "writes": null}',
+        ],
+        ids=lambda text: text[:40].decode(),
+    )
+    def test_a_lock_with_nonsense_in_it_is_no_obstacle(self, tmp_path: Path, text: bytes) -> None:
+        path = write(tmp_path / "ds", RECORDS)
+        (path / "writer.lock").write_bytes(text)
+        with forked(lambda tell: append_one(path)) as child:
+            child.listen(seconds=PATIENCE_S)
+            assert child.ended, "it hangs"
+            assert child.wait() == 0
+        assert_is(path, (*RECORDS, b"one more"))
+
+    @pytest.mark.xfail(reason="BinFiles maps a bin of no committed bytes as a whole: ValueError")
+    def test_an_entry_that_leads_to_a_bin_of_no_commit(self, tmp_path: Path) -> None:
+        """A killed writer left the file; a flipped bit in the index leads there."""
+        path = write(tmp_path / "ds", [b"one"], bins=2)
+        (path / "v0001-c000-b00001.bin").write_bytes((path / "v0001-c000-b00000.bin").read_bytes())
+        with Damaged(path / "v0001-c000.index") as file:
+            file.flip(8 * (FILE_HEADER_NBYTES + 16))
+            with open_dataset(path) as ds:
+                for read in (lambda: ds[0], lambda: ds.get_batch([0]), lambda: list(ds)):
+                    with pytest.raises(CorruptRecord):
+                        read()
+        assert_is(path, [b"one"])
+
+
+def append_one(path: Path) -> None:
+    with DatasetWriter(path, append=True) as writer:
+        writer.write(b"one more")
