@@ -15,6 +15,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 from splitpipe.errors import StorageError
 from splitpipe.storage import files
@@ -234,7 +235,10 @@ def _is_there(directory: str, entry: Stale) -> bool:
             )
             for number in range(entry.number)
         )
-    return os.path.lexists(os.path.join(directory, _stale_name(entry)))
+    names = [_stale_name(entry)]
+    if entry.kind == "index":
+        names.append(_stale_name(replace(entry, kind="sums")))
+    return any(os.path.lexists(os.path.join(directory, name)) for name in names)
 
 
 def _stale_name(entry: Stale) -> str:
@@ -253,6 +257,10 @@ def _unheld_name(directory: str, name: str) -> Iterator[bool]:
     path = os.path.join(directory, name)
     try:
         descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        # What went with it may still be there.
+        yield True
+        return
     except OSError:
         yield False
         return

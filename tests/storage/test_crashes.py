@@ -21,7 +21,10 @@ import pytest
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import FormatError, LockedError, SplitpipeError, StorageError
 from splitpipe.storage import DatasetWriter, buffer, check_dataset
+from splitpipe.storage.compact import compact
+from splitpipe.storage.repair import repair
 from tests.storage.making import assert_holds, numbered, write
+from tests.storage.tables import assert_table
 
 CALLS = ("pwrite", "fdatasync", "fsync", "replace", "unlink", "truncate", "ftruncate", "makedirs")
 
@@ -184,6 +187,131 @@ def assert_next_writer_works(path: Path) -> None:
     assert_holds(path, [b"x"])
     left = {p.name for p in path.iterdir()} & named
     assert left == {"splitpipe.json", "writer.lock"}, "files of no commit were left"
+
+
+# -- the same for columns and what changes them -------------------------------------------------
+
+ROWS: list[dict[str, Any]] = [
+    {"text": None if n % 11 == 3 else f"{n}," * (n % 5), "n": n} for n in range(150)
+]
+
+
+def changed(rows: dict[int, dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
+    return [{**record, **fields, **rows.get(at, {})} for at, record in enumerate(ROWS)]
+
+
+def update(path: Path) -> None:
+    with DatasetWriter(path, append=True) as w:
+        w.update_many([(3, {"text": "three"}), (149, {"n": None}), (3, {"n": 33})])
+        w.write({"text": "more", "n": 1})
+
+
+def delete(path: Path) -> None:
+    with DatasetWriter(path, append=True) as w:
+        w.delete([0, 149, 70])
+
+
+def add_column(path: Path) -> None:
+    with DatasetWriter(path, append=True) as w:
+        w.add_column("extra", "str")
+        w.update(5, {"extra": "five"})
+
+
+def replace_column(path: Path) -> None:
+    with DatasetWriter(path, append=True) as w:
+        w.update_column("n", [-n for n in range(150)])
+
+
+def give_keys(path: Path) -> None:
+    with DatasetWriter(path, append=True, keys="auto") as w:
+        w.write({"text": "a", "n": 0}, key="a", meta={"x": 1})
+        w.update(5, {"n": None})
+
+
+def compact_it(path: Path) -> None:
+    compact(path)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], list[dict[str, Any]]]] = {
+    "update": (
+        update,
+        [*changed({3: {"text": "three", "n": 33}, 149: {"n": None}}), {"text": "more", "n": 1}],
+    ),
+    "delete": (delete, [r for at, r in enumerate(ROWS) if at not in (0, 70, 149)]),
+    "add column": (add_column, changed({5: {"extra": "five"}}, extra=None)),
+    "replace column": (replace_column, [{**r, "n": -r["n"]} for r in ROWS]),
+    "keys": (give_keys, [*changed({5: {"n": None}}), {"text": "a", "n": 0}]),
+    "compact": (compact_it, ROWS),
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table"
+    with DatasetWriter(path, {"text": "str", "n": "int64"}, bins=2) as w:
+        w.write_many(ROWS)
+    return path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strike", [die, write_half_and_die])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_killed_at_any_call(table: Path, tmp_path: Path, name: str, strike: Any) -> None:
+    session, after = CHANGES[name]
+    at = 1
+    seen = set()
+    while True:
+        path = tmp_path / f"killed {at}"
+        shutil.copytree(table, path)
+        if not killed(session, path, at, strike):
+            break
+        seen.add(assert_before_or_after(path, ROWS, after))
+        shutil.rmtree(path)
+        at += 1
+    assert at > 5
+    assert_table(path, after)
+    assert seen == {"before", "after"}
+
+
+def assert_before_or_after(path: Path, before: list[Any], after: list[Any]) -> str:
+    """One of the two, whole; and the next writers work, and leave nothing of what was."""
+    with open_dataset(path) as ds:
+        found = list(ds)
+    assert_table(path, found)
+    with DatasetWriter(path, append=True) as w:
+        w.update(1, {"n": 11})
+        w.write({"n": 12})
+    blank = dict.fromkeys(found[0])
+    assert_table(path, [found[0], {**found[1], "n": 11}, *found[2:], {**blank, "n": 12}])
+    named = {p.name for p in path.iterdir()}
+    with DatasetWriter(path, overwrite=True) as w:
+        w.write(b"x")
+    left = {p.name for p in path.iterdir()} & named
+    assert left == {"splitpipe.json", "writer.lock"}, "files of no commit were left"
+    if found == after and (found != before or "v0002" in str(sorted(named))):
+        return "after"
+    assert found == before
+    return "before"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strike", [die, write_half_and_die])
+def test_a_repair_killed_at_any_call(table: Path, tmp_path: Path, strike: Any) -> None:
+    (table / "v0001-c000.index").unlink()
+    (table / "v0001-c001.sums").unlink()
+    at = 1
+    while True:
+        path = tmp_path / f"killed {at}"
+        shutil.copytree(table, path)
+        if not killed(lambda path: repair(path) and None, path, at, strike):
+            break
+        repair(path)
+        assert_table(path, ROWS)
+        assert_before_or_after(path, ROWS, ROWS)
+        shutil.rmtree(path)
+        at += 1
+    assert at > 5
+    assert_table(path, ROWS)
 
 
 @pytest.mark.parametrize("seed", range(6))
