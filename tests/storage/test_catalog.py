@@ -24,7 +24,13 @@ from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError, Storage
 from splitpipe.storage import catalog_writer
 from splitpipe.storage.catalog import SqliteCatalog
 from splitpipe.storage.catalog_file import CatalogId, catalog_name, check_names, work_name
-from splitpipe.storage.catalog_values import bindable, declared_value, decode_meta, encode_meta
+from splitpipe.storage.catalog_values import (
+    bindable,
+    declared_value,
+    decode_meta,
+    encode_meta,
+    encode_metas,
+)
 from splitpipe.storage.catalog_writer import CatalogWriter
 from splitpipe.storage.clause import checked_clause
 
@@ -627,6 +633,19 @@ class TestValues:
     )
     def test_metadata_comes_back(self, meta: dict[str, Any]) -> None:
         assert decode_meta(encode_meta(meta, 0)) == meta
+
+    @given(
+        st.lists(
+            st.none()
+            | st.dictionaries(
+                st.text(st.characters(codec="utf-8"), max_size=3),
+                st.integers() | st.text(st.characters(codec="utf-8"), max_size=5),
+            ),
+            max_size=6,
+        )
+    )
+    def test_many_are_encoded_as_each_is(self, metas: list[dict[str, Any] | None]) -> None:
+        assert encode_metas(metas, 0) == [encode_meta(meta, 0) for meta in metas]
 
     def test_stored_metadata_that_is_no_object(self) -> None:
         for text in ("[1]", "{", "5", ""):

@@ -6,15 +6,28 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google_crc32c import extend, value
 
 from splitpipe.dataset import open_dataset
-from splitpipe.errors import FormatError
+from splitpipe.errors import FormatError, UnsupportedVersion
 from splitpipe.storage import DatasetWriter, describe, format, manifest
-from tests.storage.make_golden import DATASET, GOLDEN, first_session, make_golden, second_session
+from tests.storage.make_golden import (
+    CHANGES,
+    DATASET,
+    GOLDEN,
+    PACKED,
+    changed_records,
+    first_session,
+    make_changes,
+    make_golden,
+    packed_records,
+    second_session,
+)
 from tests.storage.making import assert_holds
+from tests.storage.tables import assert_table
 
 RECORDS = first_session() + second_session()
 PRIME = 4294967291
@@ -139,6 +152,61 @@ class TestLargeNumbers:
     def test_the_manifest_keeps_64_bits(self, golden: Path) -> None:
         read = manifest.decode((golden / "splitpipe.json").read_bytes(), "here")
         assert manifest.decode(manifest.encode(read), "here") == read
+
+
+class TestGoldenTables:
+    @pytest.mark.parametrize(
+        ("place", "records"), [(CHANGES, changed_records()), (PACKED, packed_records())]
+    )
+    def test_read_as_ever_and_are_left_as_they_are(self, place: Path, records: Any) -> None:
+        before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in place.iterdir()}
+        assert_table(place, records)
+        assert before == {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in place.iterdir()}
+
+    def test_this_version_writes_the_same_bytes(self, tmp_path: Path) -> None:
+        make_changes(tmp_path / "new")
+        assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == {
+            p.name: p.read_bytes() for p in CHANGES.iterdir()
+        }
+
+    def test_what_a_reader_must_know_is_said(self) -> None:
+        for place, features in (
+            (GOLDEN, []),
+            (CHANGES, ["columns", "missing", "changes"]),
+            (PACKED, ["columns", "missing", "zstd", "catalog"]),
+        ):
+            assert json.loads((place / "splitpipe.json").read_bytes())["requires"] == features
+
+    def test_the_catalog_answers(self) -> None:
+        with open_dataset(PACKED) as ds:
+            assert ds["key 5"] == packed_records()[5]
+            assert [r["n"] for r in ds.where("size = ? AND text IS NULL", [2])] == [
+                9,
+                72,
+                135,
+                198,
+                261,
+            ]
+
+    def test_they_can_be_changed_further(self, tmp_path: Path) -> None:
+        path = tmp_path / "ds"
+        shutil.copytree(CHANGES, path)
+        records = changed_records()
+        with DatasetWriter(path, append=True) as writer:
+            writer.write_many(records[:100])
+            writer.update(3, {"text": "and again"})
+        records += records[:100]
+        records[3] = {**records[3], "text": "and again"}
+        assert_table(path, records)
+
+    def test_a_feature_that_is_not_known_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "ds"
+        shutil.copytree(CHANGES, path)
+        raw = (path / "splitpipe.json").read_bytes()[:-28]
+        raw = raw.replace(b'"changes"', b'"telepathy"')
+        (path / "splitpipe.json").write_bytes(raw + b',\n "checksum": "%08x"\n}\n' % value(raw))
+        with pytest.raises(UnsupportedVersion, match="telepathy"):
+            open_dataset(path)
 
 
 def test_a_lone_index_is_refused(golden: Path) -> None:
