@@ -11,17 +11,38 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import NoneType
 from typing import Any, Final
 
 import numpy as np
 
 from splitpipe.errors import CorruptRecord, FormatError
 
-__all__ = ["bindable", "check_key", "declared_value", "decode_meta", "encode_meta"]
+__all__ = [
+    "bindable",
+    "check_key",
+    "check_keys",
+    "declared_value",
+    "declared_values",
+    "decode_meta",
+    "encode_meta",
+    "encode_metas",
+]
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+def check_keys(keys: Sequence[object]) -> None:
+    """Raise ``FormatError`` unless each of these can be a key."""
+    if set(map(type, keys)) <= {str} and all(map(str.isascii, keys)):  # type: ignore[arg-type]
+        return
+    for key in keys:
+        check_key(key)
 
 
 def check_key(key: object) -> None:
@@ -42,6 +63,26 @@ def _check_utf8(text: str, what: str) -> None:
         raise FormatError(
             f"{what} {text!r:.80} has half of a surrogate pair, which no UTF-8 text can hold"
         ) from error
+
+
+def encode_metas(metas: Sequence[Mapping[str, Any] | None], first_row: int) -> list[str | None]:
+    """What `encode_meta` makes of each, in a third of the time.
+
+    They are encoded as one list, with a word between them that nobody else knows, which is where
+    the text is cut.
+    """
+    there = [meta for meta in metas if meta is not None]
+    if set(map(type, there)) <= {dict} and set(map(type, chain.from_iterable(there))) <= {str}:
+        between: list[Any] = [_BETWEEN] * (2 * len(there) - 1)
+        between[::2] = there
+        # What cannot be encoded is looked for one by one.
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            whole = _encoder.encode(between)
+            parts = whole[1:-1].split(_CUT)
+            if len(parts) == len(there) and whole.isascii():
+                texts = iter(parts)
+                return [None if meta is None else next(texts) for meta in metas]
+    return [encode_meta(meta, row) for row, meta in enumerate(metas, first_row)]
 
 
 def encode_meta(meta: Mapping[str, Any] | None, row: int) -> str | None:
@@ -89,6 +130,10 @@ _encoder: Final = json.JSONEncoder(
 )
 
 
+_BETWEEN: Final = secrets.token_hex(16)
+_CUT: Final = f',"{_BETWEEN}",'
+
+
 def _culprit(meta: Mapping[str, Any]) -> str:
     for name, value in meta.items():
         try:
@@ -113,6 +158,18 @@ def decode_meta(text: str | None) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise CorruptRecord(f"stored metadata is no JSON object: {text!r:.80}")
     return meta
+
+
+def declared_values(
+    name: str, kind: str, metas: Sequence[Mapping[str, Any] | None], first_row: int
+) -> list[int | float | str | None]:
+    """What `declared_value` makes of a name in each of these."""
+    values = [None if meta is None else meta.get(name) for meta in metas]
+    if set(map(type, values)) <= {_PLAIN_TYPES.get(kind), NoneType}:
+        numbers = [value for value in values if value is not None] if kind == "int64" else []
+        if not numbers or (min(numbers) in _INT64 and max(numbers) in _INT64):
+            return values
+    return [declared_value(name, kind, value, row) for row, value in enumerate(values, first_row)]
 
 
 def declared_value(name: str, kind: str, value: Any, row: int) -> int | float | str | None:
@@ -147,6 +204,10 @@ def declared_value(name: str, kind: str, value: Any, row: int) -> int | float | 
             f"({type(value).__name__})"
         )
     return stored
+
+
+# Types of which values fit as they are.
+_PLAIN_TYPES: Final[Mapping[str, type]] = {"int64": int, "float64": float, "str": str, "bool": bool}
 
 
 def _int64(value: Any) -> int | None:

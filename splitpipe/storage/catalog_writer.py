@@ -27,10 +27,11 @@ import numpy.typing as npt
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.storage.catalog_file import KEY_INDEX, METADATA_TYPES, CatalogId, check_names
 from splitpipe.storage.catalog_values import (
-    check_key,
+    check_keys,
     declared_value,
+    declared_values,
     decode_meta,
-    encode_meta,
+    encode_metas,
 )
 from splitpipe.storage.catalog_work import WorkFile
 
@@ -154,14 +155,10 @@ class CatalogWriter:
         """The values of the column ``meta`` and of all declared ones."""
         if metas is None:
             return [repeat(None, len(rows)) for _ in range(1 + len(self._metadata))]
-        texts = [encode_meta(meta, row) for row, meta in zip(rows, metas, strict=True)]
+        texts = encode_metas(metas, rows.start)
         self._pending_nbytes += sum(len(text) for text in texts if text is not None)
-        declared: list[Iterable[Any]] = [
-            [
-                None if meta is None else declared_value(name, kind, meta.get(name), row)
-                for row, meta in zip(rows, metas, strict=True)
-            ]
-            for name, kind in self._metadata.items()
+        declared = [
+            declared_values(name, kind, metas, rows.start) for name, kind in self._metadata.items()
         ]
         return [texts, *declared]
 
@@ -187,8 +184,7 @@ class CatalogWriter:
     def _claim(self, keys: Sequence[str | None]) -> None:
         """Raise unless all keys are new, and remember them."""
         fresh = [key for key in keys if key is not None]
-        for key in fresh:
-            check_key(key)
+        check_keys(fresh)
         if not fresh:
             return
         if len(set(fresh)) < len(fresh):
