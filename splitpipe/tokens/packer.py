@@ -140,15 +140,14 @@ class Packer:
                 f"document {row} has {lengths.max():,} tokens: too many for positions"
             )
         total = len(block.tokens)
-        # A block may have more tokens than 32 bits count; a document has not.
-        position = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        starts = np.cumsum(lengths) - lengths
         if "position" in self._dtypes:
-            streams["position"] = position.astype(np.int32)
+            streams["position"] = _since(starts, total)
         if "local_position" in self._dtypes:
             if self._packing.length is not None:
-                before = self._filled + np.arange(total)
-                position = np.minimum(position, before % self._packing.length)
-            streams["local_position"] = position.astype(np.int32)
+                length = self._packing.length
+                starts = np.union1d(starts, np.arange(-self._filled % length, total, length))
+            streams["local_position"] = _since(starts, total)
 
     def _fill(self, streams: Mapping[str, Array]) -> None:
         total = len(streams["tokens"])
@@ -214,3 +213,12 @@ class Packer:
         if stored != counts.tokens - counts.dropped + counts.padding:
             raise AssertionError(f"{stored} tokens in samples do not follow from {counts}")
         return counts
+
+
+def _since(starts: Array, total: int) -> Array:
+    """How far each of `total` places is from the last start at or before it."""
+    # A block may have more tokens than 32 bits count; a document has not.
+    dtype = np.int32 if total <= np.iinfo(np.int32).max else np.int64
+    since: Array = np.arange(total, dtype=dtype)
+    since -= np.repeat(starts.astype(dtype), np.diff(starts, append=total))
+    return since.astype(np.int32, copy=False)
