@@ -24,7 +24,7 @@ from benchmarks.cli import main
 from benchmarks.data import binary_records, text_records, token_records
 from benchmarks.harness import CaseResult, SystemResult, run_case
 from benchmarks.report import number
-from benchmarks.systems import SYSTEMS, System, load, parse
+from benchmarks.systems import SYSTEMS, System, adapter_of, load, parse
 from benchmarks.work import ArrayWork, DictWork, MixedWork, heavy_tail
 
 OWN = ("splitpipe", "splitpipe@2")
@@ -266,7 +266,7 @@ def test_rows_and_whole_batches_are_the_same() -> None:
     work = ArrayWork((4, 512), "uint16")
     rows = np.stack([work.row(number).copy() for number in range(20, 24)])
     assert np.array_equal(rows, work.make(5))
-    assert np.array_equal(rows, work.fill(5, np.empty))
+    assert np.array_equal(rows, work.fill(5, lambda shape, dtype, near: np.empty(shape, dtype)))
 
 
 def test_a_reused_array_is_the_same_and_a_new_one_is_not() -> None:
@@ -349,10 +349,9 @@ def test_bars_name_what_their_cases_measure() -> None:
 def test_every_system_of_a_case_is_known_and_of_its_kind() -> None:
     for case in CASES.values():
         for spec in (*case.bars, *case.others, case.baseline):
-            system = SYSTEMS[parse(spec)[0]]
-            attribute = system.storage if case.kind == "storage" else system.pipeline
-            assert attribute or case.name == "import", (case.name, spec)
-            path = Path(harness.ROOT, "benchmarks", "systems", f"{system.module}.py")
+            module, adapter = adapter_of(parse(spec)[0], case.kind)
+            assert adapter or case.name == "import", (case.name, spec)
+            path = Path(harness.ROOT, "benchmarks", "systems", f"{module}.py")
             assert path.exists(), path
 
 

@@ -88,15 +88,21 @@ def test_a_wrong_number_of_splits(tmp_path: Path, splits: int) -> None:
 
 
 def test_nothing_counts_when_a_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="record 1 is not bytes-like"):
+    with pytest.raises(FormatError, match="record 1: bytes are needed, not a str"):
         write_split_data(tmp_path / "ds", [b"a", "b"])  # type: ignore[list-item]
     assert not (tmp_path / "ds").exists()
 
 
-def test_the_layout_of_the_package_is_recognised_and_refused(tmp_path: Path) -> None:
+def test_what_the_package_wrote_is_read_and_never_written_over(tmp_path: Path) -> None:
     theirs = pytest.importorskip("splitdataloader")
     theirs.write_split_data(str(tmp_path), RECORDS, splits=3)
-    with pytest.raises(FormatError, match="package splitdataloader"):
-        SplitDataLoader(tmp_path)
+    with SplitDataLoader(tmp_path).dataset as dataset:
+        assert list(dataset) == RECORDS
+    loader = SplitDataLoader(tmp_path)
+    assert [loader[i] for i in range(len(loader))] == RECORDS
+    shuffled = list(loader.iterate_binwise(shuffle=True, seed=3))
+    assert sorted(shuffled) == sorted(RECORDS)
+    assert shuffled != RECORDS
+    loader.dataset.close()
     with pytest.raises(StorageError):
         write_split_data(tmp_path, RECORDS, start_clean=True)
