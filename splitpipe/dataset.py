@@ -117,6 +117,10 @@ def dataset_of(records: Records) -> Dataset:
     return Dataset(records)
 
 
+def _look_closer(index: int) -> None:
+    """There is no fast lane."""
+
+
 def _is_plain(records: TableRecords) -> bool:
     manifest = records.manifest
     column = manifest.columns[0]
@@ -162,7 +166,7 @@ class Dataset(Viewable, Sequence[Any]):
         10
     """
 
-    __slots__ = ("__weakref__", "_count", "_names", "_one", "_records", "_schema")
+    __slots__ = ("__weakref__", "_count", "_names", "_one", "_quick", "_records", "_schema")
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -171,6 +175,7 @@ class Dataset(Viewable, Sequence[Any]):
         self._count = len(records)
         # Some records have a shorter way to a single one.
         self._one = getattr(records, "get", None)
+        self._quick = getattr(records, "quick", None) or _look_closer
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -184,6 +189,11 @@ class Dataset(Viewable, Sequence[Any]):
     def __getitem__(self, index: slice | Indices) -> list[Any]: ...
 
     def __getitem__(self, index: Any) -> Any:
+        # The fast lane never decides that something is wrong: what is not plainly right goes the
+        # long way.
+        if type(index) is int:
+            record = self._quick(index)
+            return self._read(index) if record is None else record
         if isinstance(index, slice):
             return self._read_slice(index)
         if isinstance(index, str) and self._records.catalog is not None:
@@ -430,21 +440,12 @@ class BinDataset(Dataset):
         records: of one column of bytes, none of them missing or deleted.
     """
 
-    __slots__ = ("_get", "_reader", "_take")
+    __slots__ = ("_reader", "_take")
 
     def __init__(self, records: TableRecords) -> None:
         super().__init__(records)
         self._reader = records.values(BARE).reader
-        self._get = self._reader.get
         self._take = self._reader.take
-
-    def __getitem__(self, index: Any) -> Any:
-        # The fast lane never decides that something is wrong: what is not plainly right goes the
-        # long way.
-        if type(index) is int:
-            record = self._get(index)
-            return self._read(index) if record is None else record
-        return super().__getitem__(index)
 
     def get_batch(self, indices: Indices, columns: Any = None, out: Any = None) -> Any:
         """See `Dataset.get_batch`."""

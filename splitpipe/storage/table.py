@@ -99,6 +99,8 @@ class TableRecords:
         catalog: keys, metadata and SQL, by position; ``None`` where there are none.
         manifest: the commit.
         path: the dataset's directory.
+        quick: where records are plain values that are quickly made, a function of a row that
+            gives its record, or ``None``: take the long way, `get`. Else ``None``.
     """
 
     def __init__(self, directory: str, snapshot: Snapshot, options: OpenOptions) -> None:
@@ -129,6 +131,8 @@ class TableRecords:
             )
         # Where a live position lies: as many rows further as were deleted before it.
         self._gaps = gaps_of(self._deleted)
+        simple = self.schema.bare and not len(self._gaps)
+        self.quick = self._columns[self._names[0]].quick() if simple else None
 
     def _open_column(self, column: Column) -> ColumnValues:
         manifest, options = self.manifest, self._options
