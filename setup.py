@@ -12,7 +12,9 @@ setup(
     ext_modules=[
         Extension(
             "splitpipe.storage.native._kernel",
-            sources=[f"{NATIVE}/{name}.c" for name in ("module", "column", "cold", "crc32c")],
+            sources=[
+                f"{NATIVE}/{name}.c" for name in ("module", "column", "cold", "crc32c", "permute")
+            ],
             depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c", "gil")],
             extra_compile_args=["-O3", "-fvisibility=hidden"],
             optional=True,

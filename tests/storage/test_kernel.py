@@ -19,9 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitpipe import permutation
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import CorruptRecord, StorageError
 from splitpipe.order import binwise_order, global_order
+from splitpipe.permutation import KeyedPermutation
 from splitpipe.storage import reader, stream
 from splitpipe.storage.format import ENTRY, place
 from splitpipe.storage.native import kernel, twin
@@ -418,6 +420,43 @@ class TestThreads:
             *[lambda part=part: column.gather_into(rows[part], out[part]) for part in parts]
         )
         assert (out == table).all()
+
+
+@needs_native
+class TestPermuted:
+    @given(size=st.integers(1025, 1 << 48), key=st.integers(0, (1 << 64) - 1), data=st.data())
+    def test_it_is_the_permutation_that_numpy_computes(
+        self, size: int, key: int, data: st.DataObject
+    ) -> None:
+        start = data.draw(st.integers(0, size), label="start")
+        count = data.draw(st.integers(0, min(300, size - start)), label="count")
+        shuffle = KeyedPermutation(size, key)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(permutation, "kernel", twin)
+            expected = shuffle.between(start, start + count)
+            patch.setattr(permutation, "kernel", _kernel)
+            assert shuffle.between(start, start + count).tolist() == expected.tolist()
+        if count:
+            assert shuffle[start] == expected[0]
+
+    @pytest.mark.parametrize(
+        ("start", "size", "bits", "keys"),
+        [
+            (0, 0, 10, (1,) * 6),
+            (0, 5, 1, (1,) * 6),
+            (0, 5, 63, (1,) * 6),
+            (0, 1025, 10, (1,) * 6),
+            (0, 1000, 10, (1,) * 5),
+            (0, 1000, 10, (1 << 70,) * 6),
+            (999, 1000, 10, (1,) * 6),
+            (1001, 1000, 10, (1,) * 6),
+        ],
+    )
+    def test_what_is_no_permutation_is_refused(
+        self, start: int, size: int, bits: int, keys: tuple[int, ...]
+    ) -> None:
+        with pytest.raises((ValueError, OverflowError)):
+            _kernel.permuted(np.empty(2, np.int64), start, size, bits, keys)
 
 
 @needs_native

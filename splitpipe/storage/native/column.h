@@ -64,4 +64,7 @@ int sp_rows(PyObject *given, Py_buffer *view);
 /* Records that are not in memory: see cold.c. */
 PyObject *sp_column_fetch(sp_column *self, PyObject *const *arguments, Py_ssize_t count);
 
+/* Positions of a shuffle: see permute.c. */
+PyObject *sp_permuted(PyObject *module, PyObject *arguments);
+
 #endif

@@ -150,6 +150,8 @@ across(const uint32_t tables[4][256], uint32_t crc)
 #define HAVE_INSTRUCTION 1
 #define INSTRUCTION_TARGET __attribute__((target("sse4.2")))
 #define CRC64(crc, word) ((uint32_t)_mm_crc32_u64((crc), (word)))
+#define CRC32(crc, word) _mm_crc32_u32((crc), (word))
+#define CRC16(crc, word) _mm_crc32_u16((crc), (word))
 #define CRC8(crc, byte) _mm_crc32_u8((crc), (byte))
 
 static int
@@ -163,19 +165,18 @@ instruction_supported(void)
 #define HAVE_INSTRUCTION 1
 #define INSTRUCTION_TARGET
 
-INLINE uint32_t
-CRC64(uint32_t crc, uint64_t word)
-{
-    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
-    return crc;
-}
+/* By name, because only newer compilers give access to it without being told of the processor. */
+#define ARM_INSTRUCTION(name, instruction, type)                                                   \
+    INLINE uint32_t name(uint32_t crc, type word)                                                  \
+    {                                                                                              \
+        __asm__(".arch_extension crc\n\t" instruction : "+r"(crc) : "r"(word));                    \
+        return crc;                                                                                \
+    }
 
-INLINE uint32_t
-CRC8(uint32_t crc, uint8_t byte)
-{
-    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"((uint32_t)byte));
-    return crc;
-}
+ARM_INSTRUCTION(CRC64, "crc32cx %w0, %w0, %x1", uint64_t)
+ARM_INSTRUCTION(CRC32, "crc32cw %w0, %w0, %w1", uint32_t)
+ARM_INSTRUCTION(CRC16, "crc32ch %w0, %w0, %w1", uint32_t)
+ARM_INSTRUCTION(CRC8, "crc32cb %w0, %w0, %w1", uint32_t)
 
 static int
 instruction_supported(void)
@@ -222,7 +223,25 @@ instruction_tail(uint32_t crc, uint8_t *dst, const uint8_t *src, size_t nbytes)
         store64(dst, at, word);
         crc = CRC64(crc, word);
     }
-    for (; at < nbytes; at++) {
+    if (nbytes & 4) {
+        uint32_t word;
+        memcpy(&word, src + at, 4);
+        if (dst) {
+            memcpy(dst + at, &word, 4);
+        }
+        crc = CRC32(crc, word);
+        at += 4;
+    }
+    if (nbytes & 2) {
+        uint16_t word;
+        memcpy(&word, src + at, 2);
+        if (dst) {
+            memcpy(dst + at, &word, 2);
+        }
+        crc = CRC16(crc, word);
+        at += 2;
+    }
+    if (nbytes & 1) {
         uint8_t byte = src[at];
         if (dst) {
             dst[at] = byte;

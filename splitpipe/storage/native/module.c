@@ -95,6 +95,7 @@ static PyMethodDef kernel_functions[] = {
     {"crc32c", kernel_crc32c, METH_VARARGS, NULL},
     {"crc32c_by", kernel_crc32c_by, METH_VARARGS, NULL},
     {"copy_by", kernel_copy_by, METH_VARARGS, NULL},
+    {"permuted", sp_permuted, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import google_crc32c
@@ -31,7 +31,9 @@ from splitpipe.storage.format import (
 )
 from splitpipe.storage.native.probe import would_wait
 
-__all__ = ["BY_RUNS", "COLD", "NAME", "Column", "crc32c"]
+__all__ = ["BY_RUNS", "COLD", "NAME", "Column", "crc32c", "permuted"]
+
+Rows = npt.NDArray[np.int64]
 
 NAME = "python"
 # What `Column.gather` says of a batch that the disk would have to be asked for.
@@ -39,8 +41,9 @@ COLD = -1
 # Whether neighbours are better read in runs than record by record: a call for a checksum costs
 # 100 ns here.
 BY_RUNS = True
-
-Rows = npt.NDArray[np.int64]
+# ``permuted(out, start, size, bits, keys)`` fills an int64 array with positions of a
+# `KeyedPermutation`; none here, where numpy does as well what is defined there.
+permuted: Callable[[Rows, int, int, int, tuple[int, ...]], None] | None = None
 
 _extend = google_crc32c.extend
 _unpack = ENTRY.unpack_from
