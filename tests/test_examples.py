@@ -15,6 +15,15 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LIMIT_S = 30  # an example takes a few seconds; the rest is for machines that are busy
 
 EXPECTED = {
+    "columns_and_changes.py": [
+        r"5000 records of text, ids, score",
+        r"a batch: ids \(3, 16\) uint16, score 0\.0014",
+        r"gathered \(64, 16\), largest id 99\d",
+        r"500 scores filled in, 3 records deleted: 4997 are left",
+        r"the first: score 0\.0006, 1\d\d characters",
+        r"the open reader still sees 5000, its first score is None",
+        r"compacted, True: True",
+    ],
     "duckdb_questions.py": [
         r"east +1667 forecasts, mean error 0\.\d\d",
         r"worst: forecast-\d+, ",

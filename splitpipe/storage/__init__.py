@@ -1,9 +1,12 @@
 """Bytes at rest: the format, and who writes, reads and checks it.
 
-In the order of a record's life: ``writer`` (sessions and commits) deals records through
-``appender`` to the files that ``format`` describes and ``manifest`` names; ``snapshot`` finds
-them again, ``bins`` maps them, ``reader`` returns records, ``stream`` many of them, ``check``
-all of them. The format is described byte for byte in ``docs/format.md``.
+In the order of a record's life: ``writer`` takes records and changes, ``buffer`` holds them,
+``session`` makes commits of them, ``intake`` and ``appender`` deal each column's values to the
+files that ``format`` describes and ``manifest`` names. ``snapshot`` finds them again, ``bins`` maps
+them, ``reader`` returns stored bytes, ``stream`` many of them, ``values`` and ``table`` what they
+mean. ``check``, ``compact`` and ``repair`` care for datasets; ``catalog`` has their keys and
+metadata. ``base`` is what all of this, and every other kind of data, offers to those above. The
+format is described byte for byte in ``docs/format.md``.
 
 Each name is imported when it is first used: an order needs the layout of bins, not the writer.
 """
