@@ -27,6 +27,7 @@ import numpy.typing as npt
 from splitpipe.errors import GraphError
 from splitpipe.permutation import KeyedPermutation, derive_key
 from splitpipe.storage.layout import BinLayout
+from splitpipe.storage.native import kernel
 
 __all__ = [
     "BinGroup",
@@ -169,7 +170,7 @@ class GlobalOrder(Order):
         return self._permutation.size
 
     def _between(self, start: int, stop: int) -> Rows:
-        return self._permutation.between(start, stop)
+        return _numbers(self._permutation, start, stop)
 
     def _row(self, position: int) -> int:
         return self._permutation[position]
@@ -206,7 +207,8 @@ class BinGroup:
     def places(self) -> Rows:
         """For every position, the record's place when the bins' rows are put end to end."""
         first = int(self.order._starts[self.number])
-        return self.order._permutation(self.number).between(self.start - first, self.stop - first)
+        permutation = self.order._permutation(self.number)
+        return _numbers(permutation, self.start - first, self.stop - first)
 
 
 class BinwiseOrder(Order):
@@ -293,6 +295,17 @@ class BinwiseOrder(Order):
                 return rows[place]
             place -= len(rows)
         raise AssertionError("a place past the end of its group")
+
+
+def _numbers(permutation: KeyedPermutation, start: int, stop: int) -> Rows:
+    """``permutation.between(start, stop)``, in C where that was built: 8 ns a number, not 25."""
+    network = permutation.network
+    if kernel.permuted is None or network is None:
+        return permutation.between(start, stop)
+    bits, keys = network
+    numbers: Rows = np.empty(stop - start, dtype=np.int64)
+    kernel.permuted(numbers, start, permutation.size, bits, keys)
+    return numbers
 
 
 def _rows_at(members: Sequence[tuple[int, range]], places: Rows) -> Rows:

@@ -14,8 +14,8 @@ Below `SMALL` numbers a Feistel network has too few bits to be a good shuffle, a
 cheap: the numbers are sorted by a 64-bit hash of key and number.
 
 Rules:
-- the vectorised way, the scalar one and the one in C (``storage/native``) give the same numbers;
-  tests hold them together;
+- the vectorised way, the scalar one and the one in C (``storage/native``, used by ``order``) give
+  the same numbers; tests hold them together;
 - integer arithmetic on 32 and 64 bits only: the same everywhere, for ever.
 """
 
@@ -26,8 +26,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-
-from splitpipe.storage.native import kernel
 
 __all__ = ["SMALL", "KeyedPermutation", "derive_key"]
 
@@ -118,6 +116,11 @@ class KeyedPermutation:
     def __repr__(self) -> str:
         return f"KeyedPermutation(size={self.size}, key={self.key})"
 
+    @property
+    def network(self) -> tuple[int, tuple[int, ...]] | None:
+        """Bits and round keys of the Feistel network; ``None`` where a table or nothing is used."""
+        return (self._bits, tuple(self._keys)) if self._keys else None
+
     def __getitem__(self, position: int) -> int:
         """The number at a position from 0 to ``size - 1``."""
         if self.key is None:
@@ -135,10 +138,6 @@ class KeyedPermutation:
             return np.arange(start, stop, dtype=np.int64)
         if self.size <= SMALL:
             return _table(self.size, self.key)[start:stop].copy()
-        if kernel.permuted is not None:
-            numbers: I64 = np.empty(stop - start, dtype=np.int64)
-            kernel.permuted(numbers, start, self.size, self._bits, tuple(self._keys))
-            return numbers
         result = np.empty(stop - start, dtype=np.uint64)
         for at in range(0, len(result), _BLOCK):
             block = result[at : at + _BLOCK]

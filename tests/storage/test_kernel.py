@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitpipe import permutation
+from splitpipe import order as orders
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import CorruptRecord, StorageError
-from splitpipe.order import binwise_order, global_order
+from splitpipe.order import GlobalOrder, binwise_order, global_order
 from splitpipe.permutation import KeyedPermutation
 from splitpipe.storage import reader, stream
 from splitpipe.storage.format import ENTRY, place
@@ -430,14 +430,12 @@ class TestPermuted:
     ) -> None:
         start = data.draw(st.integers(0, size), label="start")
         count = data.draw(st.integers(0, min(300, size - start)), label="count")
-        shuffle = KeyedPermutation(size, key)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(permutation, "kernel", twin)
-            expected = shuffle.between(start, start + count)
-            patch.setattr(permutation, "kernel", _kernel)
-            assert shuffle.between(start, start + count).tolist() == expected.tolist()
-        if count:
-            assert shuffle[start] == expected[0]
+        order = GlobalOrder(KeyedPermutation(size, key))
+        expected = KeyedPermutation(size, key).between(start, start + count).tolist()
+        for module in (twin, _kernel):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(orders, "kernel", module)
+                assert order._between(start, start + count).tolist() == expected
 
     @pytest.mark.parametrize(
         ("start", "size", "bits", "keys"),
