@@ -126,6 +126,9 @@ class _ArrayCodec:
         self._free = [] if shape is None else [at for at, n in enumerate(shape) if n is None]
 
     def encode(self, value: Any) -> bytes:
+        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == self._shape:
+            # Exactly what is stored: most arrays.
+            return value.tobytes()
         array = fit_array(self._field, value)
         data = array.tobytes()
         if self._shape is None:

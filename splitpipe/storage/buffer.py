@@ -169,10 +169,10 @@ class RecordBuffer:
         while more:
             self._make_room()
             chunk: list[_Taken] = []
-            nbytes, more = 0, False
+            first, nbytes, more = self._session.rows, 0, False
             try:
                 for record, key, meta in source:
-                    row = self._session.rows + len(chunk)
+                    row = first + len(chunk)
                     values = self._encoded(record, row)
                     chunk.append((self._key_of(key, row), meta, values))
                     nbytes += sum(len(value) for value in values if value is not None)
