@@ -24,7 +24,7 @@ import numpy as np
 
 from splitpipe.codecs import Zstd
 from splitpipe.conversion.blocks import Packer, Reader, block_records, trained
-from splitpipe.conversion.origin import declared_metadata, dictionaries
+from splitpipe.conversion.origin import declared_metadata, dictionaries, reads_from
 from splitpipe.conversion.proof import Compare
 from splitpipe.conversion.target import Begun, Note, Plan, Target, begun
 from splitpipe.dataset import Dataset, open_dataset
@@ -152,6 +152,8 @@ class _Conversion:
         self._path = os.path.abspath(os.fspath(path))
         self._workers = workers
         self._progress = progress
+        if reads_from(source.records, self._path):
+            raise FormatError(f"{self._path} cannot be copied over itself: choose another path")
         self._reader = Reader(source, block_records(source))
 
     def run(self, options: ConvertOptions) -> ConversionReport:
@@ -268,6 +270,7 @@ class _Conversion:
     def _compare(self) -> int:
         """Compare every record of the copy with its source; return how many."""
         compared = 0
+        self._tell("compare", 0)
         with self._opened_copy() as copy:
             if len(copy) != len(self._source):
                 raise FormatError(f"{self._path} has {len(copy)} records of {len(self._source)}")

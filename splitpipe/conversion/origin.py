@@ -6,6 +6,7 @@ and what their manifests declare: typed metadata and dictionaries of compression
 
 from __future__ import annotations
 
+import os
 from itertools import chain
 
 from splitpipe.storage.base import Records
@@ -14,7 +15,7 @@ from splitpipe.storage.table import TableRecords
 from splitpipe.views.concat import Concat
 from splitpipe.views.subset import Columns, Subset
 
-__all__ = ["declared_metadata", "dictionaries"]
+__all__ = ["declared_metadata", "dictionaries", "reads_from"]
 
 
 def _tables(records: Records) -> list[TableRecords]:
@@ -27,6 +28,12 @@ def _tables(records: Records) -> list[TableRecords]:
         found = [_tables(part) for part in records.parts]
         return list(chain.from_iterable(found)) if all(found) else []
     return []
+
+
+def reads_from(records: Records, directory: str) -> bool:
+    """Whether a directory is that of a dataset that a source is of."""
+    real = os.path.realpath(directory)
+    return any(os.path.realpath(table.path) == real for table in _tables(records))
 
 
 def declared_metadata(records: Records) -> dict[str, str]:

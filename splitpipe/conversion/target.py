@@ -279,10 +279,13 @@ class Target:
         self._session.release()
 
     def _give_up(self) -> None:
-        if self._fresh and not self._session.committed_rows:
-            name = os.path.join(self._directory, NAME)
-            if self._note_before is None:
-                files.unlink(name)
-            else:
-                files.replace(name, self._note_before)
-        self._session.abort()
+        """Take back what was not committed; the note too, if nothing of it was."""
+        try:
+            if self._fresh and not self._session.committed_rows:
+                name = os.path.join(self._directory, NAME)
+                if self._note_before is None:
+                    files.unlink(name)
+                else:
+                    files.replace(name, self._note_before)
+        finally:
+            self._session.abort()
