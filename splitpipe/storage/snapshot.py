@@ -59,8 +59,8 @@ def _not_a_dataset(directory: str) -> str:
     text = f"{directory} is not a splitpipe dataset: it has no {MANIFEST_NAME}"
     if os.path.isfile(os.path.join(directory, "index.dat")):
         text += (
-            "; it looks like data of the package splitdataloader, whose layout this version "
-            "does not read: write the records again with write_split_data"
+            "; it looks like data of the package splitdataloader, which open_dataset reads where "
+            "it lies and `splitpipe convert` turns into one"
         )
     return text
 

@@ -240,8 +240,8 @@ class TestMessages:
         with pytest.raises(FormatError, match="is not a splitpipe dataset"):
             open_dataset(tmp_path / "file")
         (tmp_path / "index.dat").write_bytes(bytes(12))
-        with pytest.raises(FormatError, match="package splitdataloader"):
-            open_dataset(tmp_path)
+        with pytest.raises(FormatError, match="package splitdataloader, which open_dataset reads"):
+            check_dataset(tmp_path)
 
 
 class TestMisplaced:
