@@ -27,7 +27,7 @@ from splitpipe.storage.format import (
 from splitpipe.storage.lock import try_shared
 from splitpipe.storage.manifest import decode
 
-__all__ = ["Snapshot", "open_all", "open_snapshot", "other_names", "read_manifest", "read_sealed"]
+__all__ = ["Snapshot", "open_all", "other_names", "read_manifest", "read_sealed"]
 
 # 65536 bins need about 2 MB; what is larger than this is no manifest.
 _LARGEST_MANIFEST = 64 << 20
@@ -63,29 +63,6 @@ def _not_a_dataset(directory: str) -> str:
             "it lies and `splitpipe convert` turns into one"
         )
     return text
-
-
-def open_snapshot(directory: str) -> tuple[Manifest, int]:
-    """Read the manifest and open the index of its first column.
-
-    Returns:
-        The manifest and an open descriptor of the index, locked against removal: while it, or
-        a duplicate of it, is open, no writer removes the files of this volume.
-
-    Raises:
-        FormatError: the directory is not a dataset, or is damaged.
-        UnsupportedVersion: a newer splitpipe wrote it.
-        StorageError: there is no such directory, or it cannot be read.
-    """
-    name = MANIFEST_NAME
-    for _ in range(_ATTEMPTS):
-        manifest = read_manifest(directory)
-        name = _index_name(manifest, manifest.columns[0])
-        descriptor = _open_locked(directory, name)
-        if descriptor is not None:
-            return manifest, descriptor
-        # Overwritten and removed between the two calls: the new manifest is there already.
-    raise _gone(directory, name)
 
 
 @dataclass(slots=True)
