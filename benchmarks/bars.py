@@ -76,31 +76,64 @@ def _at_most(
     return Bar(text, case, (Condition(metric, "<=", factor, reference, system),))
 
 
+def _stored(text: str, case: str) -> Bar:
+    return Bar(
+        f"zstd, {text}: 0.45 of raw, or 1.03 x zstandard with a dictionary of the same records",
+        case,
+        (
+            Condition("stored", "<=", 0.45, system="splitpipe-zstd"),
+            Condition("stored", "<=", 1.03, "zstandard", system="splitpipe-zstd"),
+        ),
+    )
+
+
 _IMAGE = "batch_9.6MB"
 
 BARS: tuple[Bar, ...] = (
-    _at_least("W1 random [i], x lmdb", "w1_read", "get_rec_s", 1.1, "lmdb"),
-    _at_least("W1 get_batch of 256, x lmdb", "w1_read", "batch_rec_s", 1.5, "lmdb"),
-    _at_least(
-        "W1 sequential epoch, x splitdataloader binwise",
-        "w1_read",
-        "sequential_rec_s",
-        1.5,
-        "splitdataloader",
+    _at_least("W1 random [i], x lmdb", "w1_read", "get_rec_s", 2.0, "lmdb"),
+    _at_least("W1 get_batch of 256, x lmdb", "w1_read", "batch_rec_s", 8.0, "lmdb"),
+    *(
+        _at_least(f"W1 {epoch} epoch, x {peer}", "w1_read", f"{epoch}_rec_s", 2.0, peer)
+        for epoch in ("sequential", "shuffled")
+        for peer in ("lmdb", "splitdataloader", "datasets", "arrow")
     ),
     _at_least(
-        "W1 shuffled epoch, x splitdataloader binwise",
-        "w1_read",
-        "shuffled_rec_s",
-        1.5,
-        "splitdataloader",
+        "W1 get_batch of 256, two threads, x one",
+        "w1_threads",
+        "batch_rec_s",
+        1.7,
+        "splitpipe",
+        system="splitpipe@2",
     ),
+    _at_least("W3 batches of 64 in one array, x numpy", "w3_rows", "rows_s", 0.9, "memmap"),
     _at_most("W1 writing, one durable commit, x lmdb", "w1_write", "write_s", 2.0, "lmdb"),
     _at_most("bytes on disk beyond each record's own", "w1_write", "overhead_bytes", 40.0),
     _at_most("opening 10 million records, ms", "open_10m", "open_ms", 20.0),
     _at_most("opening 10 million records, MB of heap", "open_10m", "heap_mb", 5.0),
     _at_least("12-150 KiB shuffled epoch, x memcpy", "w2_read", "shuffled_gb_s", 0.8, "memcpy"),
     _at_least("cold shuffled batches of 256, x disk", "cold", "gb_s", 0.7, "disk"),
+    *(
+        _at_least(f"W4 batch of 256, {what}, x {peer}", "w4_read", metric, 5.0, peer)
+        for what, metric in (("all columns", "all_rec_s"), ("one column", "one_rec_s"))
+        for peer in ("lmdb", "sqlite", "datasets", "data_forager")
+    ),
+    _at_most("where, by an index, 1 of 1,000 of 1,000,000, ms", "where", "indexed_ms", 20.0),
+    # Both scan the same table: a twentieth is what two such scans differ by on a quiet machine.
+    _at_most("where, json_extract, x sqlite3 (noise: 1.05)", "where", "json_ms", 1.05, "sqlite"),
+    *(_stored(text, case) for text, case in (("W1", "zstd"), ("source text", "zstd_text"))),
+    *(
+        _at_least(
+            f"zstd, {text}, random [i], x uncompressed",
+            case,
+            "get_rec_s",
+            0.5,
+            "splitpipe",
+            system="splitpipe-zstd",
+        )
+        for text, case in (("W1", "zstd"), ("source text", "zstd_text"))
+    ),
+    _at_most("opening 100 million records, ms", "open_100m", "open_ms", 50.0),
+    _at_most("opening 100 million records, MB of heap", "open_100m", "heap_mb", 10.0),
     _at_most(
         "tokenizing and packing, one worker, x encode_batch alone",
         "tokenize",

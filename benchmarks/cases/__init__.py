@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from benchmarks.base import Case
-from benchmarks.cases import cold, indexing, latency, starting, storage, throughput, tokens
+from benchmarks.cases import (
+    batches,
+    cold,
+    indexing,
+    latency,
+    starting,
+    storage,
+    throughput,
+    tokens,
+)
 
 __all__ = ["CASES"]
 
 CASES: dict[str, Case] = {
     case.name: case
-    for module in (storage, cold, indexing, tokens, throughput, latency, starting)
+    for module in (storage, batches, cold, indexing, tokens, throughput, latency, starting)
     for case in module.CASES
 }

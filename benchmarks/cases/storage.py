@@ -284,7 +284,6 @@ _PEERS = (
     "inline",
     "sqlite",
     "data_forager",
-    "datasets",
     "mds",
     "litdata",
     "array_record",
@@ -299,7 +298,7 @@ CASES = (
         read_text,
         _READ_METRICS,
         "lmdb",
-        ("splitpipe", "lmdb", "splitdataloader"),
+        ("splitpipe", "lmdb", "splitdataloader", "datasets", "arrow"),
         _PEERS,
     ),
     Case(

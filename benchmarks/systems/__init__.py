@@ -99,6 +99,10 @@ SYSTEMS: dict[str, System] = {
     "datasets": System(
         "datasets_", "DatasetsStorage", None, {}, ("datasets",), ("datasets", "pyarrow")
     ),
+    "arrow": System("arrow_", "ArrowStorage", None, {}, ("pyarrow",), ("pyarrow",)),
+    "memmap": System(
+        "memmap_", "MemmapStorage", note="numpy's gather from a map of the rows, unchecked"
+    ),
     "mds": System("mds_", "MdsStorage", None, {}, ("streaming",), ("mosaicml-streaming",)),
     "litdata": System("litdata_", "LitdataStorage", None, {}, ("litdata",), ("litdata",)),
     "array_record": System(

@@ -49,6 +49,19 @@ class _PipelineReader(_Reader):
         return iter(sp.Pipeline(self._dataset, shuffle="binwise", seed=seed))
 
 
+class _Rows:
+    """Rows of one length, as a column of arrays."""
+
+    def __init__(self, directory: Path) -> None:
+        self._dataset: sp.Dataset = sp.open_dataset(str(directory))
+
+    def rows(self, indices: Any, out: Any) -> Any:
+        return self._dataset.get_batch(indices, out={"row": out})["row"]
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
 class SplitpipeStorage:
     """64 bins, checksums on, as `DatasetWriter` and `open_dataset` come."""
 
@@ -60,6 +73,16 @@ class SplitpipeStorage:
     def open(self, directory: Path) -> Any:
         """Map the index."""
         return _Reader(directory)
+
+    def write_rows(self, directory: Path, rows: Any) -> None:
+        """A column of arrays of one shape."""
+        schema = sp.Schema({"row": sp.ndarray(str(rows.dtype), rows.shape[1:])})
+        with sp.DatasetWriter(str(directory), bins=BINS, schema=schema) as writer:
+            writer.write_many({"row": row} for row in rows)
+
+    def open_rows(self, directory: Path) -> Any:
+        """Map the index."""
+        return _Rows(directory)
 
 
 def _empty(shape: tuple[int, ...], dtype: str, near: Any = None) -> Any:

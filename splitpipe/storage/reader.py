@@ -218,6 +218,7 @@ class ColumnReader:
         Args:
             rows: int64 array of shape (n,), every value from 0 to ``rows - 1``.
         """
+        rows = np.ascontiguousarray(rows)
         records = self._kernel.gather(rows)
         return records if isinstance(records, list) else self._look_closer(rows, records)
 
@@ -242,6 +243,10 @@ class ColumnReader:
         """
         if not out.flags.c_contiguous or not out.flags.writeable:
             return False
+        rows = np.ascontiguousarray(rows)
+        if out.dtype.kind not in "biufc":
+            # Bytes are all the same; not every type of numpy's can be handed on as it is.
+            out = out.view(np.uint8)
         if self._kernel.gather_into(rows, out):
             return True
         return self._map_missing(rows) and self._kernel.gather_into(rows, out)

@@ -615,6 +615,10 @@ class TestDatasets:
             assert not inner.read_into(rows, np.empty((64, 65), np.uint16))
             out.flags.writeable = False
             assert not inner.read_into(rows, out)
+            times = np.empty((64, 16), "datetime64[s]")
+            assert inner.read_into(rows[::-1], times)
+            assert (times.view(np.uint16) == table[rows[::-1]]).all()
+            assert inner.read_many(rows[::2]) == [table[row].tobytes() for row in rows[::2]]
 
 
 class TestChoice:
