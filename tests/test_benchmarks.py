@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import splitpipe as sp
 from benchmarks import bars, harness
 from benchmarks.bars import BARS, Bar, Condition, judge
 from benchmarks.base import Context, WrongResult
 from benchmarks.cases import CASES
+from benchmarks.cases.columns import Series
 from benchmarks.cases.storage import read_text
 from benchmarks.cases.throughput import chain, ordered_map, tiny
 from benchmarks.cli import main
@@ -25,6 +27,7 @@ from benchmarks.data import binary_records, text_records, token_records
 from benchmarks.harness import CaseResult, SystemResult, run_case
 from benchmarks.report import number
 from benchmarks.systems import SYSTEMS, System, adapter_of, load, parse
+from benchmarks.systems.synthetic_ import make_dataset
 from benchmarks.work import ArrayWork, DictWork, MixedWork, heavy_tail
 
 OWN = ("splitpipe", "splitpipe@2")
@@ -283,6 +286,31 @@ def test_costs_are_heavy_tailed_and_always_the_same() -> None:
     assert costs == heavy_tail(1500, 0)
     assert max(costs) > 20 * sorted(costs)[750]
     assert max(costs) < sum(costs) / 20
+
+
+def test_a_synthetic_dataset_is_what_a_writer_would_have_written(tmp_path: Path) -> None:
+    count = make_dataset(tmp_path / "made", stripes=3)
+    assert sp.check_dataset(tmp_path / "made").findings == ()
+    with sp.open_dataset(tmp_path / "made") as dataset:
+        assert len(dataset) == count
+        assert [int.from_bytes(record, "little") for record in dataset] == list(range(count))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda batch: {**batch, "target": batch["target"][::-1]},
+        lambda batch: {**batch, "target": batch["target"].astype(np.float32)},
+        lambda batch: {name: batch[name] for name in ("history", "target")},
+    ],
+    ids=["swapped", "rounded", "short of a column"],
+)
+def test_columns_that_differ_are_seen(fault: Callable[[Any], Any]) -> None:
+    series = Series.made(10, seed=0)
+    rows = np.array([3, 1, 4])
+    series.check(series.columns(rows), rows, None)
+    with pytest.raises(WrongResult):
+        series.check(fault(series.columns(rows)), rows, None)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from benchmarks.base import Case
 from benchmarks.cases import (
     batches,
+    catalog,
     cold,
+    columns,
+    compression,
     indexing,
     latency,
+    opening,
     starting,
     storage,
     throughput,
@@ -18,6 +22,19 @@ __all__ = ["CASES"]
 
 CASES: dict[str, Case] = {
     case.name: case
-    for module in (storage, batches, cold, indexing, tokens, throughput, latency, starting)
+    for module in (
+        storage,
+        batches,
+        columns,
+        catalog,
+        compression,
+        opening,
+        cold,
+        indexing,
+        tokens,
+        throughput,
+        latency,
+        starting,
+    )
     for case in module.CASES
 }

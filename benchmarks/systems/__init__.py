@@ -82,6 +82,18 @@ SYSTEMS: dict[str, System] = {
         distributions=("tokenizers",),
         note="encode_batch_fast, which tells no offsets",
     ),
+    "splitpipe-zstd": System(
+        "compression_",
+        requires=("splitpipe", "zstandard"),
+        distributions=("zstandard",),
+        note="every record compressed, with a dictionary",
+    ),
+    "zstandard": System(
+        "compression_",
+        requires=("zstandard",),
+        distributions=("zstandard",),
+        note="the compressor alone, with a dictionary; frames in a list in memory",
+    ),
     "lmdb": System("lmdb_", "LmdbStorage", None, {}, ("lmdb",), ("lmdb",)),
     "sqlite": System("sqlite_", "SqliteStorage", note="blobs by rowid"),
     "splitdataloader": System(
@@ -144,6 +156,32 @@ TOKENS = {
     "tokenizer-fast": "FastTokenizerAlone",
     "data_forager": "DataForagerTokens",
 }
+# Classes of `columns_`, which keeps records of three columns of numbers.
+COLUMNS = {
+    "splitpipe": "SplitpipeColumns",
+    "lmdb": "LmdbColumns",
+    "sqlite": "SqliteColumns",
+    "datasets": "DatasetsColumns",
+    "data_forager": "DataForagerColumns",
+    "memmap": "MemmapColumns",
+}
+# Classes of `catalog_`, which answers questions.
+CATALOG = {"splitpipe": "SplitpipeCatalog", "sqlite": "SqliteCatalog"}
+# Classes of `compression_`.
+COMPRESSION = {
+    "splitpipe": "PlainRecords",
+    "splitpipe-zstd": "SplitpipeZstd",
+    "zstandard": "ZstandardAlone",
+}
+# Kinds of cases that have a module of adapters for all systems.
+KINDS = {
+    "lines": ("lines_", LINES),
+    "tokens": ("tokens_", TOKENS),
+    "columns": ("columns_", COLUMNS),
+    "catalog": ("catalog_", CATALOG),
+    "compression": ("compression_", COMPRESSION),
+    "synthetic": ("synthetic_", {"splitpipe": "SyntheticDataset"}),
+}
 
 
 def parse(spec: str) -> tuple[str, int]:
@@ -172,10 +210,9 @@ def missing(name: str) -> tuple[str, ...]:
 def adapter_of(name: str, kind: str) -> tuple[str, str | None]:
     """Module and class of a system's adapter of a kind; no class where it has none."""
     system = SYSTEMS[name]
-    if kind == "lines":
-        return "lines_", LINES.get(name)
-    if kind == "tokens":
-        return "tokens_", TOKENS.get(name)
+    if kind in KINDS:
+        module, adapters = KINDS[kind]
+        return module, adapters.get(name)
     return system.module, system.storage if kind == "storage" else system.pipeline
 
 
