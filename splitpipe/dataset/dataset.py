@@ -1,37 +1,25 @@
-"""A dataset as a sequence of records.
+"""`Dataset`: records of any kind as a sequence.
 
-Responsible for: `open_dataset`, which finds out what a path holds; `Dataset`, what users hold of
-records of any kind: what an index may be, keys, batches of columns; and `BinDataset`, the same
-with a fast lane for plain bytes of our own format.
-
-Rules:
-- a `Dataset` is a snapshot: what a writer commits later is seen by datasets opened later;
-- reading keeps no lock and no seek position: any number of threads and forked children may read
-  through one object;
-- memory is bounded whatever the order: a few MiB of records are held ahead, or one record.
-
-Bytes, checksums and files are the business of ``storage/``, views that of ``views/``.
+Responsible for: what an index may be, batches of columns, orders; `BinDataset`, the same with a
+fast lane for plain bytes of our own format; and how both travel.
 """
 
 from __future__ import annotations
 
 import operator
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
-from importlib import import_module
-from typing import Any, Self, SupportsIndex, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.dataset.telling import Indices, Telling
 from splitpipe.errors import FormatError
 from splitpipe.schema import BARE, Schema
-from splitpipe.storage.base import Catalog, Order, Records, Rows, records_of
-from splitpipe.storage.format import MANIFEST_NAME
+from splitpipe.storage.base import Order, Records, Rows, records_of
 from splitpipe.storage.indices import checked_rows
-from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import decode, encode
 from splitpipe.storage.snapshot import open_all, read_manifest
 from splitpipe.storage.table import OpenOptions, TableRecords
@@ -39,69 +27,9 @@ from splitpipe.views.concat import concat as _concat
 from splitpipe.views.methods import Viewable
 from splitpipe.views.subset import iterate_rows
 
-__all__ = ["BinDataset", "Dataset", "OrderLike", "concat", "dataset_of", "open_dataset"]
+__all__ = ["BinDataset", "Dataset", "OrderLike", "concat", "dataset_of"]
 
-Indices = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
 OrderLike = Order
-
-
-def open_dataset(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    *,
-    verify: bool = True,
-    max_open_bins: int = 256,
-    decode: bool = False,
-    allow_pickle: bool = False,
-    format: str | None = None,
-    **options: Any,
-) -> Dataset:
-    """Open a dataset: one that a `DatasetWriter` wrote, or data of another format in place.
-
-    One of our own opens in milliseconds, for any number of records. Of another format, an index
-    is built the first time, and kept.
-
-    Args:
-        path: its directory; of another format also a file, or a list of files.
-        verify: compare every record with its checksum; else damage is returned as it is.
-        max_open_bins: how many bin files of a column stay mapped; each takes two descriptors.
-        decode: give images, sound and video decoded instead of as bytes; needs their extra.
-        allow_pickle: read columns of pickled values. They run what they say: only for data that
-            you trust.
-        format: the name of another format; else it is recognised.
-        options: of another format: ``index_dir`` (where its index is kept), ``progress``,
-            ``workers``, and its own, see ``docs/formats.md``.
-
-    Raises:
-        StorageError: there is nothing at ``path``, or it cannot be read.
-        FormatError: what is there is not a dataset, or is damaged, or of a newer version.
-
-    Example:
-        >>> import tempfile, splitpipe as sp
-        >>> with sp.DatasetWriter(path := tempfile.mkdtemp(), bins=2) as writer:
-        ...     writer.write_many([b"one", b"two", b"three"])
-        >>> ds = open_dataset(path)
-        >>> ds[-1], ds[:2], ds.get_batch([2, 0])
-        (b'three', [b'one', b'two'], [b'three', b'one'])
-    """
-    if isinstance(path, str | os.PathLike) and format is None and _is_ours(path, options):
-        how = OpenOptions(
-            verify=verify, max_open_bins=max_open_bins, decode=decode, allow_pickle=allow_pickle
-        )
-        directory = os.path.abspath(os.fspath(path))
-        return dataset_of(TableRecords(directory, open_all(directory), how))
-    if allow_pickle:
-        options["allow_pickle"] = True
-    # Imported late: most programs read no other formats.
-    formats = import_module("splitpipe.formats")
-    return dataset_of(formats.recognise(path, format=format, **options))
-
-
-def _is_ours(path: str | os.PathLike[str], options: Mapping[str, Any]) -> bool:
-    if not os.path.lexists(os.path.join(path, MANIFEST_NAME)):
-        return False
-    if set(options) - {"index_dir", "progress", "workers"}:
-        raise TypeError(f"a splitpipe dataset is opened without {', '.join(options)}")
-    return True
 
 
 def dataset_of(records: Records) -> Dataset:
@@ -145,7 +73,7 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
     return dataset_of(_concat([dataset._records for dataset in datasets]))
 
 
-class Dataset(Viewable, Sequence[Any]):
+class Dataset(Telling, Viewable, Sequence[Any]):
     """The records of one snapshot of a dataset, made by `open_dataset`, or a view of others.
 
     A record is a dict with a value for every column, ``None`` for a missing one; in a dataset of
@@ -321,89 +249,6 @@ class Dataset(Viewable, Sequence[Any]):
         if not 0 <= start <= stop <= len(order):
             raise IndexError(f"positions {start} to {stop} of an order of {len(order)}")
         return self._records.iterate(order, start, stop)
-
-    # -- keys and metadata -----------------------------------------------------------------
-
-    def keys(self, indices: Indices | None = None) -> list[str | None]:
-        """The keys of records, of all unless said; ``None`` for a record without one.
-
-        Raises:
-            FormatError: the dataset has no keys.
-        """
-        rows = np.arange(self._count) if indices is None else self._rows_of(indices)
-        return self._asked().keys(rows)
-
-    def meta(self, index: SupportsIndex | str) -> dict[str, Any]:
-        """The metadata of one record, by its index or key; empty if it has none.
-
-        Raises:
-            KeyError: there is no such key.
-            FormatError: the dataset has no metadata.
-        """
-        return self.metas([self._asked().row(index) if isinstance(index, str) else index])[0]
-
-    def metas(self, indices: Indices | None = None) -> list[dict[str, Any]]:
-        """The metadata of several records, of all unless said."""
-        rows = np.arange(self._count) if indices is None else self._rows_of(indices)
-        return self._asked().meta(rows)
-
-    def _asked(self) -> Catalog:
-        if self._records.catalog is None:
-            raise FormatError(
-                f"{self!r} has no catalog of keys and metadata: write records with key= or meta=, "
-                "or declare metadata, with a DatasetWriter"
-            )
-        return self._records.catalog
-
-    # -- telling ---------------------------------------------------------------------------
-
-    @property
-    def records(self) -> Records:
-        """What this reads: the seam below, for those who work by the block."""
-        return self._records
-
-    @property
-    def schema(self) -> Schema:
-        """The columns of a record."""
-        return self._schema
-
-    @property
-    def path(self) -> str:
-        """The dataset's directory; a view has none."""
-        return str(self._told("path"))
-
-    @property
-    def generation(self) -> int:
-        """The commit that this snapshot is of; it grows with every commit."""
-        return int(self._told("manifest").generation)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all records together, as stored. Reads the index through, once."""
-        return int(self._told("nbytes")())
-
-    def _told(self, name: str) -> Any:
-        if not hasattr(self._records, name):
-            raise AttributeError(f"{self!r} is not one directory of our own format: it has no such")
-        return getattr(self._records, name)
-
-    def bin_layout(self) -> BinLayout:
-        """Which rows lie in which bin, for a binwise order."""
-        return self._records.layout()
-
-    def to_arrow(self, columns: Sequence[str] | None = None, *, metadata: bool = False) -> Any:
-        """The dataset as a ``pyarrow.Table``; needs the extra ``table``.
-
-        See ``splitpipe.integrations.arrow`` for which column becomes what, and for a stream of
-        batches instead of a table in memory.
-
-        Args:
-            columns: which columns, all of them unless said.
-            metadata: add ``key`` and ``meta`` (JSON text) of every record.
-        """
-        # By name: it is a room above this one, and has an extra of its own.
-        arrow = import_module("splitpipe.integrations.arrow")
-        return arrow.to_arrow(self, columns, metadata=metadata)
 
     def __repr__(self) -> str:
         if not isinstance(self._records, TableRecords):
