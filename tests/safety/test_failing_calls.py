@@ -3,7 +3,8 @@
 Whatever fails, and whenever: the error is ours and names a file of the dataset, the last commit
 reads exactly, what failed can be done again or given up, and the next writer goes on.
 
-In the suite the errors take turns over the calls. Every error at every call, a few minutes:
+In the suite the errors take turns over some of each session's calls. Every error at every call, a
+few minutes:
 
     SPLITPIPE_SAFETY=long python -m pytest tests/safety/test_failing_calls.py
 """
@@ -31,12 +32,15 @@ from splitpipe.testing.faults import CALLS, Call, Strike, Tap, fail, forked, sho
 from tests.safety.sessions import (
     FIRST,
     SESSIONS,
+    SOUND,
     WAYS,
     Places,
     Session,
     assert_is,
     assert_next_writer_works,
     found_at,
+    sessions,
+    spread,
     write,
 )
 
@@ -46,6 +50,7 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EINTR)
 # What the sessions below ask of the system; `test_every_function_is_met` keeps it complete.
 WRITING = (
     "fcntl.flock",
+    "mmap.mmap",
     "os.close",
     "os.fdatasync",
     "os.fstat",
@@ -58,6 +63,7 @@ WRITING = (
     "os.pread",
     "os.pwrite",
     "os.replace",
+    "os.sendfile",
     "os.stat",
     "os.truncate",
     "os.unlink",
@@ -102,10 +108,10 @@ def numbers_of(
     path = places.new(session)
     calls = [call for call in calls_of(session.run, path) if call.name == name]
     assert_is(path, session.after)
-    # The two tests below share the calls out.
-    for at in range(1, len(calls) + 1) if LONG else range(first, len(calls) + 1, 2):
-        for number in ERRORS if LONG else [ERRORS[at // 2 % 3]]:
-            yield at, number
+    # The two tests below begin in different places.
+    for at in spread(len(calls), 10_000 if LONG else 3, first=min(first, len(calls) - 1)):
+        for number in ERRORS if LONG else [ERRORS[at % 3]]:
+            yield at + 1, number
 
 
 def mark_known(names: tuple[str, ...], known: dict[str, str]) -> list[Any]:
@@ -123,10 +129,22 @@ KNOWN_WRITING = {
     "os.lstat": "os.path.lexists takes any error for 'not there': the manifest, a retired volume",
     "os.stat": "os.path.isdir and lock._is_still take any error for 'not there'",
 }
+# Seen where every call is tried.
+KNOWN_AGAIN = {
+    "os.open": "Session._begin_anew failed: the index of the commit before is never removed",
+    "os.unlink": "the lock is kept when the catalog's work file cannot be removed",
+}
+KNOWN_AGAIN = KNOWN_AGAIN if LONG else {}
+KNOWN_FULL = {
+    "write columns": "what a failed writer left of several columns is refused as someone else's",
+    "change": "the lock is kept when the catalog's work file cannot be removed",
+    "compact": "the lock is kept when the catalog's work file cannot be removed",
+}
 KNOWN_READING = {
     "fcntl.flock": "snapshot._open_index leaves the index open when it cannot be locked",
     "os.close": _RAW,
     "os.fstat": _RAW,
+    "os.lstat": "open_dataset takes any error of os.path.lexists for 'no manifest there'",
     "os.stat": f"check._disk_nbytes: {_RAW}",
 }
 
@@ -134,8 +152,8 @@ KNOWN_READING = {
 @pytest.mark.deadline(600 if LONG else 60)
 @pytest.mark.parametrize("name", mark_known(WRITING, KNOWN_WRITING))
 def test_a_call_fails_and_the_writer_is_left(places: Places, name: str) -> None:
-    for session in SESSIONS:
-        for at, number in numbers_of(session, places, name, 1):
+    for session in SOUND:
+        for at, number in numbers_of(session, places, name, 0):
             path = places.new(session)
             strike = Strike(at, fail(number), chosen=lambda call: call.name == name)
             with Tap(path.parent, strike):
@@ -151,10 +169,10 @@ def test_a_call_fails_and_the_writer_is_left(places: Places, name: str) -> None:
 
 
 @pytest.mark.deadline(600 if LONG else 60)
-@pytest.mark.parametrize("name", mark_known(WRITING, KNOWN_WRITING))
+@pytest.mark.parametrize("name", mark_known(WRITING, KNOWN_WRITING | KNOWN_AGAIN))
 def test_a_call_fails_and_what_failed_is_done_again(places: Places, name: str) -> None:
-    for session in SESSIONS:
-        for at, number in numbers_of(session, places, name, 2):
+    for session in SOUND:
+        for at, number in numbers_of(session, places, name, 1):
             path = places.new(session)
             strike = Strike(at, fail(number), chosen=lambda call: call.name == name)
             errors: list[SplitpipeError] = []
@@ -204,13 +222,13 @@ def open_below(path: Path) -> list[str]:
 
 
 @pytest.mark.deadline(600 if LONG else 60)
-@pytest.mark.parametrize("session", SESSIONS, ids=str)
+@pytest.mark.parametrize("session", sessions(KNOWN_FULL))
 def test_the_disk_stays_full_until_someone_makes_room(places: Places, session: Session) -> None:
     path = places.new(session)
     changes = [call for call in calls_of(session.run, path) if call.changes]
-    for at in range(1, len(changes) + 1, 1 if LONG else 2):
+    for at in spread(len(changes), 10_000 if LONG else 6):
         path = places.new(session)
-        strike = Strike(at, fail(errno.ENOSPC), chosen=lambda call: call.changes, forever=True)
+        strike = Strike(at + 1, fail(errno.ENOSPC), chosen=lambda call: call.changes, forever=True)
         with Tap(path.parent, strike), pytest.raises(StorageError) as caught:
             session.run(path)
         assert caught.value.errno == errno.ENOSPC
@@ -251,9 +269,9 @@ def read_it_all(path: Path) -> None:
 def test_a_call_fails_while_reading(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "ds", FIRST)
     calls = [call for call in calls_of(read_it_all, path) if call.name == name]
-    for at in range(1, len(calls) + 1, 1 if LONG else 1 + len(calls) // 15):
+    for at in spread(len(calls), 10_000 if LONG else 12):
         number = ERRORS[at % 3]
-        strike = Strike(at, fail(number), chosen=lambda call: call.name == name)
+        strike = Strike(at + 1, fail(number), chosen=lambda call: call.name == name)
         with Tap(path, strike):
             errors = errors_of(read_it_all, path)
         assert_ours(errors, number, path, str(strike.struck))

@@ -3,7 +3,8 @@
 The last commit reads exactly, whatever was acknowledged is there, and the next writer goes on. One
 directory is used by one writer after another until the last of them was killed.
 
-In the suite about 60 are killed at random. A thousand, in about three minutes:
+In the suite about 60 are killed at random, and some of each session's calls. A thousand, and every
+call, in about five minutes:
 
     SPLITPIPE_SAFETY=long python -m pytest tests/safety/test_killed.py
 """
@@ -22,13 +23,14 @@ import pytest
 from splitpipe.storage import DatasetWriter
 from splitpipe.testing.faults import Strike, Tap, die, die_halfway, forked, run_in_child
 from tests.safety.sessions import (
-    SESSIONS,
     Places,
     Records,
     Session,
     assert_is,
     assert_next_writer_works,
     found_at,
+    sessions,
+    spread,
     write,
 )
 
@@ -110,31 +112,32 @@ def killed(session: Session, path: Path, strike: Strike) -> bool:
     return run_in_child(run) == SIGKILL
 
 
-# Those that tests/storage/test_crashes.py does not have.
-OTHER_SESSIONS = [
-    session
-    for session in SESSIONS
-    if session.name not in ("create", "append", "append in other bins", "overwrite")
-]
+KNOWN = {"write columns": "what a dead writer left of several columns is refused as someone else's"}
+ELSEWHERE = ("create", "append", "append in other bins", "overwrite")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("session", SESSIONS if LONG else OTHER_SESSIONS, ids=str)
+@pytest.mark.parametrize("session", sessions(KNOWN))
 def test_a_writer_killed_at_every_call(places: Places, session: Session) -> None:
-    at = 0
+    if session.name in ELSEWHERE and not LONG:
+        pytest.skip("tests/storage/test_crashes.py does this")
+    path = places.new(session)
+    counting = Strike(-1, die, chosen=lambda call: call.changes)
+    with Tap(path.parent, counting):
+        session.run(path)
+    assert_is(path, session.after)
     seen = set()
-    while True:
-        at += 1
+    for number in spread(counting.seen, 10_000 if LONG else 20, first=counting.seen % 2):
         path = places.new(session)
-        answer = die_halfway if at % 2 else die
-        if not killed(session, path, Strike(at, answer, chosen=lambda call: call.changes)):
-            break
+        answer = die_halfway if number % 3 else die
+        assert killed(session, path, Strike(number + 1, answer, chosen=lambda call: call.changes))
         seen.add(found_at(path, session.outcomes))
-        if at % 3 == 0 or LONG:
+        if number % 3 == 0 or LONG:
             assert_next_writer_works(path, session.outcomes)
         places.drop(path)
-    assert_is(path, session.after)
-    assert seen == set(range(len(session.outcomes)))
+    # `found_at` tells the first of two equal outcomes.
+    all_outcomes = {session.outcomes.index(outcome) for outcome in session.outcomes}
+    assert seen == all_outcomes if LONG else seen <= all_outcomes
 
 
 @pytest.mark.long
