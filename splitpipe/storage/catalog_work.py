@@ -85,7 +85,10 @@ class WorkFile:
             return changed
 
     def publish(self, number: int, metadata: Mapping[str, str]) -> CatalogId:
-        """Make it a commit's catalog, durable; what is changed later goes into a copy."""
+        """Make it a commit's catalog; what is changed later goes into a copy.
+
+        The file is durable, its name as soon as the manifest that names it is.
+        """
         self._open()
         self._disconnect()
         path = os.path.join(self._directory, catalog_name(self._volume, number))
@@ -100,7 +103,6 @@ class WorkFile:
             os.replace(self.path, path)
         self._ours = False
         self._last = CatalogId(number, size, crc, dict(metadata))
-        files.sync_directory(self._directory)
         return self._last
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -113,10 +114,12 @@ def sync_directory(path: str) -> None:
 def replace(path: str, data: bytes) -> None:
     """Put ``data`` in place of a file at once: readers see the old or the new.
 
-    The data is durable before it is seen. The name is durable after `sync_directory`, which is
-    left to the caller: once this returns, the new file *is* what others see, and an error
-    afterwards must not be taken for a replacement that did not happen.
+    The data is durable before it is seen, and so are the names of files that were made in the
+    directory before: what is seen may name them. Its own name is durable after `sync_directory`,
+    which is left to the caller: once this returns, the new file *is* what others see, and an
+    error afterwards must not be taken for a replacement that did not happen.
     """
+    sync_directory(os.path.dirname(path))
     temporary = f"{path}.new"
     descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
@@ -146,10 +149,17 @@ def unlink(path: str) -> bool:
 
 
 def make_directory(path: str) -> bool:
-    """Create a directory with its parents; False when it was there."""
+    """Create a directory with its parents, durably; False when it was there."""
+    parent = os.path.dirname(path)
     with translated("create the directory", path):
-        if os.path.isdir(path):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(path).st_mode):
+                raise
             return False
-        os.makedirs(path)
-        sync_directory(os.path.dirname(path))
-        return True
+        except FileNotFoundError:
+            make_directory(parent)
+            os.mkdir(path)
+    sync_directory(parent)
+    return True

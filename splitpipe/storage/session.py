@@ -5,7 +5,8 @@ and the catalog, and what makes a commit of them. What records are is the busine
 
 Rules:
 - the order of a commit: bins, index and sums are made durable, then whatever is written anew, then
-  the manifest is replaced by rename, then the directory is made durable. The rename is the commit;
+  the directory, so that no manifest names a file whose name is not there; then the manifest is
+  replaced by rename, then the directory is made durable again. The rename is the commit;
 - no byte of what was committed is changed: what a commit replaces is removed after it, once no
   reader holds it;
 - what a killed writer left is cut or removed by the next one, by number, never by listing the

@@ -23,19 +23,8 @@ from splitpipe.errors import SplitpipeError
 from splitpipe.storage import files
 from splitpipe.storage.session import Session as WritingSession
 from splitpipe.testing.faults import Disk, Recorder, Tap
-from tests.safety.sessions import (
-    FIRST,
-    SESSIONS,
-    Places,
-    Records,
-    Session,
-    assert_is,
-    assert_next_writer_works,
-    found_at,
-    sessions,
-    spread,
-    write,
-)
+from tests.safety.sessions import FIRST, SESSIONS, Places, Records, Session, sessions, spread, write
+from tests.safety.truth import assert_is, assert_next_writer_works, found_at
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 SAMPLES = 60 if LONG else 3
@@ -116,12 +105,8 @@ def test_names_reach_the_disk_in_order(
     assert counts["new"] or session.after == session.before
 
 
-_LATE = "names of new files are not synced before the manifest that needs them is"
-IN_ANY_ORDER = ("append in other bins", "overwrite", "overwrite, then go on", "write columns")
-
-
 @pytest.mark.deadline(3600 if LONG else 60)
-@pytest.mark.parametrize("session", sessions(dict.fromkeys(IN_ANY_ORDER, _LATE)))
+@pytest.mark.parametrize("session", sessions({"write columns": _FOREIGN}))
 def test_names_reach_the_disk_in_any_order(
     places: Places, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +117,6 @@ def test_names_reach_the_disk_in_any_order(
     assert not counts["lost"]
 
 
-@pytest.mark.xfail(reason="only the last of several new directories has its name synced")
 def test_the_way_to_a_new_dataset_is_on_the_disk_as_well(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     path = tmp_path / "new" / "newer" / "ds"
