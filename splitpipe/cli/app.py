@@ -6,9 +6,11 @@ file of its name.
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,8 +40,29 @@ app = typer.Typer(
 _READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index)
 _WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
 _CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
+
+
+def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that ends without a word when nobody reads any more, and with one on Ctrl-C."""
+
+    @functools.wraps(command)
+    def ended(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still to be flushed when the interpreter leaves goes nowhere.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            print("splitpipe: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return ended
+
+
 for command in (*_READING, *_WRITING, *_CARING):
-    app.command()(command)
+    app.command()(_ending_well(command))
 
 
 def run(arguments: list[str]) -> int:
@@ -79,8 +102,8 @@ def _root(
 
 
 def _one_message(error: SplitpipeError) -> str:
-    """The message, with the notes that say where it happened; no traceback."""
+    """The message on one line; where a worker met it, and its traceback, are for programs."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"  # without the number of the errno
-    return "\n  ".join([text, *getattr(error, "__notes__", ())])
+    return " ".join(text.split())

@@ -6,28 +6,23 @@ everything is right, 1 when anything is wrong.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from splitpipe.cli.sources import AsJson, Bar
+from splitpipe.cli.sources import AsJson, Bar, Directory, say_json
 from splitpipe.storage.check import CheckReport, check_dataset
 
 __all__ = ["as_text", "check"]
 
 
-def check(
-    directory: Annotated[Path, typer.Argument(help="The dataset's directory.")],
-    as_json: AsJson = False,
-) -> None:
+def check(directory: Directory, as_json: AsJson = False) -> None:
     """Read every record of a dataset and verify it."""
     with Bar("checking") as bar:
         report = check_dataset(directory, progress=bar.show)
-    print(json.dumps({**asdict(report), "ok": report.ok}) if as_json else as_text(report))
+    if as_json:
+        say_json({**asdict(report), "ok": report.ok})
+    else:
+        print(as_text(report))
     if not report.ok:
         sys.exit(1)
 

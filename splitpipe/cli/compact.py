@@ -5,31 +5,21 @@ Responsible for: the command line of `splitpipe.storage.compact`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from splitpipe.cli.console import megabytes
-from splitpipe.cli.convert import Bins
-from splitpipe.cli.sources import AsJson, Bar
+from splitpipe.cli.sources import AsJson, Bar, Bins, Directory, say_json
 from splitpipe.storage.compact import compact as compact_dataset
 
 __all__ = ["compact"]
 
 
-def compact(
-    directory: Annotated[Path, typer.Argument(help="The dataset's directory.")],
-    bins: Bins = None,
-    as_json: AsJson = False,
-) -> None:
+def compact(directory: Directory, bins: Bins = None, as_json: AsJson = False) -> None:
     """Write the live records of a dataset anew, without what is dead."""
     with Bar("compacting") as bar:
         found = compact_dataset(directory, bins=bins, progress=bar.show)
     if as_json:
-        print(json.dumps(asdict(found)))
+        say_json(asdict(found))
         return
     print(
         f"{found.path}: {found.rows:,} records, {megabytes(found.nbytes_before)} before, "

@@ -5,30 +5,41 @@ Responsible for: the progress of indexing, and saying what was found.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated
 
 import typer
 
-from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Where, opened
+from splitpipe.cli.sources import (
+    AsJson,
+    Bar,
+    FormatName,
+    IndexDir,
+    Options,
+    Where,
+    opened,
+    options_of,
+    say_json,
+)
 
 __all__ = ["index"]
 
 
 def index(
     path: Where,
-    form: FormatName = None,
-    index_dir: IndexDir = None,
     workers: Annotated[
         int | None,
         typer.Option("-w", "--workers", min=1, help="Processors to use; all unless said."),
     ] = None,
+    form: FormatName = None,
+    index_dir: IndexDir = None,
+    options: Options = None,
     as_json: AsJson = False,
 ) -> None:
     """Index data of another format where it lies."""
     begin = time.perf_counter()
-    with Bar("indexing") as bar, opened(path, form, index_dir, bar, workers=workers) as dataset:
+    given = {"workers": workers, **options_of(options)}
+    with Bar("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         seconds = time.perf_counter() - begin
         found = {
             "path": str(path),
@@ -38,7 +49,7 @@ def index(
             "seconds": round(seconds, 3),
         }
     if as_json:
-        print(json.dumps(found))
+        say_json(found)
         return
     skipped = f", {found['skipped']:,} skipped" if found["skipped"] else ""
     print(f"{path}: {len(dataset):,} records{skipped}, opened in {seconds:.1f} s")

@@ -5,7 +5,6 @@ Responsible for: showing the library's description of a dataset, to people and a
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,26 +13,48 @@ from typing import Any
 
 import splitpipe as sp
 from splitpipe.cli.console import megabytes
-from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Where, opened
+from splitpipe.cli.sources import (
+    AsJson,
+    Bar,
+    FormatName,
+    IndexDir,
+    Options,
+    Where,
+    opened,
+    options_of,
+    say_json,
+)
 from splitpipe.formats.base import Source
 from splitpipe.formats.recognise import which
 from splitpipe.storage.check import Description, describe
 from splitpipe.storage.format import MANIFEST_NAME
+from splitpipe.summary.columns import type_of
 
 __all__ = ["as_text", "info"]
 
 
 def info(
-    path: Where, form: FormatName = None, index_dir: IndexDir = None, as_json: AsJson = False
+    path: Where,
+    form: FormatName = None,
+    index_dir: IndexDir = None,
+    options: Options = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a dataset is: records, bytes, columns, bins."""
     if form is None and _is_ours(path):
         found = describe(path)
-        print(json.dumps(asdict(found)) if as_json else as_text(found))
+        if as_json:
+            say_json({"format": "splitpipe", **asdict(found)})
+        else:
+            print(as_text(found))
         return
-    with Bar("indexing") as bar, opened(path, form, index_dir, bar) as dataset:
+    given = options_of(options)
+    with Bar("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         facts = _facts(path, form, dataset)
-    print(json.dumps(facts) if as_json else _facts_as_text(facts))
+    if as_json:
+        say_json(facts)
+    else:
+        print(_facts_as_text(facts))
 
 
 def _is_ours(path: Path) -> bool:
@@ -78,7 +99,7 @@ def _facts(path: Path, form: str | None, dataset: sp.Dataset) -> dict[str, Any]:
         "path": str(path),
         "format": form or which(Source.at(path)).name,
         "records": len(dataset),
-        "columns": {name: repr(field)[6:-1] for name, field in dataset.schema.items()},
+        "columns": {name: type_of(field) for name, field in dataset.schema.items()},
         "bare": dataset.schema.bare,
         "skipped": getattr(records, "skipped", 0),
         "catalog": records.catalog is not None,

@@ -6,16 +6,11 @@ record is there, 1 when some are lost.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from splitpipe.cli.sources import AsJson, Bar
+from splitpipe.cli.sources import AsJson, Bar, Directory, say_json
 from splitpipe.storage.repair import Repaired
 from splitpipe.storage.repair import repair as repair_dataset
 
@@ -24,15 +19,16 @@ __all__ = ["as_text", "repair"]
 _SHOWN = 20
 
 
-def repair(
-    directory: Annotated[Path, typer.Argument(help="The dataset's directory.")],
-    as_json: AsJson = False,
-) -> None:
+def repair(directory: Directory, as_json: AsJson = False) -> None:
     """Make lost or damaged indices again from the bins."""
     with Bar("reading bins") as bar:
         found = repair_dataset(directory, progress=bar.show)
-    print(json.dumps(asdict(found)) if as_json else as_text(found))
-    if found.lost or found.blank or found.doubtful:
+    ok = not (found.lost or found.blank or found.doubtful)
+    if as_json:
+        say_json({**asdict(found), "ok": ok})
+    else:
+        print(as_text(found))
+    if not ok:
         sys.exit(1)
 
 

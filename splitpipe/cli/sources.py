@@ -1,11 +1,14 @@
-"""What commands that read any dataset have in common: their options, and the bar.
+"""What the commands share: where a dataset is, how it is opened, and how far something is.
 
-Responsible for: `Source`, the arguments that say what to open and how; `Bar`, which shows on stderr
-how far a long job is: stdout is for the result, which a program may read.
+Responsible for: arguments and options that several commands have, opening a dataset of any format
+with its progress on a bar, and printing a result for machines.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +20,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import splitpipe as sp
 
-__all__ = ["AsJson", "Bar", "FormatName", "IndexDir", "Target", "Where", "Workers", "opened"]
+__all__ = [
+    "AsJson",
+    "Bar",
+    "Bins",
+    "Compression",
+    "Dictionary",
+    "Directory",
+    "FormatName",
+    "IndexDir",
+    "Options",
+    "Overwrite",
+    "Target",
+    "Where",
+    "Workers",
+    "compression_of",
+    "opened",
+    "options_of",
+    "say_json",
+]
 
 Where = Annotated[
     Path, typer.Argument(help="A dataset's directory, or data of another format (docs/formats.md).")
 ]
+Directory = Annotated[Path, typer.Argument(help="The dataset's directory.")]
 Target = Annotated[Path, typer.Argument(help="The directory to write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 FormatName = Annotated[
     str | None, typer.Option("--format", help="The format, where it is not recognised.")
 ]
@@ -31,34 +53,50 @@ IndexDir = Annotated[
     Path | None,
     typer.Option("--index-dir", help="Where the index of another format is kept."),
 ]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--option", help="NAME=VALUE, an option of the format; VALUE is JSON or text."
+    ),
+]
 Workers = Annotated[
     int, typer.Option("-w", "--workers", min=0, help="Processes that work; 0 is this one alone.")
 ]
+Bins = Annotated[int | None, typer.Option(min=1, help="How many bins share the records.")]
+Compression = Annotated[
+    str | None,
+    typer.Option(help="zstd, or zstd:LEVEL, for every column that gains by it; or none."),
+]
+Dictionary = Annotated[
+    bool, typer.Option("--dictionary", help="Train a dictionary, which small values gain by.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the dataset that is there.")]
 
 
 class Bar:
     """Shows how far something is, where there is a terminal to show it on.
 
     Args:
-        what: the word before the bar, until `show` says another.
+        what: the word before the bar, until `show_step` says another.
     """
 
     def __init__(self, what: str) -> None:
-        self._console = Console(stderr=True)
         self._what = what
         self._resources = ExitStack()
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        # Not what rich thinks a terminal is: colours that were asked for are no reader.
+        if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
+            console = Console(stderr=True)
             self._bar = self._resources.enter_context(
-                Progress(*columns, console=self._console, transient=True)
+                Progress(*columns, console=console, transient=True)
             )
             self._bar.add_task(self._what, total=None)
         return self
@@ -73,17 +111,75 @@ class Bar:
 
     def show(self, done: int, total: int | None) -> None:
         """``done`` of ``total`` are done."""
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        self.show_step(self._what, done, total)
 
-    def show_step(self, what: str, done: int, total: int) -> None:
+    def show_step(self, what: str, done: int, total: int | None) -> None:
         """The same, of a job of several steps."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=total)
 
 
 def opened(
-    path: Path, form: str | None, index_dir: Path | None, bar: Bar, **options: Any
+    path: Path,
+    form: str | None,
+    index_dir: Path | None,
+    options: Mapping[str, Any],
+    bar: Bar,
 ) -> sp.Dataset:
-    """Open any dataset; building an index shows on the bar."""
-    return sp.open_dataset(path, format=form, index_dir=index_dir, progress=bar.show, **options)
+    """Open any dataset; building an index shows on the bar.
+
+    Raises:
+        FormatError: also where the format has no such option.
+    """
+    try:
+        return sp.open_dataset(path, format=form, index_dir=index_dir, progress=bar.show, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise sp.FormatError(str(error)) from error
+
+
+def options_of(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Options of a format as a command line says them.
+
+    Example:
+        >>> options_of(["broken=skip", "validate=true", 'columns=["a", "b"]'])
+        {'broken': 'skip', 'validate': True, 'columns': ['a', 'b']}
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, is_there, value = text.partition("=")
+        if not is_there or not name.isidentifier():
+            raise sp.FormatError(f"--option must be NAME=VALUE, not {text!r}")
+        if name in ("format", "index_dir", "progress", "verify"):
+            raise sp.FormatError(f"--option {name}= is not an option of a format")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def compression_of(text: str | None, *, dictionary: bool) -> str | sp.Zstd | None:
+    """A compression as a command line says it.
+
+    Example:
+        >>> compression_of("zstd:19", dictionary=True), compression_of("none", dictionary=False)
+        (Zstd(level=19, dictionary=True), 'none')
+    """
+    name, _, level = (text or "").partition(":")
+    if name != "zstd":
+        if dictionary:
+            raise sp.FormatError("--dictionary needs --compression zstd")
+        return text
+    try:
+        return sp.Zstd(int(level), dictionary) if level else sp.Zstd(dictionary=dictionary)
+    except ValueError as error:
+        if isinstance(error, sp.FormatError):
+            raise
+        raise sp.FormatError(f"--compression: a level is a number, not {level!r}") from None
+
+
+def say_json(document: Any) -> None:
+    """Print a result as one line of JSON that every reader takes."""
+    print(json.dumps(document, allow_nan=False))

@@ -5,14 +5,29 @@ Responsible for: the parts as the command line says them, and a conversion of ea
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from splitpipe.cli.convert import Bins, Compression
-from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Target, Where, Workers, opened
+from splitpipe.cli.sources import (
+    AsJson,
+    Bar,
+    Bins,
+    Compression,
+    Dictionary,
+    FormatName,
+    IndexDir,
+    Options,
+    Overwrite,
+    Target,
+    Where,
+    Workers,
+    compression_of,
+    opened,
+    options_of,
+    say_json,
+)
 from splitpipe.conversion import convert
 from splitpipe.errors import FormatError
 
@@ -32,18 +47,23 @@ def split(
         str | None,
         typer.Option(help="group keeps equal values of --by together; time cuts by it."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the shuffle before the cut.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle before the cut.")] = 0,
     workers: Workers = 1,
     bins: Bins = None,
     compression: Compression = None,
+    dictionary: Dictionary = False,
+    overwrite: Overwrite = False,
     form: FormatName = None,
     index_dir: IndexDir = None,
+    options: Options = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write disjoint parts of a dataset as datasets TARGET/NAME."""
+    """Write disjoint parts of a dataset as datasets TARGET/NAME; called again, it goes on."""
     shares = parts_of(parts)
+    how_packed = compression_of(compression, dictionary=dictionary)
+    given = options_of(options)
     reports = {}
-    with Bar("indexing") as bar, opened(source, form, index_dir, bar) as dataset:
+    with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         views = dataset.split(shares, by=by, how=how, seed=seed)
         for name, view in views.items():
             if not len(view):
@@ -58,13 +78,14 @@ def split(
                 workers=workers,
                 progress=bar.show_step,
                 bins=bins,
-                compression=compression,
+                compression=how_packed,
+                overwrite=overwrite,
             )
     if as_json:
-        print(json.dumps({name: asdict(report) for name, report in reports.items()}))
+        say_json({name: asdict(report) for name, report in reports.items()})
         return
     for name, report in reports.items():
-        print(f"{name:<11} {report.records:,} records in {report.path}, compared, all equal")
+        print(f"{name:<11} {report.records:,} records in {report.path}, all compared, all equal")
 
 
 def parts_of(text: str) -> dict[str, float]:

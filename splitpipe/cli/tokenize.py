@@ -5,13 +5,28 @@ Responsible for: the command line of `splitpipe.tokenize`.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from splitpipe.cli.convert import Bins, Compression
-from splitpipe.cli.sources import AsJson, Bar, FormatName, IndexDir, Target, Where, Workers, opened
+from splitpipe.cli.sources import (
+    AsJson,
+    Bar,
+    Bins,
+    Compression,
+    Dictionary,
+    FormatName,
+    IndexDir,
+    Options,
+    Overwrite,
+    Target,
+    Where,
+    Workers,
+    compression_of,
+    opened,
+    options_of,
+    say_json,
+)
 from splitpipe.tokens import tokenize as tokenize_dataset
 
 __all__ = ["tokenize"]
@@ -26,6 +41,9 @@ def tokenize(
     ] = 2048,
     eos: Annotated[str | None, typer.Option(help="The token after a document, or its id.")] = None,
     bos: Annotated[str | None, typer.Option(help="The token before a document, or its id.")] = None,
+    pad: Annotated[
+        str | None, typer.Option(help="The token that fills the last sample, or its id.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Column or member that is the text.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Of the tokens; the smallest that holds them unless said.")
@@ -42,25 +60,33 @@ def tokenize(
     workers: Workers = 1,
     bins: Bins = None,
     compression: Compression = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the dataset that is there.")
+    dictionary: Dictionary = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the samples that are there.")
     ] = False,
+    overwrite: Overwrite = False,
     form: FormatName = None,
     index_dir: IndexDir = None,
+    format_options: Options = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize the text of a dataset and pack it into samples of one length."""
     options: dict[str, Any] = {
         "bos": _token(bos),
+        "pad": _token(pad),
         "dtype": dtype,
         "remainder": remainder,
         "loss": loss.split(",") if loss else None,
         "arrays": arrays.split(",") if arrays else (),
         "bins": bins,
-        "compression": compression,
+        "compression": None
+        if compression == "none"
+        else compression_of(compression, dictionary=dictionary),
+        "append": append,
         "overwrite": overwrite,
     }
-    with Bar("indexing") as bar, opened(source, form, index_dir, bar) as dataset:
+    given = options_of(format_options)
+    with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         report = tokenize_dataset(
             dataset,
             target,
@@ -69,11 +95,11 @@ def tokenize(
             eos=_token(eos),
             text=text,
             workers=workers,
-            progress=bar.show,
+            progress=lambda done, total: bar.show_step("tokenizing", done, total),
             **options,
         )
     if as_json:
-        print(json.dumps(report.to_json()))
+        say_json(report.to_json())
         return
     rest = f", {report.dropped:,} tokens at the end left out" if report.dropped else ""
     padded = f", {report.padding:,} tokens of padding" if report.padding else ""
