@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 
 from splitpipe.dataset import Dataset, open_dataset
-from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.storage import check_dataset, manifest
+from splitpipe.errors import CorruptRecord, FormatError
+from splitpipe.storage import manifest
 from splitpipe.storage.format import ENTRY_DTYPE, FILE_HEADER_NBYTES
 from splitpipe.storage.native import kernel
 from splitpipe.testing.faults import Damaged
 from tests.safety.kernels import KERNELS, use_kernel
-from tests.safety.sessions import assert_is, never_wrong, write
+from tests.safety.sessions import write
+from tests.safety.truth import assert_is, is_reported, never_wrong
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 NBYTES = 65_536
@@ -197,10 +198,3 @@ def test_everything_sees_a_flipped_bit(
                 file.flip(bit)
                 tried += 1
     assert tried >= (NBYTES * 8 // SLICES if LONG else 200)
-
-
-def is_reported(path: Path) -> bool:
-    try:
-        return not check_dataset(path).ok
-    except SplitpipeError:
-        return True

@@ -29,20 +29,8 @@ from splitpipe.dataset import open_dataset
 from splitpipe.errors import SplitpipeError, StorageError
 from splitpipe.storage import check_dataset, describe
 from splitpipe.testing.faults import CALLS, Call, Strike, Tap, fail, forked, shorten
-from tests.safety.sessions import (
-    FIRST,
-    SESSIONS,
-    SOUND,
-    WAYS,
-    Places,
-    Session,
-    assert_is,
-    assert_next_writer_works,
-    found_at,
-    sessions,
-    spread,
-    write,
-)
+from tests.safety.sessions import FIRST, SESSIONS, SOUND, Places, Session, sessions, spread, write
+from tests.safety.truth import WAYS, assert_is, assert_next_writer_works, found_at
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EINTR)

@@ -28,7 +28,8 @@ from splitpipe.storage.format import FILE_HEADER_NBYTES
 from splitpipe.storage.table import open_table
 from splitpipe.testing.faults import Damaged, forked
 from tests.safety.fuzzing import mutated, sealed, unsealed, with_other_index
-from tests.safety.sessions import WAYS, assert_is, numbered, write
+from tests.safety.sessions import numbered, write
+from tests.safety.truth import WAYS, assert_is
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 ROOM_NBYTES = 256 << 20

@@ -22,17 +22,8 @@ import pytest
 
 from splitpipe.storage import DatasetWriter
 from splitpipe.testing.faults import Strike, Tap, die, die_halfway, forked, run_in_child
-from tests.safety.sessions import (
-    Places,
-    Records,
-    Session,
-    assert_is,
-    assert_next_writer_works,
-    found_at,
-    sessions,
-    spread,
-    write,
-)
+from tests.safety.sessions import Places, Records, Session, sessions, spread, write
+from tests.safety.truth import assert_is, assert_next_writer_works, found_at
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 KILLED = 1000 if LONG else 60

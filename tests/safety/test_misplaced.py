@@ -31,7 +31,8 @@ from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import Column, Manifest, encode
 from splitpipe.testing.faults import Damaged
 from tests.safety.kernels import KERNELS, use_kernel
-from tests.safety.sessions import FIRST, assert_is, never_wrong, numbered, write
+from tests.safety.sessions import FIRST, numbered, write
+from tests.safety.truth import assert_is, is_reported, never_wrong
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 SAME = (b"same",) * 300
@@ -39,13 +40,6 @@ SAME = (b"same",) * 300
 
 def files_of(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.name != "writer.lock")
-
-
-def is_reported(path: Path) -> bool:
-    try:
-        return not check_dataset(path).ok
-    except SplitpipeError:
-        return True
 
 
 def two_segments(path: Path) -> Path:

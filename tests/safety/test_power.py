@@ -23,7 +23,7 @@ from splitpipe.errors import SplitpipeError
 from splitpipe.storage import files
 from splitpipe.storage.session import Session as WritingSession
 from splitpipe.testing.faults import Disk, Recorder, Tap
-from tests.safety.sessions import FIRST, SESSIONS, Places, Records, Session, sessions, spread, write
+from tests.safety.sessions import FIRST, SESSIONS, Places, Records, Session, spread, write
 from tests.safety.truth import assert_is, assert_next_writer_works, found_at
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
@@ -43,9 +43,6 @@ def recorded(session: Session, path: Path, monkeypatch: pytest.MonkeyPatch) -> R
         patch.setattr(WritingSession, "commit", marked)
         session.run(path)
     return recorder
-
-
-_FOREIGN = "what a dead writer left of several columns is refused as someone else's"
 
 
 @pytest.fixture
@@ -92,7 +89,7 @@ def fail_everywhere(
 
 
 @pytest.mark.deadline(3600 if LONG else 60)
-@pytest.mark.parametrize("session", sessions({"write columns": _FOREIGN} if LONG else {}))
+@pytest.mark.parametrize("session", SESSIONS, ids=str)
 def test_names_reach_the_disk_in_order(
     places: Places, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +103,7 @@ def test_names_reach_the_disk_in_order(
 
 
 @pytest.mark.deadline(3600 if LONG else 60)
-@pytest.mark.parametrize("session", sessions({"write columns": _FOREIGN}))
+@pytest.mark.parametrize("session", SESSIONS, ids=str)
 def test_names_reach_the_disk_in_any_order(
     places: Places, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
