@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -39,18 +40,22 @@ __all__ = [
 # volume, column, number of bins
 Retired = tuple[int, int, int]
 
-_OURS_BEFORE_FIRST_COMMIT = {LOCK_NAME, f"{MANIFEST_NAME}.new"}
+# What a writer that died before its first manifest leaves, or while it removed a dataset that it
+# gave up: its lock, and files of volume 1 in which there is no record, of any column.
+_OURS_WITHOUT_MANIFEST = re.compile(
+    rf"{re.escape(LOCK_NAME)}|{re.escape(MANIFEST_NAME)}\.new"
+    r"|v0001-c\d{3,5}\.(index|sums|dictionary)"
+)
 
 
 def refuse_foreign(directory: str) -> None:
     """Raise ``StorageError`` if a directory without a manifest holds anything of anyone's."""
     with files.translated("look into the directory", directory):
         try:
-            names = set(os.listdir(directory))
+            names = os.listdir(directory)
         except FileNotFoundError:
             return
-    # A writer killed before its first manifest leaves its lock, and empty files of volume 1.
-    foreign = sorted(names - _OURS_BEFORE_FIRST_COMMIT - _first_files())
+    foreign = sorted(name for name in names if not _OURS_WITHOUT_MANIFEST.fullmatch(name))
     if foreign:
         raise StorageError(
             errno.ENOTEMPTY,
@@ -58,10 +63,6 @@ def refuse_foreign(directory: str) -> None:
             "choose another directory",
             directory,
         )
-
-
-def _first_files() -> set[str]:
-    return {file_name(FileId(kind, b"", 1, 0)) for kind in ("index", "sums")}
 
 
 def overwritten(manifest: Manifest) -> tuple[tuple[Retired, ...], tuple[Stale, ...]]:
@@ -112,6 +113,8 @@ def cut_leftovers(
         announced: which files the last writer may have made, as its lock file says.
     """
     if manifest is None:
+        if announced is not None and announced.volume == 1:
+            remove_volume(directory, announced, 1)
         return
     for column in manifest.columns:
         sizes = {
@@ -171,7 +174,10 @@ def remove_volume(directory: str, announced: Announcement, following: int) -> No
 
 
 def remove_dataset(directory: str, announced: Announcement) -> None:
-    """Remove a dataset that its own writer made and gave up, and the directory if it is empty."""
+    """Remove a dataset that its own writer made and gave up, and the directory if it is empty.
+
+    It was brought back to its first manifest: without that one, a bin would be someone else's.
+    """
     files.unlink(os.path.join(directory, MANIFEST_NAME))
     remove_volume(directory, announced, 1)
     files.unlink(os.path.join(directory, LOCK_NAME))

@@ -362,15 +362,15 @@ class Session:
     def abort(self) -> None:
         """Give up what was written since the last commit and let go of the dataset."""
         announced = self._lock.announced
-        self._close_files()
         try:
+            self._close_files()
             assert announced is not None
             if self._replaces is not None:
                 retire.remove_volume(self.path, announced, self.manifest.generation + 1)
-            elif self._created and not self.manifest.generation:
-                retire.remove_dataset(self.path, announced)
             else:
                 retire.cut_leftovers(self.path, read_manifest(self.path), announced)
+                if self._created and not self.manifest.generation:
+                    retire.remove_dataset(self.path, announced)
         except BaseException:
             self.fail()
             raise
@@ -378,21 +378,27 @@ class Session:
 
     def release(self) -> None:
         """Let go of a dataset that was committed."""
-        self._close_files()
+        try:
+            self._close_files()
+        except BaseException:
+            self.fail()
+            raise
         self._lock.release()
 
     def fail(self) -> None:
         """Let go after an error; the lock's note lets the next writer tidy up."""
-        self._close_files()
-        self._lock.release(tidy=False)
+        try:
+            self._close_files()
+        finally:
+            self._lock.release(tidy=False)
 
     def _close_files(self) -> None:
         self._ended = True
         for intake in self.intakes.values():
             intake.close()
-        if self.catalog is not None:
-            self.catalog.close()
-            self.catalog = None
+        catalog, self.catalog = self.catalog, None
+        if catalog is not None:
+            catalog.close()
 
     @property
     def committed_rows(self) -> int:

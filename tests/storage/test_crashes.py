@@ -503,7 +503,7 @@ class TestReadOnly:
     def test_a_parent_that_cannot_be_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(os, "makedirs", lambda *_: _raise(errno.EROFS))
+        monkeypatch.setattr(os, "mkdir", lambda *_: _raise(errno.EROFS))
         with pytest.raises(StorageError, match="cannot create the directory") as caught:
             DatasetWriter(tmp_path / "ds")
         assert caught.value.errno == errno.EROFS
