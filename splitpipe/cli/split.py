@@ -5,6 +5,7 @@ Responsible for: the parts as the command line says them, and a conversion of ea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -28,26 +29,30 @@ from splitpipe.cli.sources import (
     options_of,
     say_json,
 )
-from splitpipe.conversion import convert
+from splitpipe.conversion import ConvertOptions, convert
+from splitpipe.dataset import Dataset
 from splitpipe.errors import FormatError
 
 __all__ = ["parts_of", "split"]
 
 
+Parts = Annotated[str, typer.Option(help="Names and shares of the parts.")]
+By = Annotated[
+    str | None, typer.Option(help="Column, metadata or key that groups records, or is a time.")
+]
+How = Annotated[
+    str | None, typer.Option(help="group keeps equal values of --by together; time cuts by it.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the shuffle before the cut.")]
+
+
 def split(
     source: Where,
     target: Target,
-    parts: Annotated[
-        str, typer.Option(help="Names and shares of the parts.")
-    ] = "train=0.8,val=0.1,test=0.1",
-    by: Annotated[
-        str | None, typer.Option(help="Column, metadata or key that groups records, or is a time.")
-    ] = None,
-    how: Annotated[
-        str | None,
-        typer.Option(help="group keeps equal values of --by together; time cuts by it."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle before the cut.")] = 0,
+    parts: Parts = "train=0.8,val=0.1,test=0.1",
+    by: By = None,
+    how: How = None,
+    seed: Seed = 0,
     workers: Workers = 1,
     bins: Bins = None,
     compression: Compression = None,
@@ -60,32 +65,35 @@ def split(
 ) -> None:
     """Write disjoint parts of a dataset as datasets TARGET/NAME; called again, it goes on."""
     shares = parts_of(parts)
-    how_packed = compression_of(compression, dictionary=dictionary)
-    given = options_of(options)
+    writing: ConvertOptions = {
+        "bins": bins,
+        "compression": compression_of(compression, dictionary=dictionary),
+        "overwrite": overwrite,
+    }
     reports = {}
+    given = options_of(options)
     with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         views = dataset.split(shares, by=by, how=how, seed=seed)
-        for name, view in views.items():
-            if not len(view):
-                raise FormatError(
-                    f"part {name!r} would be empty: {len(dataset)} records are too few for "
-                    f"{parts}; choose other shares"
-                )
+        _check_sizes(views, parts)
         for name, view in views.items():
             reports[name] = convert(
-                view,
-                target / name,
-                workers=workers,
-                progress=bar.show_step,
-                bins=bins,
-                compression=how_packed,
-                overwrite=overwrite,
+                view, target / name, workers=workers, progress=bar.show_step, **writing
             )
     if as_json:
         say_json({name: asdict(report) for name, report in reports.items()})
         return
     for name, report in reports.items():
         print(f"{name:<11} {report.records:,} records in {report.path}, all compared, all equal")
+
+
+def _check_sizes(views: Mapping[str, Dataset], parts: str) -> None:
+    """Raise before anything is written if a part would be empty."""
+    for name, view in views.items():
+        if not len(view):
+            raise FormatError(
+                f"part {name!r} of {parts} would be empty: there are too few records, or groups; "
+                "choose other shares"
+            )
 
 
 def parts_of(text: str) -> dict[str, float]:

@@ -28,42 +28,50 @@ from splitpipe.cli.sources import (
     say_json,
 )
 from splitpipe.tokens import tokenize as tokenize_dataset
+from splitpipe.tokens.job import TokenReport
 
-__all__ = ["tokenize"]
+__all__ = ["as_text", "tokenize"]
+
+
+Tokenizer = Annotated[str, typer.Option(help="Path of a tokenizer.json.")]
+Length = Annotated[
+    int, typer.Option(min=0, help="Tokens of a sample; 0 for a sample of its own a document.")
+]
+Eos = Annotated[str | None, typer.Option(help="The token after a document, or its id.")]
+Bos = Annotated[str | None, typer.Option(help="The token before a document, or its id.")]
+Pad = Annotated[str | None, typer.Option(help="The token that fills the last sample, or its id.")]
+Text = Annotated[str | None, typer.Option(help="Column or member that is the text.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Of the tokens; the smallest that holds them unless said.")
+]
+Remainder = Annotated[str, typer.Option(help="drop, keep or pad the tokens that fill no sample.")]
+Loss = Annotated[
+    str | None, typer.Option(help="Part types that count for the loss, with commas between.")
+]
+Arrays = Annotated[
+    str | None, typer.Option(help="document, position, local_position, with commas between.")
+]
+Append = Annotated[bool, typer.Option("--append", help="Add to the samples that are there.")]
 
 
 def tokenize(
     source: Where,
     target: Target,
-    tokenizer: Annotated[str, typer.Option(help="Path of a tokenizer.json.")],
-    length: Annotated[
-        int, typer.Option(min=0, help="Tokens of a sample; 0 for a sample of its own a document.")
-    ] = 2048,
-    eos: Annotated[str | None, typer.Option(help="The token after a document, or its id.")] = None,
-    bos: Annotated[str | None, typer.Option(help="The token before a document, or its id.")] = None,
-    pad: Annotated[
-        str | None, typer.Option(help="The token that fills the last sample, or its id.")
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Column or member that is the text.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Of the tokens; the smallest that holds them unless said.")
-    ] = None,
-    remainder: Annotated[
-        str, typer.Option(help="drop, keep or pad the tokens that fill no sample.")
-    ] = "drop",
-    loss: Annotated[
-        str | None, typer.Option(help="Part types that count for the loss, with commas between.")
-    ] = None,
-    arrays: Annotated[
-        str | None, typer.Option(help="document, position, local_position, with commas between.")
-    ] = None,
+    tokenizer: Tokenizer,
+    length: Length = 2048,
+    eos: Eos = None,
+    bos: Bos = None,
+    pad: Pad = None,
+    text: Text = None,
+    dtype: Dtype = None,
+    remainder: Remainder = "drop",
+    loss: Loss = None,
+    arrays: Arrays = None,
     workers: Workers = 1,
     bins: Bins = None,
     compression: Compression = None,
     dictionary: Dictionary = False,
-    append: Annotated[
-        bool, typer.Option("--append", help="Add to the samples that are there.")
-    ] = False,
+    append: Append = False,
     overwrite: Overwrite = False,
     form: FormatName = None,
     index_dir: IndexDir = None,
@@ -71,42 +79,35 @@ def tokenize(
     as_json: AsJson = False,
 ) -> None:
     """Tokenize the text of a dataset and pack it into samples of one length."""
-    options: dict[str, Any] = {
-        "bos": _token(bos),
-        "pad": _token(pad),
-        "dtype": dtype,
-        "remainder": remainder,
-        "loss": loss.split(",") if loss else None,
-        "arrays": arrays.split(",") if arrays else (),
-        "bins": bins,
-        "compression": None
-        if compression == "none"
-        else compression_of(compression, dictionary=dictionary),
-        "append": append,
-        "overwrite": overwrite,
-    }
+    how = compression_of(compression, dictionary=dictionary)
+    packing = {"bos": _token(bos), "pad": _token(pad), "dtype": dtype, "remainder": remainder}
+    aux = {"loss": _listed(loss) or None, "arrays": _listed(arrays)}
+    writing = {"bins": bins, "append": append, "overwrite": overwrite}
+    options: dict[str, Any] = {**packing, **aux, **writing}
+    options["compression"] = None if how == "none" else how
+    options["length"], options["eos"] = length or None, _token(eos)
     given = options_of(format_options)
     with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
-        report = tokenize_dataset(
-            dataset,
-            target,
-            tokenizer,
-            length=length or None,
-            eos=_token(eos),
-            text=text,
-            workers=workers,
-            progress=lambda done, total: bar.show_step("tokenizing", done, total),
-            **options,
-        )
+        options["progress"] = lambda done, total: bar.show_step("tokenizing", done, total)
+        report = tokenize_dataset(dataset, target, tokenizer, text=text, workers=workers, **options)
     if as_json:
         say_json(report.to_json())
-        return
+    else:
+        print(as_text(report))
+
+
+def as_text(report: TokenReport) -> str:
+    """A report as a line for people."""
     rest = f", {report.dropped:,} tokens at the end left out" if report.dropped else ""
     padded = f", {report.padding:,} tokens of padding" if report.padding else ""
-    print(
+    return (
         f"{report.path}: {report.documents:,} documents, {report.tokens:,} tokens of "
         f"{report.dtype} in {report.samples:,} samples{rest}{padded}"
     )
+
+
+def _listed(text: str | None) -> list[str]:
+    return text.split(",") if text else []
 
 
 def _token(text: str | None) -> int | str | None:

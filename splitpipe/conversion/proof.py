@@ -12,13 +12,13 @@ Rules:
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from splitpipe.codecs import Reading, codec
 from splitpipe.conversion.blocks import Reader, Rowset, name_of
 from splitpipe.schema import Field
 from splitpipe.storage.base import Rows, Values
@@ -159,7 +159,8 @@ def _json(value: Any) -> str:
 
 def _pickled(value: Any) -> bytes:
     # Once through: what objects share among each other is then what a reader's objects share.
-    return pickle.dumps(pickle.loads(pickle.dumps(value, protocol=5)), protocol=5)
+    packer = codec(Field("pickle"), reading=Reading(allow_pickle=True))
+    return packer.encode(packer.decode(packer.encode(value)))
 
 
 _FORMS: Final[dict[str, Callable[[Any], Any]]] = {"str": str, "json": _json, "pickle": _pickled}

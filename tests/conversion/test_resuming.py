@@ -80,7 +80,7 @@ class TestKilled:
         small_commits(monkeypatch, nbytes=50)
         source = tmp_path / "source"
         with sp.DatasetWriter(source, {"text": "str"}, bins=1, metadata={"n": "int64"}) as writer:
-            for n in range(40):
+            for n in range(24):
                 writer.write({"text": "x" * n}, key=str(n), meta={"n": n})
         wanted, resumed, at = told(source), set(), 0
         while True:
