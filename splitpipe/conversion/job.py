@@ -249,7 +249,11 @@ class _Conversion:
         if source.records.catalog is not None:
             metadata = declared_metadata(source.records)
         return Plan(
-            schema, trained(self._reader, schema, compressed), metadata, options.get("bins")
+            schema,
+            trained(self._reader, schema, compressed),
+            metadata,
+            bins=options.get("bins"),
+            overwrite=bool(options.get("overwrite")),
         )
 
     def _plan_of(self, earlier: Begun) -> Plan:
@@ -263,7 +267,7 @@ class _Conversion:
             for name, field in schema.items()
             if field.compression is not None
         }
-        return Plan(schema, zstd, None, None)
+        return Plan(schema, zstd, None)
 
     # -- comparing -------------------------------------------------------------------------
 

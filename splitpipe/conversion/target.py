@@ -140,12 +140,14 @@ class Plan:
         zstd: how its columns are compressed.
         metadata: declared names and their types; ``None`` without a catalog.
         bins: how many share the records; ``None`` for the usual number.
+        overwrite: whether a dataset that is there may be replaced.
     """
 
     schema: Schema
     zstd: Mapping[str, Zstd]
     metadata: Mapping[str, str] | None
-    bins: int | None
+    bins: int | None = None
+    overwrite: bool = False
 
 
 class Target:
@@ -188,8 +190,8 @@ class Target:
     def _open(self, plan: Plan, earlier: Begun | None) -> Session:
         if earlier is not None:
             return Session(self._directory, Opening(append=True), None)
-        # Also an empty dataset is replaced: it may have other columns, or other bins.
-        opening = Opening(bins=plan.bins, overwrite=True, compression=plan.zstd)
+        # An empty dataset is begun in as it is; one that got records meanwhile is refused.
+        opening = Opening(bins=plan.bins, overwrite=plan.overwrite, compression=plan.zstd)
         return Session(self._directory, opening, plan.schema)
 
     @property
