@@ -15,6 +15,11 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LIMIT_S = 30  # an example takes a few seconds; the rest is for machines that are busy
 
 EXPECTED = {
+    "convert_and_split.py": [
+        r"stopped in the middle",
+        r"resumed: True, proven equal: 20000 records",
+        r"authors in both: 0",
+    ],
     "columns_and_changes.py": [
         r"5000 records of text, ids, score",
         r"a batch: ids \(3, 16\) uint16, score 0\.0014",
