@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from splitpipe.dataset.dataset import Dataset, dataset_of
+from splitpipe.storage import files
 from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.storage.snapshot import open_all
 from splitpipe.storage.table import OpenOptions, TableRecords
@@ -71,7 +72,7 @@ def open_dataset(
 
 
 def _is_ours(path: str | os.PathLike[str], options: Mapping[str, Any]) -> bool:
-    if not os.path.lexists(os.path.join(path, MANIFEST_NAME)):
+    if not files.is_there(os.path.join(path, MANIFEST_NAME)):
         return False
     if set(options) - {"index_dir", "progress", "workers"}:
         raise TypeError(f"a splitpipe dataset is opened without {', '.join(options)}")

@@ -146,7 +146,7 @@ class ColumnAppender:
             start = FILE_HEADER_NBYTES + ENTRY_NBYTES * first
             raw = files.read_at(descriptor, ENTRY_NBYTES * segment.tail_rows, start, path)
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         bins = np.frombuffer(raw, dtype=ENTRY_DTYPE)["bin"]
         turns = np.arange(len(bins)) % segment.bins
         moved = bins != np.array(self._numbers, dtype=np.uint32)[turns]
@@ -305,11 +305,16 @@ class ColumnAppender:
         return page_crc, self._sums_end + len(sums)
 
     def create(self) -> None:
-        """Make the index and the sums file of a new volume, with their headers."""
+        """Make the index and the sums file of a new column, with their headers.
+
+        Those that are there are left alone: the manifest of an empty dataset names some.
+        """
         for kind in ("index", "sums"):
             identity = self._identity(kind)
-            descriptor, path = self._open(identity, fresh=True)
-            files.write_at(descriptor, file_header(identity), 0, path)
+            header = file_header(identity)
+            if not files.begins_with(os.path.join(self._directory, file_name(identity)), header):
+                descriptor, path = self._open(identity, fresh=True)
+                files.write_at(descriptor, header, 0, path)
 
     def _open(self, identity: FileId, *, fresh: bool = False) -> tuple[int, str]:
         name = file_name(identity)
@@ -317,7 +322,10 @@ class ColumnAppender:
         descriptor = self._descriptors.get(name)
         if descriptor is None:
             while len(self._descriptors) >= self._max_open:
-                os.close(self._descriptors.pop(next(iter(self._descriptors))))
+                # Before it was synced: here closing may be what tells of a lost write.
+                oldest = next(iter(self._descriptors))
+                with files.translated("close", os.path.join(self._directory, oldest)):
+                    os.close(self._descriptors.pop(oldest))
             flags = os.O_WRONLY | (os.O_CREAT | os.O_TRUNC if fresh else 0)
             advice = "" if fresh else "a file of the dataset is missing: restore it from a copy"
             descriptor = files.open_file(path, flags, doing="open for writing", advice=advice)
@@ -333,11 +341,8 @@ class ColumnAppender:
             if descriptor is not None:
                 files.sync(descriptor, path)
                 continue
-            descriptor = files.open_file(path, os.O_WRONLY)
-            try:
+            with files.opened(path, os.O_WRONLY) as descriptor:
                 files.sync(descriptor, path)
-            finally:
-                os.close(descriptor)
         self._dirty.clear()
 
     def column(self) -> Column:
@@ -363,7 +368,7 @@ class ColumnAppender:
     def close(self) -> None:
         """Close the files; what was not committed stays past the committed sizes."""
         while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+            files.close(self._descriptors.popitem()[1])
 
 
 def payloads(values: Sequence[bytes | None]) -> tuple[Sequence[bytes], Sequence[bytes]]:

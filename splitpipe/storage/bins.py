@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from splitpipe.errors import FormatError
+from splitpipe.errors import CorruptRecord
 from splitpipe.storage import files
 from splitpipe.storage.format import FILE_HEADER_NBYTES, FileId, check_file_header, file_name
 from splitpipe.storage.manifest import Column, Manifest
@@ -106,6 +106,7 @@ class BinFiles:
         Raises:
             StorageError: the file is missing or cannot be read.
             FormatError: it is too short, or not the file it should be.
+            CorruptRecord: no commit put anything into it.
         """
         known = self.maps[number]
         return known if known is not None else self._open(number).mapped
@@ -114,6 +115,11 @@ class BinFiles:
         if not self._opened and self.mean_nbytes > _LARGE_NBYTES:
             keep_freed_memory()
         path = self.path(number)
+        if not self.size(number):
+            raise CorruptRecord(
+                f"no commit has put a record into {path}: the index entry that leads there is "
+                "damaged; restore the index from a copy, or try `splitpipe repair`"
+            )
         opened = _OpenBin(files.open_file(path, os.O_RDONLY, advice=_MISSING))
         opened.mapped = map_file(path, self.size(number), self.identity(number), opened.number)
         while len(self._opened) >= self._max_open:
@@ -174,8 +180,7 @@ class _OpenBin:
         self.number = number
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.number)
+        files.close(self.number)
 
 
 _MISSING = (
@@ -195,19 +200,11 @@ def map_file(path: str, size: int, identity: FileId, descriptor: int | None = No
     """
     own = files.open_file(path, os.O_RDONLY, advice=_MISSING) if descriptor is None else descriptor
     try:
+        files.check_size(own, size, path)
         with files.translated("map", path):
-            _check_size(os.fstat(own).st_size, size, path)
             mapped = mmap.mmap(own, size, access=mmap.ACCESS_READ)
     finally:
         if descriptor is None:
-            os.close(own)
+            files.close(own)
     check_file_header(mapped[:FILE_HEADER_NBYTES], identity, path)
     return mapped
-
-
-def _check_size(found: int, committed: int, path: str) -> None:
-    if found < committed:
-        raise FormatError(
-            f"{path} has {found} bytes, {committed} were committed: it was cut; "
-            "restore it from a copy"
-        )

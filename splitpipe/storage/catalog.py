@@ -319,12 +319,12 @@ class _Session:
         advice = "restore it from a copy; the records themselves can be read without it"
         descriptor = files.open_file(self._path, os.O_RDONLY, advice=advice)
         try:
-            size = os.fstat(descriptor).st_size
+            size = files.status(descriptor, self._path).st_size
             intact = size == self._identity.size and self._identity.crc == checksum_of(
                 descriptor, size, self._path
             )
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         if not intact:
             raise CorruptRecord(f"the catalog {self._path} does not fit its checksum: {advice}")
         self.verified = True

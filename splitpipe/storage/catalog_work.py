@@ -95,10 +95,10 @@ class WorkFile:
         descriptor = files.open_file(self.path, os.O_RDWR)
         try:
             files.sync(descriptor, self.path)
-            size = os.fstat(descriptor).st_size
+            size = files.status(descriptor, self.path).st_size
             crc = checksum_of(descriptor, size, self.path)
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         with files.translated("name the catalog", path):
             os.replace(self.path, path)
         self._ours = False
@@ -137,10 +137,10 @@ class WorkFile:
             shutil.copyfile(source, self.path)
         descriptor = files.open_file(self.path, os.O_RDONLY)
         try:
-            size = os.fstat(descriptor).st_size
+            size = files.status(descriptor, self.path).st_size
             intact = size == last.size and checksum_of(descriptor, size, self.path) == last.crc
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         if not intact:
             files.unlink(self.path)
             raise FormatError(

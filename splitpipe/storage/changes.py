@@ -129,7 +129,7 @@ def entries_of(path: str, rows: Rows) -> Entries:
             found[at:stop] = block[rows[at:stop] - first]
             at = stop
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
     return found
 
 
@@ -180,7 +180,7 @@ def _created(path: str) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
 def _copy_entries(
@@ -197,7 +197,7 @@ def _copy_entries(
             offset = FILE_HEADER_NBYTES + ENTRY_NBYTES * start
             files.write_at(written, block.tobytes(), offset, target)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
 def missing_among(manifest: Manifest, column: Column, entries: Entries, rows: Rows) -> list[int]:
@@ -244,7 +244,7 @@ def _rewrite_sums(
                 at += nbytes
             files.sync(written, target)
     finally:
-        os.close(entries)
+        files.close(entries)
     return BinLayout(segments)
 
 
@@ -253,7 +253,7 @@ def _whole(path: str, offset: int, nbytes: int) -> bytes:
     try:
         return files.read_at(descriptor, nbytes, offset, path)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
 def _touched(segment: Segment, rows: Rows) -> list[int]:

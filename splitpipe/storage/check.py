@@ -206,7 +206,7 @@ def _disk_nbytes(directory: str, manifest: Manifest) -> int:
         manifest.index_size(column) + manifest.sums_size(column) + sum(column.bin_sizes)
         for column in manifest.columns
     )
-    return tables + sum(os.stat(path).st_size for path in paths if os.path.exists(path))
+    return tables + sum(map(files.size_of, paths))
 
 
 def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = None) -> CheckReport:
@@ -274,12 +274,9 @@ def _others(directory: str, manifest: Manifest) -> Iterator[Finding]:
     name = catalog_name(manifest.volume, manifest.catalog.number)
     path = os.path.join(directory, name)
     try:
-        descriptor = files.open_file(path, os.O_RDONLY)
-        try:
-            size = os.fstat(descriptor).st_size
+        with files.opened(path, os.O_RDONLY) as descriptor:
+            size = files.status(descriptor, path).st_size
             crc = checksum_of(descriptor, size, path)
-        finally:
-            os.close(descriptor)
     except SplitpipeError as error:
         yield Finding(None, str(error))
         return

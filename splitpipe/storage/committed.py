@@ -6,18 +6,38 @@ which features a reader must know, what a file is called. Their JSON form is in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from splitpipe.errors import FormatError
 from splitpipe.schema import Field, Schema
 from splitpipe.storage.catalog_file import CatalogId
 from splitpipe.storage.format import FILE_HEADER_NBYTES, FileId
 from splitpipe.storage.layout import BinLayout
 
-__all__ = ["FEATURES", "Column", "Manifest", "Sealed", "Stale"]
+__all__ = ["FEATURES", "MOST_COMMITS", "Column", "Manifest", "Sealed", "Stale", "following"]
 
 # What a reader must know beyond the first version, in the order in which it is listed.
 FEATURES: Final = ("columns", "missing", "changes", "zstd", "catalog")
+
+
+# Generations and volumes have 32 bits in the headers of files.
+MOST_COMMITS: Final = (1 << 32) - 1
+
+
+def following(number: int) -> int:
+    """The generation, or the volume, after this one.
+
+    Raises:
+        FormatError: there is none.
+    """
+    if number >= MOST_COMMITS:
+        raise FormatError(
+            f"number {number} was the last that a commit of this dataset can have: write its "
+            "records into a new one"
+        )
+    return number + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +159,15 @@ class Manifest:
         """Number of records: rows that were not deleted."""
         return self.rows - (self.deleted.nbytes // 8 if self.deleted else 0)
 
+    @property
+    def following(self) -> int:
+        """Number of the next commit.
+
+        Raises:
+            FormatError: there were as many as there can be.
+        """
+        return following(self.generation)
+
     def pinned(self, generation: int) -> Manifest:
         """The same files, as an earlier commit that a reader holds on to."""
         return replace(self, generation=generation)
@@ -148,6 +177,13 @@ class Manifest:
         if kind in ("index", "sums"):
             number = column.version
         return FileId(kind, self.dataset, self.volume, column.number, number)
+
+    def files(self, column: Column) -> Iterator[tuple[FileId, int]]:
+        """A column's index, sums and bins, and what is committed of each: 0 without a file."""
+        yield self.file_id("index", column), self.index_size(column)
+        yield self.file_id("sums", column), self.sums_size(column)
+        for number, size in enumerate(column.bin_sizes):
+            yield self.file_id("bin", column, number), size
 
     def deleted_id(self, number: int) -> FileId:
         """Identity of a file of deleted rows."""

@@ -112,7 +112,7 @@ class DeletedRows:
             files.write_at(descriptor, file_header(identity) + data, 0, path)
             files.sync(descriptor, path)
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         return Sealed(number, len(data), int(google_crc32c.value(data)))
 
     def settle(self) -> None:

@@ -15,16 +15,23 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from splitpipe.errors import SplitpipeError, StorageError
+from splitpipe.errors import FormatError, SplitpipeError, StorageError
 
 __all__ = [
+    "begins_with",
+    "check_size",
+    "close",
+    "is_there",
     "make_directory",
     "open_file",
+    "opened",
     "read_at",
     "read_whole",
     "replace",
+    "size_of",
+    "status",
     "sync",
     "sync_directory",
     "translated",
@@ -33,7 +40,8 @@ __all__ = [
     "write_at",
 ]
 
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Without waiting: a pipe in place of a file is opened at once, and found to be none of ours.
+_ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"))
 
 
 @contextmanager
@@ -52,7 +60,65 @@ def translated(doing: str, path: str, advice: str = "") -> Iterator[None]:
 def open_file(path: str, flags: int, *, doing: str = "open the file", advice: str = "") -> int:
     """Open a file and return its descriptor, which children do not inherit."""
     with translated(doing, path, advice):
-        return os.open(path, flags | _CLOEXEC, 0o666)
+        return os.open(path, flags | _ALWAYS, 0o666)
+
+
+def close(descriptor: int) -> None:
+    """Close a file.
+
+    Nothing depends on it: the system lets go of the file whatever it answers, and what counts
+    was synced before, which is the call that tells of lost writes.
+    """
+    with suppress(OSError):
+        os.close(descriptor)
+
+
+@contextmanager
+def opened(
+    path: str, flags: int, *, doing: str = "open the file", advice: str = ""
+) -> Iterator[int]:
+    """Open a file for a block."""
+    descriptor = open_file(path, flags, doing=doing, advice=advice)
+    try:
+        yield descriptor
+    finally:
+        close(descriptor)
+
+
+def status(descriptor: int, path: str) -> os.stat_result:
+    """What the system knows of an open file."""
+    with translated("look at the file", path):
+        return os.fstat(descriptor)
+
+
+def check_size(descriptor: int, committed: int, path: str) -> None:
+    """Raise ``FormatError`` if a file is shorter than what was committed of it."""
+    found = status(descriptor, path).st_size
+    if found < committed:
+        raise FormatError(
+            f"{path} has {found} bytes, {committed} were committed: it was cut; "
+            "restore it from a copy"
+        )
+
+
+def is_there(path: str) -> bool:
+    """Whether there is something of this name, be it a link to nothing; an error is no answer."""
+    with translated("look for", path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            # The last of them: a name that no file can have.
+            return False
+        return True
+
+
+def size_of(path: str) -> int:
+    """Size of a file in bytes, 0 if there is none."""
+    with translated("look at the file", path):
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return 0
 
 
 def read_at(descriptor: int, nbytes: int, offset: int, path: str) -> bytes:
@@ -75,11 +141,13 @@ def read_at(descriptor: int, nbytes: int, offset: int, path: str) -> bytes:
 
 def read_whole(path: str, *, limit: int, advice: str = "") -> bytes:
     """Read a small file, at most ``limit`` bytes of it."""
-    descriptor = open_file(path, os.O_RDONLY, advice=advice)
-    try:
-        return read_at(descriptor, min(limit, os.fstat(descriptor).st_size), 0, path)
-    finally:
-        os.close(descriptor)
+    with opened(path, os.O_RDONLY, advice=advice) as descriptor:
+        return read_at(descriptor, min(limit, status(descriptor, path).st_size), 0, path)
+
+
+def begins_with(path: str, data: bytes) -> bool:
+    """Whether there is a file that begins with these bytes."""
+    return is_there(path) and read_whole(path, limit=len(data)) == data
 
 
 def write_at(descriptor: int, data: bytes, offset: int, path: str) -> None:
@@ -103,12 +171,8 @@ def sync(descriptor: int, path: str) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    descriptor = open_file(path, os.O_RDONLY)
-    try:
-        with translated("make durable", path):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with opened(path, os.O_RDONLY) as descriptor, translated("make durable", path):
+        os.fsync(descriptor)
 
 
 def replace(path: str, data: bytes) -> None:
@@ -121,20 +185,17 @@ def replace(path: str, data: bytes) -> None:
     """
     sync_directory(os.path.dirname(path))
     temporary = f"{path}.new"
-    descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
+    with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
         write_at(descriptor, data, 0, temporary)
         sync(descriptor, temporary)
-    finally:
-        os.close(descriptor)
     with translated("replace", path):
         os.replace(temporary, path)
 
 
 def truncate(path: str, size: int) -> None:
     """Cut a file to ``size`` bytes if it is longer."""
-    with translated("cut", path):
-        if os.stat(path).st_size > size:
+    if size_of(path) > size:
+        with translated("cut", path):
             os.truncate(path, size)
 
 

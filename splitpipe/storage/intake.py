@@ -149,7 +149,7 @@ class Intake:
             files.write_at(descriptor, file_header(identity) + dictionary, 0, path)
             files.sync(descriptor, path)
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         crc = int(google_crc32c.value(dictionary))
         self._made = Sealed(self._manifest.generation + 1, len(dictionary), crc)
         return dictionary

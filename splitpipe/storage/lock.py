@@ -91,9 +91,9 @@ class WriterLock:
             if not _is_still(self._descriptor, path):
                 raise LockedError(errno.EWOULDBLOCK, "another writer just removed it", path)
             self.previous = _announcement(self._text())
-            self._write_owner()
+            self._write_owner(self.previous)
         except BaseException:
-            os.close(self._descriptor)
+            files.close(self._descriptor)
             self._descriptor = None
             raise
         _held.add(self)
@@ -101,12 +101,11 @@ class WriterLock:
     def announce(self, announced: Announcement) -> None:
         """Note which files will be made, for whoever finds them if this process dies."""
         if announced != self.announced:
+            self._write_owner(announced)
             self.announced = announced
-            self._write_owner()
 
-    def _write_owner(self) -> None:
+    def _write_owner(self, note: Announcement | None) -> None:
         assert self._descriptor is not None
-        note = self.announced or self.previous
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -128,7 +127,7 @@ class WriterLock:
             owner = json.loads(self._text())
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(owner["since"])))
             return f"process {int(owner['pid'])} on {owner['host']}, since {since}"
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return "its owner has not written its name yet"
 
     def release(self, *, tidy: bool = True) -> None:
@@ -145,21 +144,25 @@ class WriterLock:
                         os.ftruncate(descriptor, 0)
             finally:
                 # Said explicitly, because a forked child may hold the same open file.
-                flock(descriptor, LOCK_UN)
-                os.close(descriptor)
+                try:
+                    with files.translated("unlock", self._path):
+                        flock(descriptor, LOCK_UN)
+                finally:
+                    files.close(descriptor)
 
     def _forget(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            files.close(descriptor)
 
 
 def _is_still(descriptor: int, path: str) -> bool:
     """Whether the open file is the one that has the name now."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
-        return False
+    with files.translated("look at the lock", path):
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        except FileNotFoundError:
+            return False
 
 
 def _announcement(text: bytes) -> Announcement | None:
@@ -167,7 +170,7 @@ def _announcement(text: bytes) -> Announcement | None:
         note = json.loads(text)["writes"]
         values = [note[key] for key in ("volume", "first_bin", "bins")]
         values.append(note.get("columns", 1))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not all(type(value) is int and value >= 0 for value in values):
         return None

@@ -24,7 +24,7 @@ import google_crc32c
 from splitpipe.errors import FormatError, UnsupportedVersion
 from splitpipe.schema import BARE, Field, checked_name
 from splitpipe.storage.catalog_file import CatalogId
-from splitpipe.storage.committed import FEATURES, Column, Manifest, Sealed, Stale
+from splitpipe.storage.committed import FEATURES, MOST_COMMITS, Column, Manifest, Sealed, Stale
 from splitpipe.storage.format import (
     FILE_HEADER_NBYTES,
     FORMAT_NAME,
@@ -167,8 +167,8 @@ def _decode_document(document: Mapping[str, Any]) -> Manifest:
     catalog = document.get("catalog")
     manifest = Manifest(
         dataset=dataset,
-        generation=_integer(document, "generation"),
-        volume=_integer(document, "volume"),
+        generation=_integer(document, "generation", MOST_COMMITS),
+        volume=_integer(document, "volume", MOST_COMMITS),
         rows=rows,
         columns=columns,
         retired=tuple(_decode_retired(entry) for entry in document["retired"]),
@@ -178,9 +178,31 @@ def _decode_document(document: Mapping[str, Any]) -> Manifest:
         catalog=None if catalog is None else CatalogId.from_json(catalog),
         stale=tuple(_decode_stale(entry) for entry in document.get("stale", [])),
     )
+    _check_removals(manifest)
     if not set(manifest.requires) <= set(document["requires"]):
         raise ValueError("it holds more than it says a reader must know")
     return manifest
+
+
+def _check_removals(manifest: Manifest) -> None:
+    """What is to be removed must be nothing that this commit, or a later one, has."""
+    versions = {column.number: column.version for column in manifest.columns}
+    sealed = {
+        "deleted": manifest.deleted and manifest.deleted.number,
+        "catalog": manifest.catalog and manifest.catalog.number,
+    }
+    earlier = all(volume < manifest.volume for volume, _, _ in manifest.retired)
+    for entry in manifest.stale:
+        if entry.volume != manifest.volume:
+            earlier = earlier and entry.volume < manifest.volume
+        elif entry.kind == "index":
+            earlier = earlier and versions.get(entry.column) != entry.number
+        elif entry.kind in sealed:
+            earlier = earlier and sealed[entry.kind] != entry.number
+        else:
+            earlier = earlier and entry.column not in versions
+    if not earlier:
+        raise ValueError("it lists files to be removed that are its own")
 
 
 def _decode_sealed(entry: Mapping[str, Any], key: str) -> Sealed | None:
@@ -190,7 +212,8 @@ def _decode_sealed(entry: Mapping[str, Any], key: str) -> Sealed | None:
     crc = document["crc"]
     if type(crc) is not str or not _CHECKSUM.fullmatch(crc):
         raise ValueError(f"{key} must have a checksum of 8 hexadecimal digits")
-    return Sealed(_integer(document, "number"), _integer(document, "nbytes"), int(crc, 16))
+    number = _integer(document, "number", MOST_COMMITS)
+    return Sealed(number, _integer(document, "nbytes"), int(crc, 16))
 
 
 def _decode_stale(entry: Any) -> Stale:
@@ -244,7 +267,7 @@ def _decode_column(entry: Mapping[str, Any], rows: int) -> Column:
         number=_integer(entry, "number", _MOST_COLUMNS),
         bin_sizes=sizes,
         layout=layout,
-        version=_integer(entry, "version", usual=0),
+        version=_integer(entry, "version", MOST_COMMITS, usual=0),
         missing=_integer(entry, "missing", rows, usual=0),
         dead_nbytes=_integer(entry, "dead_nbytes", usual=0),
         dictionary=dictionary,

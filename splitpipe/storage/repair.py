@@ -139,7 +139,7 @@ class _Repair:
 
     def run(self) -> Repaired:
         manifest = self._manifest
-        number = manifest.generation + 1
+        number = manifest.following
         last = 1 + max(len(column.bin_sizes) for column in manifest.columns)
         earlier = self._lock.previous
         if earlier is not None and earlier.volume == manifest.volume:
@@ -235,11 +235,11 @@ class _Repair:
         except SplitpipeError:
             return b""
         try:
-            size = min(size, os.fstat(descriptor).st_size)
+            size = min(size, files.status(descriptor, path).st_size)
             with files.translated("map", path):
                 return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
 
     def _from_index(self, column: Column) -> tuple[Entries, npt.NDArray[np.bool_]]:
         """The entries of the index that is there, and which of them a page's checksum proves."""
@@ -310,7 +310,7 @@ class _Repair:
                 files.write_at(descriptor, file_header(identity) + data, 0, path)
                 files.sync(descriptor, path)
             finally:
-                os.close(descriptor)
+                files.close(descriptor)
         return replace(column, layout=layout)
 
     def _sums(self, column: Column, entries: Entries) -> tuple[bytes, BinLayout]:

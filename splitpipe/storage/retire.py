@@ -117,14 +117,8 @@ def cut_leftovers(
             remove_volume(directory, announced, 1)
         return
     for column in manifest.columns:
-        sizes = {
-            file_name(manifest.file_id("index", column)): manifest.index_size(column),
-            file_name(manifest.file_id("sums", column)): manifest.sums_size(column),
-        }
-        for number, size in enumerate(column.bin_sizes):
-            sizes[file_name(manifest.file_id("bin", column, number))] = size
-        for name, size in sizes.items():
-            path = os.path.join(directory, name)
+        for identity, size in manifest.files(column):
+            path = os.path.join(directory, file_name(identity))
             if size:
                 files.truncate(path, size)
             else:
@@ -234,7 +228,7 @@ def _leads_to(index: Stale, bins: Stale) -> bool:
 def _is_there(directory: str, entry: Stale) -> bool:
     if entry.kind == "bins":
         return any(
-            os.path.lexists(
+            files.is_there(
                 os.path.join(
                     directory, file_name(FileId("bin", b"", entry.volume, entry.column, number))
                 )
@@ -244,7 +238,7 @@ def _is_there(directory: str, entry: Stale) -> bool:
     names = [_stale_name(entry)]
     if entry.kind == "index":
         names.append(_stale_name(replace(entry, kind="sums")))
-    return any(os.path.lexists(os.path.join(directory, name)) for name in names)
+    return any(files.is_there(os.path.join(directory, name)) for name in names)
 
 
 def _stale_name(entry: Stale) -> str:
@@ -273,7 +267,7 @@ def _unheld_name(directory: str, name: str) -> Iterator[bool]:
     try:
         yield try_exclusive(descriptor, path)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
 def _unlink_bins(directory: str, volume: int, column: int, numbers: Iterable[int]) -> None:

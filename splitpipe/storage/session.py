@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,8 +36,14 @@ from splitpipe.storage.intake import Intake, announcement
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.lock import WriterLock
 from splitpipe.storage.manifest import encode
-from splitpipe.storage.snapshot import read_manifest
-from splitpipe.storage.volume import empty_manifest, find, of_other_schema, of_schema
+from splitpipe.storage.snapshot import check_files, read_manifest
+from splitpipe.storage.volume import (
+    Opening,
+    empty_manifest,
+    find,
+    of_other_schema,
+    of_schema,
+)
 
 __all__ = ["DEFAULT_BINS", "Opening", "Session"]
 
@@ -45,25 +51,6 @@ DEFAULT_BINS = 64
 # Files held open by all columns together.
 _OPEN_FILES = 512
 _CATALOG_ROWS = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How a session begins.
-
-    Attributes:
-        bins: how many bins share the records of a new segment.
-        dealing: the order in which they take records.
-        append: add to the dataset that is there.
-        overwrite: replace it.
-        compression: of each column that is compressed.
-    """
-
-    bins: int | None = None
-    dealing: Sequence[int] | None = None
-    append: bool = False
-    overwrite: bool = False
-    compression: Mapping[str, Zstd] | None = None
 
 
 class Session:
@@ -99,6 +86,8 @@ class Session:
         try:
             # Again, now that nobody else can change it.
             found = find(path, change=opening.append or opening.overwrite)
+            if found is not None and not opening.overwrite:
+                check_files(path, found)
             retire.cut_leftovers(path, found, self._lock.previous)
             self._begin(found, schema)
         except BaseException:
@@ -154,6 +143,10 @@ class Session:
     # -- columns ---------------------------------------------------------------------------
 
     def _take_in(self, column: Column, since: int = 0) -> Intake:
+        self.intakes[column.name] = intake = self._intake(column, since)
+        return intake
+
+    def _intake(self, column: Column, since: int = 0) -> Intake:
         segment = column.layout.segments[-1]
         fresh = not column.layout.rows and since
         appender = ColumnAppender(
@@ -166,9 +159,7 @@ class Session:
             max_open=max(8, _OPEN_FILES // max(1, len(self.manifest.columns))),
         )
         zstd = (self._opening.compression or {}).get(column.name)
-        intake = Intake(self.path, self.manifest, appender, column, zstd=zstd, since=since)
-        self.intakes[column.name] = intake
-        return intake
+        return Intake(self.path, self.manifest, appender, column, zstd=zstd, since=since)
 
     def new_column(self, name: str, field: Field) -> Intake:
         """Make the files of one more column; without values so far."""
@@ -202,7 +193,8 @@ class Session:
         before.close()
         committed = {column.number: column for column in self.manifest.columns}
         column = committed.get(before.column.number)
-        if column is not None and (self.manifest.generation or column.layout.rows):
+        # Of a volume that replaces another one, no manifest names anything yet.
+        if column is not None and self._replaces is None:
             bins = len(before.appender.sizes)
             self._replaced += retire.column_files(self.manifest, column, bins)
         else:
@@ -213,9 +205,10 @@ class Session:
         versions = (0, manifest.generation + 1)
         retire.remove_column(self.path, manifest.volume, intake.column.number, bins, versions)
 
-    def announce(self) -> None:
+    def announce(self, coming: Sequence[Intake] = ()) -> None:
         """Note which files may be made from now on, for whoever finds them after a crash."""
-        note = announcement(self.manifest.volume, self._listed(), self._lock.announced)
+        intakes = [*self._listed(), *coming]
+        note = announcement(self.manifest.volume, intakes, self._lock.announced)
         self._lock.announce(note)
 
     def check_usable(self) -> None:
@@ -291,7 +284,7 @@ class Session:
         if self._is_committed():
             self._settle()
             return
-        before, number = self.manifest, self.manifest.generation + 1
+        before, number = self.manifest, self.manifest.following
         columns = [intake.commit(number) for intake in self.intakes.values()]
         stale = [*before.stale, *self._replaced]
         for intake, column in zip(self._listed(), columns, strict=True):
@@ -321,10 +314,14 @@ class Session:
             catalog=catalog,
             stale=still,
         )
+        pairs = zip(self._listed(), columns, strict=True)
+        renewed = [self._intake(column) for intake, column in pairs if intake.updates]
+        self.announce(renewed)
         files.replace(self._manifest_path, encode(manifest))
-        # Readers see it from here on: whatever fails now, there is no way back.
+        # Readers see it from here on: there is no way back, and until all goes on from it,
+        # nothing is done that may fail.
         self.manifest, self._replaces, self._settled = manifest, None, False
-        self._begin_anew()
+        self._begin_anew(renewed)
         self._settle()
 
     def _is_committed(self) -> bool:
@@ -339,16 +336,13 @@ class Session:
             == [(c.number, c.layout.rows) for c in self.manifest.columns]
         )
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, renewed: Sequence[Intake]) -> None:
         """Go on from the commit that was just made."""
         self.deleted.settle()
         self._replaced, self.catalog_changed = [], False
-        for column in self.manifest.columns:
-            intake = self.intakes[column.name]
-            if intake.updates:
-                intake.close()
-                self._take_in(column)
-        self.announce()
+        for intake in renewed:
+            self.intakes[intake.column.name].close()
+            self.intakes[intake.column.name] = intake
 
     def _settle(self) -> None:
         """Make the commit's name durable, and only then remove what it replaced."""

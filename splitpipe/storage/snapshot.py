@@ -27,7 +27,17 @@ from splitpipe.storage.format import (
 from splitpipe.storage.lock import try_shared
 from splitpipe.storage.manifest import decode
 
-__all__ = ["Snapshot", "open_all", "other_names", "read_manifest", "read_sealed"]
+__all__ = [
+    "MISSING",
+    "Snapshot",
+    "check_files",
+    "open_all",
+    "other_names",
+    "read_manifest",
+    "read_sealed",
+]
+
+MISSING = "the manifest names this file: restore it from a copy"
 
 # 65536 bins need about 2 MB; what is larger than this is no manifest.
 _LARGEST_MANIFEST = 64 << 20
@@ -47,7 +57,7 @@ def read_manifest(directory: str) -> Manifest:
     try:
         raw = files.read_whole(path, limit=_LARGEST_MANIFEST)
     except StorageError as error:
-        if error.errno == errno.ENOENT and not os.path.exists(directory):
+        if error.errno == errno.ENOENT and not files.is_there(directory):
             raise StorageError(errno.ENOENT, "there is no such dataset", directory) from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
             raise FormatError(_not_a_dataset(directory)) from error
@@ -83,7 +93,7 @@ class Snapshot:
     def close(self) -> None:
         """Let go of what nobody took."""
         while self.indexes:
-            os.close(self.indexes.pop())
+            files.close(self.indexes.pop())
         self.held.clear()
 
 
@@ -139,7 +149,7 @@ def _hold(directory: str, snapshot: Snapshot) -> str | None:
                 # An empty file: whoever reads it will say what it should have been.
                 continue
             finally:
-                os.close(descriptor)
+                files.close(descriptor)
     except BaseException:
         snapshot.close()
         raise
@@ -181,6 +191,24 @@ def read_sealed(directory: str, identity: FileId, sealed: Sealed) -> bytes:
     return data
 
 
+def check_files(directory: str, manifest: Manifest) -> None:
+    """Look at the header and the size of every file that a writer is going to go on with.
+
+    Raises:
+        FormatError: one is another file, or shorter than it was committed: going on with it would
+            fill what it lost with zeros.
+        StorageError: one is missing, or cannot be read.
+    """
+    for column in manifest.columns:
+        for identity, size in manifest.files(column):
+            if size:
+                path = os.path.join(directory, file_name(identity))
+                with files.opened(path, os.O_RDONLY, advice=MISSING) as descriptor:
+                    files.check_size(descriptor, size, path)
+                    header = files.read_at(descriptor, FILE_HEADER_NBYTES, 0, path)
+                    check_file_header(header, identity, path)
+
+
 def _index_name(manifest: Manifest, column: Column) -> str:
     return file_name(manifest.file_id("index", column))
 
@@ -204,7 +232,10 @@ def _open_locked(directory: str, name: str) -> int | None:
             return None
         raise
     # Removed between our two calls: the name is gone, or its remover holds the lock.
-    if try_shared(descriptor, path) and os.fstat(descriptor).st_nlink:
-        return descriptor
-    os.close(descriptor)
-    return None
+    held = False
+    try:
+        held = try_shared(descriptor, path) and files.status(descriptor, path).st_nlink > 0
+        return descriptor if held else None
+    finally:
+        if not held:
+            files.close(descriptor)

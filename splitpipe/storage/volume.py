@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from splitpipe.codecs import Zstd
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.schema import BARE, Field, Schema
-from splitpipe.storage import retire
-from splitpipe.storage.committed import Column, Manifest
+from splitpipe.storage import files, retire
+from splitpipe.storage.committed import Column, Manifest, following
 from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.snapshot import read_manifest
 
-__all__ = ["empty_columns", "empty_manifest", "find", "of_other_schema", "of_schema"]
+__all__ = ["Opening", "empty_columns", "empty_manifest", "find", "of_other_schema", "of_schema"]
 
 
 def find(directory: str, *, change: bool) -> Manifest | None:
@@ -29,7 +31,7 @@ def find(directory: str, *, change: bool) -> Manifest | None:
         directory: where.
         change: whether the caller said that a dataset with records shall be changed.
     """
-    if not os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
+    if not files.is_there(os.path.join(directory, MANIFEST_NAME)):
         retire.refuse_foreign(directory)
         return None
     found = read_manifest(directory)
@@ -64,6 +66,25 @@ def _uncompressed(schema: Schema) -> list[tuple[str | None, Field]]:
     return list(zip(names, fields, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session begins.
+
+    Attributes:
+        bins: how many bins share the records of a new segment.
+        dealing: the order in which they take records.
+        append: add to the dataset that is there.
+        overwrite: replace it.
+        compression: of each column that is compressed.
+    """
+
+    bins: int | None = None
+    dealing: Sequence[int] | None = None
+    append: bool = False
+    overwrite: bool = False
+    compression: Mapping[str, Zstd] | None = None
+
+
 def empty_columns(schema: Schema, bins: int) -> tuple[Column, ...]:
     """The columns of a schema, without rows."""
     layout = BinLayout([Segment(0, 0, 0, bins)])
@@ -90,7 +111,7 @@ def empty_manifest(bins: int, schema: Schema, *, replaces: Manifest | None) -> M
         manifest = Manifest(
             dataset,
             replaces.generation,
-            replaces.volume + 1,
+            following(replaces.volume),
             0,
             columns,
             retired=retired,

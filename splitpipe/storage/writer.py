@@ -266,8 +266,11 @@ class DatasetWriter:
         """
         self._buffer.flush()
         self._editor.tell_catalog()
-        self._session.commit()
-        self._buffer.take_columns()
+        try:
+            self._session.commit()
+        finally:
+            # Also after a commit that only its last steps failed of.
+            self._buffer.take_columns()
 
     # -- ending ----------------------------------------------------------------------------
 

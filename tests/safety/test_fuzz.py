@@ -191,11 +191,8 @@ class TestThousands:
 
 # -- what a fuzzer does not find by chance --------------------------------------------------------
 
-_LIVE = "decode lets a manifest name files of its own commit as ones to be removed"
-
 
 class TestHostile:
-    @pytest.mark.xfail(reason=_LIVE)
     @pytest.mark.parametrize(
         "says",
         [
@@ -218,7 +215,6 @@ class TestHostile:
         (path / "splitpipe.json").write_bytes(files["splitpipe.json"])
         assert_is(path, RECORDS)
 
-    @pytest.mark.xfail(reason="Manifest.generation may be the largest number that can be decoded")
     def test_a_last_generation_is_not_followed_by_one_that_cannot_be_read(
         self, tmp_path: Path
     ) -> None:
@@ -238,9 +234,7 @@ class TestHostile:
     @pytest.mark.parametrize(
         "text",
         [
-            pytest.param(
-                b"[" * 1024, marks=pytest.mark.xfail(reason="lock._announcement: RecursionError")
-            ),
+            b"[" * 1024,
             b'{"writes": {"volume": 1, "first_bin": 0, "bins": 2, "columns": 1e3}}',
             b'{"writes": {"volume": 1, "first_bin": 0, "bins": 16777216, "columns": 65536}}',
             b'{"writes": [1]}',
@@ -257,7 +251,6 @@ class TestHostile:
             assert child.wait() == 0
         assert_is(path, (*RECORDS, b"one more"))
 
-    @pytest.mark.xfail(reason="BinFiles maps a bin of no committed bytes as a whole: ValueError")
     def test_an_entry_that_leads_to_a_bin_of_no_commit(self, tmp_path: Path) -> None:
         """A killed writer left the file; a flipped bit in the index leads there."""
         path = write(tmp_path / "ds", [b"one"], bins=2)

@@ -22,7 +22,7 @@ import pytest
 
 from splitpipe.storage import DatasetWriter
 from splitpipe.testing.faults import Strike, Tap, die, die_halfway, forked, run_in_child
-from tests.safety.sessions import Places, Records, Session, sessions, spread, write
+from tests.safety.sessions import SESSIONS, Places, Records, Session, spread, write
 from tests.safety.truth import assert_is, assert_next_writer_works, found_at
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
@@ -103,12 +103,11 @@ def killed(session: Session, path: Path, strike: Strike) -> bool:
     return run_in_child(run) == SIGKILL
 
 
-KNOWN = {"write columns": "what a dead writer left of several columns is refused as someone else's"}
 ELSEWHERE = ("create", "append", "append in other bins", "overwrite")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("session", sessions(KNOWN))
+@pytest.mark.parametrize("session", SESSIONS, ids=str)
 def test_a_writer_killed_at_every_call(places: Places, session: Session) -> None:
     if session.name in ELSEWHERE and not LONG:
         pytest.skip("tests/storage/test_crashes.py does this")

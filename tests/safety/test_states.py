@@ -389,7 +389,6 @@ def test_any_life() -> None:
     )
 
 
-@pytest.mark.xfail(reason="Session.replaced removes the files that the empty manifest names")
 def test_a_column_that_is_replaced_before_the_first_commit(tmp_path: Path) -> None:
     """The dataset of no records stays one, and a writer that dies here hinders nobody."""
     path = tmp_path / "ds"

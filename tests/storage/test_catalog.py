@@ -581,7 +581,7 @@ class TestWriting:
         assert catalog.keys(np.arange(7)) == ["a", "b", "c0", "c1", "c2", "c3", "d"]
         catalog.close()
 
-    @pytest.mark.parametrize("failing", ["fdatasync", "replace", "fsync"])
+    @pytest.mark.parametrize("failing", ["fdatasync", "replace"])
     def test_finishing_can_be_tried_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
     ) -> None:
