@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -175,12 +174,6 @@ INSTEAD: dict[str, Callable[[Path], object]] = {
 }
 
 
-def instead(known: str, *, reason: str, run: bool) -> list[Any]:
-    """All that may be there instead, with a mark on what is known to go wrong."""
-    mark = pytest.mark.xfail(reason=reason, run=run)
-    return [pytest.param(what, marks=mark) if what == known else what for what in INSTEAD]
-
-
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
@@ -192,7 +185,7 @@ NAMES = ("splitpipe.json", "v0001-c000.index", "v0001-c000.sums", "v0001-c000-b0
 
 
 class TestSomethingElse:
-    @pytest.mark.parametrize("what", instead("a pipe", run=False, reason="opening one waits"))
+    @pytest.mark.parametrize("what", INSTEAD)
     @pytest.mark.parametrize("name", NAMES)
     def test_in_place_of_a_file(self, tmp_path: Path, name: str, what: str) -> None:
         path = write(tmp_path / "ds", FIRST)
@@ -204,7 +197,7 @@ class TestSomethingElse:
         (tmp_path / "aside").rename(path / name)
         assert_is(path, FIRST)
 
-    @pytest.mark.parametrize("what", instead("a pipe", run=False, reason="opening one waits"))
+    @pytest.mark.parametrize("what", INSTEAD)
     @pytest.mark.parametrize("name", NAMES)
     def test_in_place_of_a_file_is_not_written_to(
         self, tmp_path: Path, name: str, what: str
