@@ -20,18 +20,16 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
-from splitpipe.pipeline.stage import (
+from splitpipe.pipeline.stage import Stage, StageOptions, check_count
+from splitpipe.pipeline.stages import (
     Batch,
     Filter,
     FlatMap,
     Map,
     Operation,
-    Stage,
-    StageOptions,
     Take,
     Through,
     Unbatch,
-    check_count,
 )
 
 if TYPE_CHECKING:

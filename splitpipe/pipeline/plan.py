@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, replace
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.source import SequenceSource, Source
-from splitpipe.pipeline.stage import Batch, Stage, Take, check_count
+from splitpipe.pipeline.stage import Stage, check_count
+from splitpipe.pipeline.stages import Batch, Take
 
 __all__ = ["Plan", "RunOptions", "Task", "plan"]
 

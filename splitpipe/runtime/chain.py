@@ -16,7 +16,8 @@ from typing import Any
 
 from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
-from splitpipe.pipeline.stage import Dropped, Map, Stage
+from splitpipe.pipeline.stage import Stage
+from splitpipe.pipeline.stages import Context, Map
 from splitpipe.runtime.failure import failing_stage
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
@@ -60,7 +61,7 @@ class Chain:
         self._layers: list[Iterator[Any]] = []
         self._source: Iterator[Any] | None = None
         self.cursor = cursor
-        self.dropped = Dropped()
+        self._contexts: list[Context] = []
 
     def start(self, items: Iterator[Any]) -> Iterator[Any]:
         """Return what the stages make of `items`; once."""
@@ -70,9 +71,16 @@ class Chain:
             current = self.cursor.count(items)
             self._layers.append(current)
         for stage in self._stages:
-            current = stage.operation.apply(current, self.dropped)
+            context = Context(stage.name, epoch=self.cursor.epoch)
+            self._contexts.append(context)
+            current = stage.operation.run((current,), context)
             self._layers.append(current)
         return current
+
+    @property
+    def dropped(self) -> int:
+        """How many items the stages left out on purpose."""
+        return sum(context.dropped for context in self._contexts)
 
     def close(self) -> None:
         """Close every generator of the chain, the last stage's first.

@@ -92,7 +92,7 @@ class Engine:
                 annotate(error, chain.where(error, source, "in the consumer's process"))
             raise
         finally:
-            self._dropped += chain.dropped.count
+            self._dropped += chain.dropped
             if source is not None:
                 self._meter.items_in += chain.cursor.position
             chain.close()

@@ -152,7 +152,7 @@ class SequentialTask:
             self._meter.items_in = before + self._cursor.position
         else:
             self._inbox.end_epoch(last=last)
-        self._meter.dropped += chain.dropped.count
+        self._meter.dropped += chain.dropped
         self._end(epoch)
 
     def _input(self, epoch: int) -> Iterator[Any]:
@@ -266,7 +266,7 @@ class PoolWorker:
             return
         finally:
             self._meter.items_in += chain.cursor.position - self._first(unit)
-            self._meter.dropped += chain.dropped.count
+            self._meter.dropped += chain.dropped
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
         self._outbox.item(
             values,

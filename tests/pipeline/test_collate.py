@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
-from splitpipe.pipeline.collate import Stack
+from splitpipe.pipeline.stages.collate import Stack
 
 Point = namedtuple("Point", "x y")
 

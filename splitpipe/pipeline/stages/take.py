@@ -1,0 +1,26 @@
+"""`take`: the first items of every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from splitpipe.pipeline.stages.base import Context, Operation
+
+__all__ = ["Take"]
+
+
+@dataclass(frozen=True)
+class Take(Operation):
+    """The first items of every epoch; those after them are never made."""
+
+    count: int
+
+    @property
+    def label(self) -> str:
+        return f"take({self.count})"
+
+    def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
+        yield from islice(items, self.count)
