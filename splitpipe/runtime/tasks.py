@@ -1,4 +1,4 @@
-"""What a worker process does: the loops of a sequential task and of a pool's worker.
+"""The loop of a sequential task: one process, the whole stream.
 
 Responsible for: reading an input, running the stages over it, sending what comes out, at its place
 in the order, and the failures at theirs. They are given channels and know nothing of processes: a
@@ -6,7 +6,6 @@ test drives them with lists.
 
 Rules:
 - a sequential task goes through its epochs once; its generators start anew in each of them;
-- a worker of a pool takes one unit after the other and keeps nothing between two of them;
 - a failure is sent and does not end the task: a later stage may catch it, as it could in one
   process;
 - a shut channel ends the task at once and quietly: whoever shut it knows why.
@@ -20,18 +19,17 @@ from itertools import count
 from typing import Any
 
 from splitpipe.errors import ChannelError
-from splitpipe.pipeline.source import SequenceSource, Source
+from splitpipe.pipeline.source import Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.runtime.chain import Chain, Cursor, one_to_one, open_source
 from splitpipe.runtime.failure import Failure
-from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import CHUNK_ITEMS, Chunker, EpochSkipped, Outbox
 from splitpipe.transport.base import Receiver
-from splitpipe.transport.envelope import ATOMS
-from splitpipe.transport.message import Claim, Credit, End, Failed, Item, decode
+from splitpipe.transport.message import Credit, decode
 
-__all__ = ["Gate", "PoolWorker", "SequentialTask"]
+__all__ = ["Gate", "SequentialTask"]
 
 
 class Gate:
@@ -203,131 +201,3 @@ class SequentialTask:
         sequence = self._sequence
         self._sequence += 1
         self._outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
-
-
-class _PassedOn(BaseException):
-    """The failure of an earlier stage, after what came before it. No stage may swallow it."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__()
-        self.failure = failure
-
-
-class PoolWorker:
-    """One of several processes that share the units of a region.
-
-    Args:
-        stages: what to run on each unit.
-        source: read for claims.
-        intake: gives claims, or the messages of the head before.
-    """
-
-    def __init__(
-        self,
-        stages: tuple[Stage, ...],
-        intake: Intake,
-        outbox: Outbox,
-        *,
-        source: Source | None,
-        worker: str,
-        meter: Meter,
-    ) -> None:
-        self._stages = stages
-        self._intake = intake
-        self._outbox = outbox
-        self._source = source
-        self._worker = worker
-        self._meter = meter
-        self._order: tuple[int, Any] = (-1, None)
-
-    def run(self) -> None:
-        """Take units until the channel is shut."""
-        while True:
-            message = self._intake.receive()
-            if isinstance(message, End) or (isinstance(message, Failed) and not message.count):
-                self._outbox.forward(message)
-            elif isinstance(message, (Claim, Item, Failed)):
-                self._unit(message)
-
-    def _unit(self, unit: Claim | Item | Failed) -> None:
-        since = time.perf_counter()
-        waited = self._meter.wait_output_s
-        chain = Chain(self._stages, Cursor(unit.epoch, self._first(unit)))
-        values: list[Any] = []
-        try:
-            try:
-                self._collect(chain.start(self._input(unit)), values)
-            finally:
-                chain.close()
-        except ChannelError:
-            raise
-        except BaseException as error:
-            self._fail(error, chain, unit, values)
-            return
-        finally:
-            self._meter.items_in += chain.cursor.position - self._first(unit)
-            self._meter.dropped += chain.dropped
-        elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
-        self._outbox.item(
-            values,
-            epoch=unit.epoch,
-            sequence=unit.sequence,
-            start=unit.start,
-            stop=unit.stop,
-            elapsed_s=elapsed,
-        )
-
-    @staticmethod
-    def _first(unit: Claim | Item | Failed) -> int:
-        return unit.start if isinstance(unit, Claim) else 0
-
-    def _input(self, unit: Claim | Item | Failed) -> Iterator[Any]:
-        if not isinstance(unit, Claim):
-            return self._values(unit)
-        source = self._source
-        assert isinstance(source, SequenceSource)
-        if self._order[0] != unit.epoch:
-            self._order = unit.epoch, source.order(unit.epoch)
-        return source.items(self._order[1], unit.start, unit.stop)
-
-    def _values(self, unit: Item | Failed) -> Iterator[Any]:
-        yield from self._intake.each(unit)
-        if isinstance(unit, Failed):
-            raise _PassedOn(Failure.decode(unit.body[: unit.nbytes]))
-
-    def _collect(self, items: Iterator[Any], values: list[Any]) -> None:
-        """Keep unchangeable items in `values` while there are no others; serialise everything else
-        at once.
-        """
-        packer = self._outbox.packer
-        for item in items:
-            if len(packer) == 0 and _unchangeable(item):
-                values.append(item)
-            else:
-                for earlier in values:
-                    packer.add(earlier)
-                values.clear()
-                packer.add(item)
-            del item
-
-    def _fail(
-        self, error: BaseException, chain: Chain, unit: Claim | Item | Failed, values: list[Any]
-    ) -> None:
-        if isinstance(error, _PassedOn):
-            failure = error.failure
-        else:
-            where = chain.where(error, self._source, self._worker)
-            failure = Failure.of(error, where=where)
-        self._outbox.failed(
-            failure,
-            epoch=unit.epoch,
-            sequence=unit.sequence,
-            start=unit.start,
-            stop=unit.stop,
-            values=values,
-        )
-
-
-def _unchangeable(item: Any) -> bool:
-    kind = type(item)
-    return kind in ATOMS or (kind is tuple and all(type(part) in ATOMS for part in item))

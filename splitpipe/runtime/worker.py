@@ -30,8 +30,9 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.metrics import Board, Meter
 from splitpipe.runtime.outbox import Outbox
+from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
-from splitpipe.runtime.tasks import Gate, PoolWorker, SequentialTask
+from splitpipe.runtime.tasks import Gate, SequentialTask
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
