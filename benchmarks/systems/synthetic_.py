@@ -26,10 +26,10 @@ from splitpipe.storage.format import (
     file_name,
     index_seed,
     place,
+    places,
     record_seed,
     run_seed,
 )
-from splitpipe.storage.format import PLACE_MODULUS as MODULUS
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import Column, Manifest, encode
 
@@ -92,7 +92,8 @@ class _Maker:
         rows = rows.reshape(-1, BINS)  # a line is a round, a column a bin
         records = rows // BINS
         offsets = FILE_HEADER_NBYTES + records * _RECORD.itemsize + RECORD_HEADER_NBYTES
-        starts = self._seeds ^ ((offsets + rows) % MODULUS).astype(np.uint32)
+        mixed = places(offsets.view(np.uint64), rows)
+        starts = self._seeds ^ mixed.astype(np.uint32)
         words = rows.astype(np.uint32)
         crcs = _checksums(starts, words, self._tables)
         entries = np.zeros(rows.shape, dtype=ENTRY_DTYPE)

@@ -29,7 +29,6 @@ from splitpipe.storage.format import (
     FILE_HEADER_NBYTES,
     LONG_LENGTH,
     LONG_RECORD_HEADER_NBYTES,
-    PLACE_MODULUS,
     RECORD_HEADER_DTYPE,
     RECORD_HEADER_NBYTES,
     FileId,
@@ -38,6 +37,7 @@ from splitpipe.storage.format import (
     index_seed,
     pack_record_header,
     place,
+    places,
     record_seed,
     run_seed,
 )
@@ -212,8 +212,7 @@ class ColumnAppender:
         offsets, tails = self._place(lengths, turn)
         turns = (turn + np.arange(count)) % bins
         rows = np.arange(self._rows, self._rows + count, dtype=np.uint64)
-        places = (offsets + rows) % np.uint64(PLACE_MODULUS)
-        starts = (self._seeds[turns] ^ places).tolist()
+        starts = (self._seeds[turns] ^ places(offsets, rows)).tolist()
         crcs = list(map(google_crc32c.extend, starts, signed))
         headers = record_headers(crcs, lengths, rows)
         runs = self._write_bins(records, headers, turn)

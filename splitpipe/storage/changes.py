@@ -32,12 +32,12 @@ from splitpipe.storage.format import (
     FILE_HEADER_NBYTES,
     LONG_LENGTH,
     LONG_RECORD_HEADER_NBYTES,
-    PLACE_MODULUS,
     RECORD_HEADER_NBYTES,
     file_header,
     file_name,
     index_seed,
     place,
+    places,
     record_seed,
 )
 from splitpipe.storage.layout import BinLayout, Segment
@@ -84,9 +84,9 @@ class Updates:
         entries["length"] = lengths
         entries["bin"] = number
         where = np.asarray(rows, dtype=np.int64)
-        places = (entries["offset"] + where.view(np.uint64)) % np.uint64(PLACE_MODULUS)
         seed = np.uint64(record_seed(self._dataset, self._column, number))
-        crcs = list(map(google_crc32c.extend, (seed ^ places).tolist(), signed))
+        starts = (seed ^ places(entries["offset"], where)).tolist()
+        crcs = list(map(google_crc32c.extend, starts, signed))
         entries["crc"] = crcs
         headers = record_headers(crcs, lengths, where.view(np.uint64))
         pieces = [piece for pair in zip(headers, records, strict=True) for piece in pair]

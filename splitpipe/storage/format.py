@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from splitpipe.errors import FormatError
 
@@ -38,10 +39,11 @@ __all__ = [
     "MANIFEST_NAME",
     "MAX_BINS",
     "MAX_ROWS",
-    "PLACE_MODULUS",
+    "OFFSET_FACTOR",
     "RECORD_HEADER",
     "RECORD_HEADER_DTYPE",
     "RECORD_HEADER_NBYTES",
+    "ROW_FACTOR",
     "RUN_RECORDS",
     "FileId",
     "check_file_header",
@@ -50,6 +52,7 @@ __all__ = [
     "index_seed",
     "pack_record_header",
     "place",
+    "places",
     "record_seed",
     "run_seed",
 ]
@@ -86,10 +89,13 @@ RUN_RECORDS: Final = 64
 MAX_BINS: Final = 1 << 16
 MAX_ROWS: Final = 1 << 48
 
-# The largest prime below 2**32. A checksum's start value has 32 bits and the checksum library
-# drops the rest without a word, so places are folded modulo a prime: displacements by a power
-# of two, which is how blocks get lost, never vanish.
-PLACE_MODULUS: Final = 4_294_967_291
+# What an offset and a row are multiplied by before they are mixed into a start value (the odd
+# factors of SplitMix64). Neither has eight equal bits in a row, so that one bit of an offset or
+# of a row, whichever it is, always changes the highest byte of the start value: the one that no
+# record of less than four bytes can change back. A checksum's start value has 32 bits and the
+# checksum library drops the rest without a word; the upper half of the product holds them all.
+OFFSET_FACTOR: Final = 0x9E37_79B9_7F4A_7C15
+ROW_FACTOR: Final = 0xBF58_476D_1CE4_E5B9
 
 _MAGIC: Final = b"SPLITPIP"
 _FILE_HEADER: Final = struct.Struct("<8sII16sIII16s")
@@ -203,12 +209,28 @@ def place(seed: int, offset: int, row: int) -> int:
     """The start value for the bytes at ``offset`` that belong to ``row``.
 
     Example:
-        >>> place(0, 100, 5)
-        105
-        >>> place(0, 100 + 2**32, 5) == place(0, 100, 5)
-        False
+        >>> hex(place(0, 100, 5)), hex(place(0, 101, 5))
+        ('0x8a631e83', '0x289a983d')
     """
-    return seed ^ (offset + row) % PLACE_MODULUS
+    return seed ^ (offset * OFFSET_FACTOR + row * ROW_FACTOR) >> 32 & 0xFFFFFFFF
+
+
+def places(offsets: npt.NDArray[np.uint64], rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """What `place` combines with the seed, for many at once.
+
+    Args:
+        offsets: uint64 array of any shape.
+        rows: int64 or uint64 array of the same shape.
+
+    Example:
+        >>> made = places(np.array([100], dtype=np.uint64), np.array([5]))
+        >>> int(made[0]) ^ 7 == place(7, 100, 5)
+        True
+    """
+    mixed = offsets * np.uint64(OFFSET_FACTOR)
+    mixed += rows.view(np.uint64) * np.uint64(ROW_FACTOR)
+    mixed >>= np.uint64(32)
+    return mixed
 
 
 def pack_record_header(crc: int, length: int, row: int) -> bytes:

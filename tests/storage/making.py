@@ -9,12 +9,18 @@ from pathlib import Path
 from splitpipe.dataset import open_dataset
 from splitpipe.storage import DatasetWriter, check_dataset
 
-__all__ = ["assert_holds", "numbered", "write"]
+__all__ = ["assert_holds", "numbered", "placed", "write"]
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
     """Records of different lengths, also 0, each telling its number."""
     return [(b"%d," % n) * (n % 5) for n in range(start, start + count)]
+
+
+def placed(seed: int, offset: int, row: int) -> int:
+    """`place`, as `docs/format.md` says it."""
+    mixed = (offset * 0x9E3779B97F4A7C15 + row * 0xBF58476D1CE4E5B9) % 2**64
+    return seed ^ mixed // 2**32
 
 
 def write(path: str | os.PathLike[str], records: Sequence[bytes], bins: int = 2) -> Path:

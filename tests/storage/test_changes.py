@@ -23,9 +23,8 @@ from splitpipe.storage import DatasetWriter, check_dataset, describe
 from splitpipe.storage.compact import compact
 from splitpipe.storage.repair import repair
 from splitpipe.storage.table import open_table
+from tests.storage.making import placed
 from tests.storage.tables import SCHEMA, Record, assert_reads, assert_table, made
-
-PRIME = 4294967291
 
 
 @pytest.fixture
@@ -586,8 +585,8 @@ class TestByTheBook:
         entries = [struct.unpack_from("<QQII", index, 24 * row) for row in range(4)]
         assert [number for *_, number, _ in entries] == [0, 2, 2, 1]
         raw = (path / "v0001-c000-b00002.bin").read_bytes()
-        assert entries[2] == (78, 3, 2, extend(seed(b"record", 2) ^ (78 + 2) % PRIME, b"new"))
-        assert entries[1] == (95, 0, 2, extend(seed(b"record", 2) ^ (95 + 1) % PRIME, b"missing"))
+        assert entries[2] == (78, 3, 2, extend(placed(seed(b"record", 2), 78, 2), b"new"))
+        assert entries[1] == (95, 0, 2, extend(placed(seed(b"record", 2), 95, 1), b"missing"))
         assert raw[64:78] == struct.pack("<IIIH", entries[2][3], 3, 2, 0)
         assert raw[78:] == b"new" + struct.pack("<IIIH", entries[1][3], 0, 1, 0)
         tail = open_table(path).manifest.columns[0].layout.segments[0].tail

@@ -8,8 +8,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google_crc32c import extend, value
+from hypothesis import given
+from hypothesis import strategies as st
 
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import FormatError, UnsupportedVersion
@@ -26,11 +29,13 @@ from tests.storage.make_golden import (
     packed_records,
     second_session,
 )
-from tests.storage.making import assert_holds
+from tests.storage.making import assert_holds, placed
 from tests.storage.tables import assert_table
 
 RECORDS = first_session() + second_session()
-PRIME = 4294967291
+words = st.integers(0, 2**32 - 1)
+offsets = st.integers(0, 2**63 - 1)
+rows = st.integers(0, 2**48 - 1)
 
 
 @pytest.fixture
@@ -105,7 +110,7 @@ class TestByTheBook:
             assert offset == ends[number] + 14
             ends[number] = offset + length
             assert raw[offset : offset + length] == record
-            assert crc == extend(self.seed(b"record", number) ^ (offset + row) % PRIME, record)
+            assert crc == extend(placed(self.seed(b"record", number), offset, row), record)
             assert struct.unpack_from("<IIIH", raw, offset - 14) == (crc, length, row, 0)
 
     def test_sums(self) -> None:
@@ -120,7 +125,7 @@ class TestByTheBook:
 
     def assert_stripe(self, index: bytes, sums: bytes, rows: range, bins: list[int]) -> None:
         page, *runs = struct.unpack(f"<{len(sums) // 4}I", sums)
-        start = self.seed(b"index", 0) ^ rows.start % PRIME
+        start = placed(self.seed(b"index", 0), 0, rows.start)
         assert page == extend(start, index[24 * rows.start : 24 * rows.stop])
         assert len(runs) == len(bins)
         for turn, (number, crc) in enumerate(zip(bins, runs, strict=True)):
@@ -129,8 +134,48 @@ class TestByTheBook:
             offset, length, _, _ = struct.unpack_from("<QQII", index, 24 * mine[-1])
             raw = (GOLDEN / f"v0001-c000-b{number:05d}.bin").read_bytes()
             run = raw[first - 14 : offset + length]
-            start = self.seed(b"run", number) ^ (first - 14 + mine[0]) % PRIME
+            start = placed(self.seed(b"run", number), first - 14, mine[0])
             assert crc == extend(start, run)
+
+
+class TestPlaces:
+    @given(seed=words, offset=offsets, row=rows, bit=st.integers(0, 63))
+    def test_one_bit_always_changes_the_highest_byte(
+        self, seed: int, offset: int, row: int, bit: int
+    ) -> None:
+        start = format.place(seed, offset, row)
+        assert 0 <= start < 2**32
+        assert (start ^ format.place(seed, offset ^ 1 << bit, row)) >> 24
+        assert (start ^ format.place(seed, offset, row ^ 1 << bit)) >> 24
+
+    @given(
+        seed=words,
+        offset=offsets,
+        row=rows,
+        bit=st.integers(0, 63),
+        found=st.binary(max_size=3),
+        data=st.data(),
+    )
+    def test_no_short_record_cancels_a_flipped_bit_of_its_offset(
+        self, seed: int, offset: int, row: int, bit: int, found: bytes, data: st.DataObject
+    ) -> None:
+        true = data.draw(st.binary(min_size=len(found), max_size=len(found)))
+        there = format.place(seed, offset ^ 1 << bit, row)
+        assert extend(format.place(seed, offset, row), true) != extend(there, found)
+
+    @given(dataset=st.binary(min_size=16, max_size=16), number=st.integers(0, 2**16 - 1))
+    def test_nor_of_its_bin(self, dataset: bytes, number: int) -> None:
+        seed = format.record_seed(dataset, 3, number)
+        for bit in range(16):
+            assert (seed ^ format.record_seed(dataset, 3, number ^ 1 << bit)) >> 24
+
+    @given(st.lists(st.tuples(words, offsets, rows), min_size=1))
+    def test_many_are_as_each(self, those: list[tuple[int, int, int]]) -> None:
+        seeds, at, of = (np.array(column, dtype=np.uint64) for column in zip(*those, strict=True))
+        for numbers in (of, of.view(np.int64)):
+            found = seeds ^ format.places(at, numbers)
+            assert found.tolist() == [format.place(*one) for one in those]
+            assert found.tolist() == [placed(*one) for one in those]
 
 
 class TestLargeNumbers:

@@ -21,7 +21,9 @@
 #include <sys/uio.h>
 #endif
 
-#define PLACE_MODULUS UINT64_C(4294967291)
+/* How a place is mixed into a start value; see docs/format.md. */
+#define OFFSET_FACTOR UINT64_C(0x9E3779B97F4A7C15)
+#define ROW_FACTOR UINT64_C(0xBF58476D1CE4E5B9)
 
 /* Records that are located, allocated and copied together: the GIL changes hands twice for them.
  * The plan of a few fits on the stack. */
@@ -77,7 +79,8 @@ sp_plan(const sp_column *self, int64_t row, const sp_entry *entry, sp_step *step
     }
     step->source = bin->base + entry->offset;
     step->length = entry->length;
-    step->start = bin->seed ^ (uint32_t)((entry->offset + (uint64_t)row) % PLACE_MODULUS);
+    uint64_t mixed = entry->offset * OFFSET_FACTOR + (uint64_t)row * ROW_FACTOR;
+    step->start = bin->seed ^ (uint32_t)(mixed >> 32);
     step->crc = entry->crc;
     return 1;
 }

@@ -26,8 +26,10 @@ from splitpipe.storage.format import (
     ENTRY_DTYPE,
     ENTRY_NBYTES,
     FILE_HEADER_NBYTES,
-    PLACE_MODULUS,
+    OFFSET_FACTOR,
     RECORD_HEADER_NBYTES,
+    ROW_FACTOR,
+    places,
 )
 from splitpipe.storage.native.probe import would_wait
 
@@ -47,7 +49,6 @@ permuted: Callable[[Rows, int, int, int, tuple[int, ...]], None] | None = None
 
 _extend = google_crc32c.extend
 _unpack = ENTRY.unpack_from
-_MODULUS = np.uint64(PLACE_MODULUS)
 # Batches smaller than this are not probed: announcing them gains nothing.
 _WORTH_PROBING = 4
 _FIRST = FILE_HEADER_NBYTES + RECORD_HEADER_NBYTES
@@ -130,8 +131,9 @@ class Column:
             offset, length, number, crc = _unpack(self._entries, ENTRY_NBYTES * row)
             record: bytes = self._maps[number][offset : offset + length]
             # An entry found from the end fails: the checksum is for the true row.
+            mixed = (offset * OFFSET_FACTOR + row * ROW_FACTOR) >> 32 & 0xFFFFFFFF
             if len(record) == length and (
-                _extend(self._seeds[number] ^ (offset + row) % PLACE_MODULUS, record) == crc
+                _extend(self._seeds[number] ^ mixed, record) == crc
                 or (self._trust and row >= 0 and offset >= _FIRST)
             ):
                 return record
@@ -173,7 +175,7 @@ class Column:
         if self._trust:
             return records
         seeds = self._seed_table.take(entries["bin"])
-        starts = seeds ^ (entries["offset"] + rows.view(np.uint64)) % _MODULUS
+        starts = seeds ^ places(entries["offset"], rows)
         if list(map(_extend, starts.tolist(), records)) == entries["crc"].tolist():
             return records
         return 0
