@@ -26,6 +26,7 @@ from splitpipe.cli.sources import (
 )
 from splitpipe.formats.base import Source
 from splitpipe.formats.recognise import which
+from splitpipe.storage import files
 from splitpipe.storage.check import Description, describe
 from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.summary.columns import type_of
@@ -59,7 +60,7 @@ def info(
 
 def _is_ours(path: Path) -> bool:
     """Whether our own description applies, also of a folder that is not there or holds nothing."""
-    return os.path.lexists(path / MANIFEST_NAME) or not path.exists()
+    return files.is_there(os.path.join(path, MANIFEST_NAME)) or not path.exists()
 
 
 def as_text(found: Description) -> str:

@@ -89,7 +89,7 @@ def begun(directory: str) -> Begun | None:
         StorageError: a dataset is there that is no copy, or it cannot be read.
         FormatError: it is damaged, or was changed since it was copied.
     """
-    if not os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
+    if not files.is_there(os.path.join(directory, MANIFEST_NAME)):
         return None
     manifest = read_manifest(directory)
     note = _read_note(directory, manifest.dataset)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.storage import cold
+from splitpipe.storage import cold, files
 from splitpipe.storage.bins import BinFiles, map_file
 from splitpipe.storage.format import (
     ENTRY,
@@ -139,7 +139,7 @@ class ColumnReader:
                 index,
             )
         finally:
-            os.close(index)
+            files.close(index)
         whole = memoryview(mapped)[FILE_HEADER_NBYTES:]
         self.entries = whole[: rows * ENTRY_NBYTES]
         self._table: npt.NDArray[Any] = np.frombuffer(whole, dtype=ENTRY_DTYPE)

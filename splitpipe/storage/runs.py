@@ -24,6 +24,7 @@ from splitpipe.errors import SplitpipeError
 from splitpipe.storage.bins import BinFiles
 from splitpipe.storage.format import (
     ENTRY_DTYPE,
+    FILE_HEADER_NBYTES,
     RECORD_HEADER_NBYTES,
     RUN_RECORDS,
     place,
@@ -114,8 +115,9 @@ class RunReader:
     def first_bad_run(self, page: Page, raw: bytes, runs: npt.NDArray[np.uint32]) -> int | None:
         """The bin of the first run of a stripe that does not fit its checksum.
 
-        Unlike reading, this trusts no bound on sizes: a run is checked a piece at a time. A run
-        that is not together any more has no checksum.
+        Unlike reading, this does not ask how large a run is: it is checked a piece at a time. An
+        index that is right by its checksum may still say anything: what it says to lie outside
+        of the bin is wrong without a look. A run that is not together any more has no checksum.
         """
         bins = page.segment.bins
         moved = moved_turns(page, np.frombuffer(raw, dtype=ENTRY_DTYPE)).tolist()
@@ -127,6 +129,8 @@ class RunReader:
                 continue
             rows = range(page.first_row + turn, page.first_row + page.rows, bins)
             start, end = self._pages.extent(rows[0], rows[-1])
+            if not FILE_HEADER_NBYTES <= start <= end <= self._bins.size(number):
+                return number
             seed = place(self._seeds[number], start, rows[0])
             mapped = self._bins.map(number)
             for at in range(start, end, _PIECE_NBYTES):

@@ -176,9 +176,6 @@ class TestThousands:
     def test_indices(self, tmp_path: Path) -> None:
         run_cases(made(tmp_path, one_segment), some(1500), index_case, read_records)
 
-    @pytest.mark.xfail(
-        run=False, reason="case 50: RunReader.first_bad_run walks to the end that the index says"
-    )
     def test_checking_indices(self, tmp_path: Path) -> None:
         run_cases(made(tmp_path, one_segment), some(500), index_case, check_dataset)
 
