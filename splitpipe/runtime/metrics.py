@@ -1,166 +1,326 @@
-"""What tasks did and where their time went.
+"""Counting what a worker does.
 
-Responsible for: `Board`, a page of shared memory with one row a worker, and the records made from
-it.
+Responsible for: `Meter`, one worker's counters and its state, and writing them to its row of the
+board.
 
 Rules:
-- a row has one writer, its worker, and is written at most once a message: measuring costs next to
-  nothing;
-- numbers are 8-byte floats that are stored whole; a reader may see a row between two of its
-  updates, never half a number;
-- what a worker did stays readable after its death.
+- a row is written at most once a message, what is dear to find out (CPU time, the arena) a few
+  times a second: measuring costs next to nothing;
+- a worker that waits says so before it waits: others can tell how long it has been waiting;
+- a meter belongs to one thread. Only `sample` may be called by another.
 """
 
 from __future__ import annotations
 
-import mmap
+import os
+import struct
 import time
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from splitpipe.transport.anonymous import Descriptor, anonymous_file, map_shared, reserve
+from splitpipe.pipeline.stages import Context
+from splitpipe.runtime import board as b
+from splitpipe.runtime import statistics
+from splitpipe.runtime.board import Heading, Row, TaskHead
+from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
 
-__all__ = ["Board", "Meter", "Row", "TaskStatistics"]
+__all__ = [
+    "Board",
+    "Layer",
+    "Meter",
+    "Row",
+    "StageStatistics",
+    "TaskStatistics",
+    "finished",
+    "started",
+    "summarise",
+]
 
-Row: TypeAlias = "memoryview[float]"
-
-_FIELDS = 10
-_ROW = 8 * _FIELDS
-(
-    _STARTED,
-    _ITEMS_IN,
-    _ITEMS_OUT,
-    _DROPPED,
-    _RUNNING,
-    _WAIT_INPUT,
-    _WAIT_OUTPUT,
-    _MESSAGES,
-    _NBYTES,
-    _FINISHED,
-) = range(_FIELDS)
+SELDOM_S = 0.02
+"""How often what is dear to find out is written."""
+_FREQUENT = struct.Struct(f"@{b.FREQUENT}d")
+NOWHERE = -1
+"""The number of what belongs to none of a task's stages."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStatistics:
-    """What one task did so far, all its workers together; times are in seconds, summed over the
-    workers.
+class Layer(NamedTuple):
+    """A running stage of a chain.
 
     Attributes:
-        name: the stages, in order.
-        workers: processes; 0 is the consumer's own.
-        items_in, items_out: what it took and what it gave on.
-        dropped: what its stages left out on purpose (`filter`, ``drop_last``).
-        running_s: since its workers started.
-        wait_input_s: with nothing to do.
-        wait_output_s: with nowhere to put what it had made.
-        nbytes: what it sent, messages and payloads.
-        messages: how many messages that took.
+        stage: its number among the stages of the task; `NOWHERE` for what only brings items in.
+        context: where it counts; None where it does not.
+        items: what it yields; code below a generator's frame belongs to this stage.
     """
 
-    name: str
-    workers: int
-    items_in: int
-    items_out: int
-    dropped: int
-    running_s: float
-    wait_input_s: float
-    wait_output_s: float
-    nbytes: int
-    messages: int
+    stage: int
+    context: Context | None
+    items: Iterator[Any]
 
+
+class _Arena(Protocol):
+    def statistics(self) -> Any: ...
+
+
+class _Intake(Protocol):
     @property
-    def busy_s(self) -> float:
-        """Time that went into the work itself."""
-        return max(0.0, self.running_s - self.wait_input_s - self.wait_output_s)
+    def copies(self) -> int: ...
+
+
+class _Recorder(Protocol):
+    def span(self, name: str, start: float, stop: float, items: int) -> None: ...
+    def flush(self) -> None: ...
 
 
 class Meter:
-    """One worker's counters; `publish` copies them to its row of the board."""
+    """One worker's counters; `publish` copies them to its row of the board.
+
+    Args:
+        row: where to; None: nobody looks.
+        clock: CPU seconds so far: of the process, or of the thread where a process runs several
+            workers.
+    """
 
     __slots__ = (
+        "_buffer",
+        "_clock",
+        "_cpu",
+        "_cut",
+        "_items",
+        "_layers",
         "_row",
+        "_seldom",
         "_since",
+        "_stages",
+        "arena",
+        "awake",
         "dropped",
+        "intake",
         "items_in",
         "items_out",
         "messages",
         "nbytes",
+        "on_publish",
+        "recorder",
+        "state",
+        "units_in",
+        "units_out",
         "wait_input_s",
+        "wait_memory_s",
         "wait_output_s",
     )
 
-    def __init__(self, row: Row | None = None) -> None:
+    def __init__(
+        self, row: Row | None = None, *, clock: Callable[[], float] = time.process_time
+    ) -> None:
+        now = time.perf_counter()
         self._row = row
-        self._since = time.perf_counter()
+        self._clock = clock
+        self._cpu = clock()
+        self._cut = self._since = now
+        self._seldom = now
+        self._items = 0
+        self._layers: Sequence[Layer] = ()
         self.items_in = self.items_out = self.dropped = self.messages = self.nbytes = 0
-        self.wait_input_s = self.wait_output_s = 0.0
+        self.units_in = self.units_out = 0
+        self.wait_input_s = self.wait_output_s = self.wait_memory_s = 0.0
+        self.state = b.BUSY
+        self.arena: _Arena | None = None
+        self.intake: _Intake | None = None
+        self.recorder: _Recorder | None = None
+        self.on_publish: Callable[[float], None] | None = None
+        """Called a few times a second, with the time."""
+        self.awake: Callable[[], None] | None = None
+        """Called once when the worker is busy again; set by a sampler that fell asleep."""
+        self._stages = 0
         if row is not None:
-            row[_STARTED] = 1.0
+            self._buffer = row.cast("B")
+            self._stages = (len(row) - b.FIELDS) // b.STAGE_FIELDS
+            row[b.PID] = os.getpid()
+            row[b.STARTED_AT] = now
 
-    def publish(self) -> None:
-        """Let others see the counters as they are now."""
+    # -- waiting
+
+    def wait(self, state: int) -> None:
+        """From now on the worker waits, for what `state` says; `resume` has to follow."""
+        now = time.perf_counter()
+        if self.recorder is not None:
+            self._record(now, "work")
+        self._since = now
+        self.state = state
+        row = self._row
+        if row is not None:
+            row[b.STATE_SINCE] = now
+            row[b.STATE] = state
+
+    def resume(self) -> None:
+        """The worker goes on working."""
+        now = time.perf_counter()
+        waited = now - self._since
+        state = self.state
+        self.state = b.BUSY
+        self._since = now
+        row = self._row
+        if state == b.WAITS_FOR_INPUT:
+            self.wait_input_s += waited
+        else:
+            self.wait_output_s += waited
+            if state == b.WAITS_FOR_MEMORY:
+                self.wait_memory_s += waited
+        if row is not None:
+            row[b.STATE] = b.BUSY
+            row[b.WAIT_INPUT] = self.wait_input_s
+            row[b.WAIT_OUTPUT] = self.wait_output_s
+            row[b.WAIT_MEMORY] = self.wait_memory_s
+        if self.recorder is not None:
+            self._record(now, _WAITS[state])
+        if self.awake is not None:
+            wake, self.awake = self.awake, None
+            wake()
+
+    def waited(self, state: int, seconds: float) -> None:
+        """Count a wait that is over already, and of which nobody knew that it would be one."""
+        self.wait_output_s += seconds
+        if state == b.WAITS_FOR_MEMORY:
+            self.wait_memory_s += seconds
+
+    # -- working
+
+    def take(self) -> None:
+        """A unit of work, or a message, was taken."""
+        self.units_in += 1
+        if self.units_in == 1 and self._row is not None:
+            self._row[b.FIRST_AT] = time.perf_counter()
+
+    def enter(self, layers: Sequence[Layer]) -> None:
+        """The stages of the task begin to run."""
+        self._layers = layers
+
+    def leave(self) -> None:
+        """They are done; what they counted is added up."""
+        layers, self._layers = self._layers, ()
+        row = self._row
+        for number, context, _ in layers:
+            if context is None:
+                continue
+            self.dropped += context.dropped
+            if row is None or number >= self._stages:
+                continue
+            start = b.FIELDS + number * b.STAGE_FIELDS
+            if context.dropped:
+                row[start + b.STAGE_DROPPED] += context.dropped
+            for place, value in enumerate(context.measured.values(), start + b.STAGE_MEASURES):
+                if place < start + b.STAGE_FIELDS:
+                    row[place] += value
+
+    def sample(self, frame: Any, seconds: float) -> None:
+        """Count `seconds` for the innermost stage that `frame` runs in."""
         row = self._row
         if row is None:
             return
-        row[_ITEMS_IN] = self.items_in
-        row[_ITEMS_OUT] = self.items_out
-        row[_DROPPED] = self.dropped
-        row[_RUNNING] = time.perf_counter() - self._since
-        row[_WAIT_INPUT] = self.wait_input_s
-        row[_WAIT_OUTPUT] = self.wait_output_s
-        row[_MESSAGES] = self.messages
-        row[_NBYTES] = self.nbytes
+        frames = {getattr(layer.items, "gi_frame", None): layer.stage for layer in self._layers}
+        while frame is not None and frame not in frames:
+            frame = frame.f_back
+        number = NOWHERE if frame is None else frames[frame]
+        if 0 <= number < self._stages:
+            row[b.FIELDS + number * b.STAGE_FIELDS + b.STAGE_SECONDS] += seconds
+        else:
+            row[b.OVERHEAD] += seconds
+
+    def fingerprint(self, stage: int, value: int) -> None:
+        """Tell which state of a process-wide generator `stage` has drawn from first."""
+        if self._row is not None and stage < self._stages:
+            # What a float holds exactly; 0 means that nothing was drawn.
+            self._row[b.FIELDS + stage * b.STAGE_FIELDS + b.STAGE_FINGERPRINT] = (
+                value % (1 << 53) or 1
+            )
+
+    # -- telling
+
+    def publish(self) -> None:
+        """Let others see the counters as they are now."""
+        if self._row is None:
+            return
+        now = time.perf_counter()
+        _FREQUENT.pack_into(
+            self._buffer,
+            0,
+            self.items_in,
+            self.items_out,
+            self.dropped,
+            self.wait_input_s,
+            self.wait_output_s,
+            self.wait_memory_s,
+            self.messages,
+            self.nbytes,
+            self.units_in,
+            self.units_out,
+            self.state,
+            self._since,
+        )
+        if self.recorder is not None:
+            self._record(now, "work")
+        if now - self._seldom > SELDOM_S:
+            self._publish_seldom(now)
 
     def finish(self) -> None:
         """The task is done: from now on its worker may go."""
         self.publish()
+        now = time.perf_counter()
+        self._publish_seldom(now)
+        if self.recorder is not None:
+            self.recorder.flush()
         if self._row is not None:
-            self._row[_FINISHED] = 1.0
+            self._row[b.FINISHED_AT] = now
+
+    def _publish_seldom(self, now: float) -> None:
+        self._seldom = now
+        row = self._row
+        if row is None:
+            return
+        row[b.CPU] = self._clock() - self._cpu
+        if self.arena is not None:
+            arena = self.arena.statistics()
+            row[b.ARENA_SLOTS] = arena.slots
+            row[b.ARENA_NBYTES] = arena.nbytes
+            row[b.ARENA_LIMIT] = arena.limit
+            row[b.ARENA_REFUSED] = arena.refused
+        if self.intake is not None:
+            row[b.COPIES] = self.intake.copies
+        if self.on_publish is not None:
+            self.on_publish(now)
+
+    def _record(self, now: float, name: str) -> None:
+        """Draw the time since the last cut."""
+        assert self.recorder is not None
+        self.recorder.span(name, self._cut, now, self.items_out - self._items)
+        self._cut = now
+        self._items = self.items_out
 
 
-class Board:
-    """Rows of counters in anonymous shared memory; travels to the workers."""
+class Board(b.Board):
+    """A board of so many rows that says nothing else."""
 
-    def __init__(self, rows: int) -> None:
-        self._nbytes = -(-rows * _ROW // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._memory = Descriptor(anonymous_file("splitpipe-board"))
-        try:
-            reserve(self._memory.fd, 0, self._nbytes)
-        except OSError:
-            self._memory.close()
-            raise
+    def __init__(self, rows: int | Heading) -> None:
+        super().__init__(Heading((TaskHead("task", rows),)) if isinstance(rows, int) else rows)
 
-    def row(self, number: int) -> Row:
-        """Return row `number`, writable; it stays valid after `close`."""
-        whole = memoryview(map_shared(self._memory.fd, 0, self._nbytes))
-        return whole[number * _ROW : (number + 1) * _ROW].cast("d")
 
-    def close(self) -> None:
-        self._memory.close()
+def summarise(name: str, workers: int, rows: list[Row]) -> TaskStatistics:
+    """Return what the workers of one task did together, until now."""
+    return statistics.summarise(TaskHead(name, workers), rows, now=time.perf_counter())
+
+
+_WAITS = {
+    b.WAITS_FOR_INPUT: "wait for input",
+    b.WAITS_FOR_OUTPUT: "wait for output",
+    b.WAITS_FOR_MEMORY: "wait for memory",
+}
 
 
 def started(row: Row) -> bool:
     """Whether the worker of `row` got as far as running its task."""
-    return bool(row[_STARTED])
+    return bool(row[b.STARTED_AT])
 
 
 def finished(row: Row) -> bool:
     """Whether the worker of `row` has done all that was asked of it."""
-    return bool(row[_FINISHED])
-
-
-def summarise(name: str, workers: int, rows: list[Row]) -> TaskStatistics:
-    """Return what the workers of one task did together."""
-    total = [sum(float(row[i]) for row in rows) for i in range(_FIELDS)]
-    return TaskStatistics(
-        name=name,
-        workers=workers,
-        items_in=int(total[_ITEMS_IN]),
-        items_out=int(total[_ITEMS_OUT]),
-        dropped=int(total[_DROPPED]),
-        running_s=total[_RUNNING],
-        wait_input_s=total[_WAIT_INPUT],
-        wait_output_s=total[_WAIT_OUTPUT],
-        nbytes=int(total[_NBYTES]),
-        messages=int(total[_MESSAGES]),
-    )
+    return bool(row[b.FINISHED_AT])
