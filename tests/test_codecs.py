@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import re
 import struct
 import sys
 import threading
@@ -27,6 +29,13 @@ DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
 ).filter(lambda value: isinstance(value, list | dict))
+# Also halves of surrogate pairs, which are no text: JSON has them, as escapes.
+ANY_TEXT = st.text(st.characters())
+ANY_DOCUMENT = st.recursive(
+    st.none() | st.booleans() | st.integers() | ANY_TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner),
+)
+SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 MAGICLESS = zstandard.FORMAT_ZSTD1_MAGICLESS
 
 
@@ -73,6 +82,26 @@ class TestRoundTrips:
         assert data == b"abc"
         strided = memoryview(b"abcdef")[::2]
         assert codec(Field("bytes")).encode(strided) == b"ace"
+
+    @given(ANY_DOCUMENT)
+    @example("\ud800")
+    @example({"\udc80": ["\u00fc\ud83d", "\udc00\ud800", "\U0001f600"]})
+    def test_json_of_any_text(self, value: Any) -> None:
+        try:
+            stored = codec(Field("json")).encode(value)
+        except FormatError:
+            assert SPLIT_PAIR.search(json.dumps(value, ensure_ascii=False))
+            return
+        assert codec(Field("json")).decode(stored) == value
+        assert json.loads(stored.decode()) == value
+
+    def test_json_of_a_pair_that_was_split_is_refused(self) -> None:
+        """Escaped, its halves would be read as the one character: another value."""
+        with pytest.raises(FormatError, match="both halves of a surrogate pair"):
+            codec(Field("json")).encode(["\ud83d\ude00"])
+
+    def test_json_is_not_escaped_without_need(self) -> None:
+        assert codec(Field("json")).encode(["\u00fc"]) == '["\u00fc"]'.encode()
 
     def test_arrays_lie_as_described(self) -> None:
         array = np.arange(6, dtype=">u2").reshape(2, 3)

@@ -151,13 +151,22 @@ def _type(name: str, field: Field) -> Any:
     return inner
 
 
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can stand for
+        return json.dumps(value)
+    return text
+
+
 def _array(field: Field, values: Any, kind: Any) -> Any:
     """One column of one batch."""
     pa = _pyarrow()
     if isinstance(values, np.ndarray):
         return _stacked(values, kind)
     if field.kind == "json":
-        values = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+        values = [None if v is None else _json(v) for v in values]
     elif field.kind == "ndarray" and field.shape is None:
         values = [
             None if v is None else {"shape": list(v.shape), "data": v.reshape(-1)} for v in values

@@ -12,7 +12,8 @@ Rules:
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from splitpipe.errors import FormatError
 from splitpipe.schema.field import Field, shape_text
 
 __all__ = ["fit", "fit_array"]
+
+_SPLIT_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def fit(field: Field, value: Any) -> Any:
@@ -116,9 +119,19 @@ def _text(value: Any) -> bytes:
 
 def _json(value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"it cannot be written as JSON: {error}") from error
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        # Half of a surrogate pair is no UTF-8, but JSON can escape it.
+        if _SPLIT_PAIR.search(text):
+            raise FormatError(
+                "it has both halves of a surrogate pair as two characters, which JSON takes for "
+                f"one: {error}"
+            ) from error
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _buffer(value: Any) -> bytes | memoryview:

@@ -97,6 +97,12 @@ def test_streams_views_and_metadata(tmp_path: Path) -> None:
             ds.to_arrow(["x"])
 
 
+def test_json_with_half_a_surrogate_pair() -> None:
+    values = ["\ud800", ["\u00fc"], None]
+    found = to_arrow(of("json", values))["x"].to_pylist()
+    assert found == ['"\\ud800"', '["\u00fc"]', None]
+
+
 def test_what_arrow_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FormatError, match="'x' is of complex128"):
         to_arrow(of("complex128", [1j]))
