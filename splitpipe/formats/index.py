@@ -398,5 +398,5 @@ def load_index(path: str) -> Index:
                 raise FormatError(f"the index {path} is empty")
             data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
     return Index(path, data)

@@ -79,7 +79,7 @@ def open_index(scanner: Scanner, source: Source, paths: Sequence[str], indexing:
         found = _current(path, contents, paths)
         return found or _on_disk(path, _build(scanner, contents, paths, indexing))
     finally:
-        os.close(lock)
+        files.close(lock)
 
 
 def _build(scanner: Scanner, contents: Contents, paths: Sequence[str], indexing: Indexing) -> Build:
@@ -141,7 +141,7 @@ def _lock(path: str) -> int:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
     except BaseException:
-        os.close(descriptor)
+        files.close(descriptor)
         raise
     return descriptor
 
@@ -191,4 +191,4 @@ def _write(path: str, pieces: Iterable[bytes]) -> None:
             at += len(piece)
         files.sync(descriptor, path)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)

@@ -148,7 +148,7 @@ class FolderParts:
             crc = google_crc32c.value(data)
             files.write_at(descriptor, crc.to_bytes(4, "little"), len(data), temporary)
         finally:
-            os.close(descriptor)
+            files.close(descriptor)
         with files.translated("keep a part of the index", path):
             os.replace(temporary, path)
         self._here.add(os.path.basename(path))

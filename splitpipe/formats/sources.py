@@ -74,7 +74,7 @@ def fingerprint(path: str, descriptor: int | None = None) -> Fingerprint:
             )
     finally:
         if descriptor is None:
-            os.close(own)
+            files.close(own)
     return Fingerprint(found.st_size, found.st_mtime_ns, sample)
 
 

@@ -90,7 +90,7 @@ class SamplesFile:
             connection.deserialize(self._copy[0])
         else:
             # SQLite itself says no more than "unable to open" of a file that is not there.
-            os.close(files.open_file(self.path, os.O_RDONLY))
+            files.close(files.open_file(self.path, os.O_RDONLY))
             name = urllib.parse.quote(self.path)
             connection = sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_NBYTES_LIMIT)
