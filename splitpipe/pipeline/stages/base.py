@@ -12,6 +12,8 @@ Rules:
   counts are known beforehand (`ratio`), whether it asks for an item's generator (`random`);
 - a StopIteration that user code lets slip is an error, never an end (PEP 479 sees to that: every
   `apply` is a generator);
+- a per-item operation that makes several outputs of one item passes them through
+  ``context.divided``;
 - no item is dropped unless the user said so: what is left out is counted in ``context.dropped``,
   and what else is worth knowing in the operation's `measures`.
 """
@@ -19,33 +21,54 @@ Rules:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from splitpipe.pipeline.stages.random import generator
 
-__all__ = ["Context", "Join", "Operation", "Place", "name_of"]
+__all__ = ["Context", "InnerContext", "Join", "Operation", "Place", "name_of"]
 
 
 class Place:
-    """Which item is being treated: the number that its nearest numbering ancestor gave it.
+    """Which item is being treated: the number that its nearest numbering ancestor gave it, and
+    which of its parts.
 
     Items are numbered, from 0 in every epoch, by sources and by every operation that is not
-    `per_item`. What per-item stages make of one keeps its number.
+    `per_item`. What per-item stages make of one keeps its number; where they make several, `part`
+    tells them apart.
     """
 
-    __slots__ = ("number",)
+    __slots__ = ("number", "part")
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
+        self.part = 0
 
     def mark(self, items: Iterator[Any]) -> Iterator[Any]:
         """Yield `items` and number them, beginning with the current number."""
         for self.number, item in enumerate(items, self.number):  # noqa: B020 - it counts here
+            self.part = 0
             yield item
             del item
+
+    def divide(self, outputs: Iterable[Any]) -> Iterator[Any]:
+        """Yield `outputs`, all made of the current item, and tell them apart."""
+        whole = self.part
+        for index, output in enumerate(outputs):
+            self.part = _mixed(whole + index + 1)
+            yield output
+            del output
+
+
+def _mixed(value: int) -> int:
+    """A bijection of 64-bit numbers (the finaliser of SplitMix64): parts of parts differ too."""
+    value &= 2**64 - 1
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & 2**64 - 1
+    return value ^ (value >> 31)
 
 
 class Context:
@@ -57,13 +80,15 @@ class Context:
         epoch: which pass over the source.
         place: of the item that is being treated; None where no stage asked for it.
         measures: the operation's.
+        kept: what the stage keeps from one epoch to the next: the same dict for every epoch that
+            runs in this process, empty in the first; None where nothing outlives an epoch.
 
     Attributes:
         dropped: items that were left out on purpose.
         measured: what was counted beside, by name.
     """
 
-    __slots__ = ("_again", "_last", "dropped", "epoch", "measured", "place", "seed", "stage")
+    __slots__ = ("dropped", "epoch", "kept", "measured", "place", "seed", "stage")
 
     def __init__(
         self,
@@ -73,27 +98,60 @@ class Context:
         epoch: int = 0,
         place: Place | None = None,
         measures: Sequence[str] = (),
+        kept: dict[str, Any] | None = None,
     ) -> None:
         self.stage = stage
+        self.kept: dict[str, Any] = {} if kept is None else kept
         self.seed = seed
         self.epoch = epoch
         self.place = place
         self.dropped = 0
-        self.measured: dict[str, float] = dict.fromkeys(measures, 0.0)
-        self._last = -1
-        self._again = 0
+        self.measured: dict[str, float] = defaultdict(float, dict.fromkeys(measures, 0.0))
 
     def rng(self) -> np.random.Generator:
         """Return the generator of this stage for the whole epoch; a new one, at its beginning."""
         return generator(self.seed, self.stage, self.epoch)
 
     def item_rng(self) -> np.random.Generator:
-        """Return the generator for the item that is being treated; once an item."""
+        """Return the generator for the item that is being treated, at its beginning."""
         place = self.place
         assert place is not None, "a stage that wants a generator has to say so (`random`)"
-        self._again = self._again + 1 if place.number == self._last else 0
-        self._last = place.number
-        return generator(self.seed, self.stage, self.epoch, place.number, self._again)
+        return generator(self.seed, self.stage, self.epoch, place.number, place.part)
+
+    def divided(self, outputs: Iterable[Any]) -> Iterable[Any]:
+        """Return `outputs`, all made of one item by an operation that is `per_item`."""
+        return outputs if self.place is None else self.place.divide(outputs)
+
+
+class InnerContext(Context):
+    """The context of an operation inside of a stage: it draws numbers of its own, and what it
+    counts is counted by the stage.
+
+    Args:
+        outer: the stage's.
+        name: of the operation, inside of the stage.
+    """
+
+    __slots__ = ("_outer",)
+
+    def __init__(self, outer: Context, name: str) -> None:
+        self._outer = outer
+        super().__init__(
+            f"{outer.stage}/{name}",
+            seed=outer.seed,
+            epoch=outer.epoch,
+            place=outer.place,
+            kept=outer.kept.setdefault(name, {}),
+        )
+        self.measured = outer.measured
+
+    @property
+    def dropped(self) -> int:
+        return self._outer.dropped
+
+    @dropped.setter
+    def dropped(self, count: int) -> None:
+        self._outer.dropped = count
 
 
 class Operation(ABC):
@@ -102,8 +160,14 @@ class Operation(ABC):
     per_item: ClassVar[bool] = False
     """Each input item is treated by itself: several workers may share the stage."""
 
-    measures: ClassVar[tuple[str, ...]] = ()
-    """Names of what it counts in ``context.measured``; sums over workers and epochs."""
+    holds: ClassVar[bool] = False
+    """It keeps input items while it asks for more of them: they should not lie in memory that is
+    lent for one item at a time."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what it counts in ``context.measured``; sums over workers and epochs."""
+        return ()
 
     @property
     def ratio(self) -> int | None:

@@ -4,7 +4,7 @@ Responsible for: `generator`, a numpy Generator for (seed, stage, epoch, place),
 whether a function asks for one.
 
 Rules:
-- the same (seed, stage, epoch, number, again) gives the same numbers in every process, on every
+- the same (seed, stage, epoch, number, part) gives the same numbers in every process, on every
   machine and for any number of workers; two different ones never share a number's block;
 - process-wide generators are never touched.
 
@@ -30,7 +30,7 @@ WHOLE_EPOCH = 2**64 - 1
 
 
 def generator(
-    seed: int, stage: str, epoch: int, number: int = WHOLE_EPOCH, again: int = 0
+    seed: int, stage: str, epoch: int, number: int = WHOLE_EPOCH, part: int = 0
 ) -> np.random.Generator:
     """Return the generator of one place.
 
@@ -39,14 +39,14 @@ def generator(
         stage: its name.
         epoch: which pass over the source.
         number: of the item.
-        again: how many items with that number the stage has seen before.
+        part: which of the items with that number.
 
     Example:
         >>> first, second = (generator(1, "crop", 0, 7).integers(100, size=3) for _ in range(2))
         >>> bool((first == second).all())
         True
     """
-    counter = np.array([0, again, number, epoch], np.uint64)
+    counter = np.array([0, part, number, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=_key(seed, stage), counter=counter))
 
 
