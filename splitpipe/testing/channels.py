@@ -217,6 +217,19 @@ class ChannelSuite:
         with pytest.raises(ClosedChannel):
             receiver.wait()
 
+    def test_an_end_that_is_closed_takes_nothing_from_the_others(self, ends: _Ends) -> None:
+        """Also where they are all in one process, as those of threads are."""
+        link = ends.link(writers=2, readers=2)
+        readers = [ends.receiver(link, index) for index in range(2)]
+        writers = [ends.sender(link, index) for index in range(2)]
+        closing = ends.run(writers[0].close)
+        readers[0].close()
+        closing.result(PATIENCE_S)
+        sending = ends.run(_send_until_shut, writers[1], 10)
+        assert _whole(readers[1]) == bytes(10)
+        link.shut()
+        sending.result(PATIENCE_S)
+
     def test_what_was_sent_before_close_arrives(self, ends: _Ends) -> None:
         sender, receiver = ends.pair()
         sender.send([b"last words"])

@@ -1,11 +1,14 @@
 """Messages between threads of one process: the real in-memory twin of the other channels.
 
-Responsible for: `MemoryLink`, for tests, and for driving a task by hand.
+Responsible for: `MemoryLink`, for tasks that run in threads, for tests, and for driving a task by
+hand.
 
 Rules:
 - as everywhere (see `splitpipe.transport.base`); a link holds at most `capacity` messages;
-- a pipe says what `Receiver.wait` has to tell apart, so that it waits for other descriptors too:
-  one byte in it for every message, its end for `shut`.
+- nothing here is a system call unless somebody has to wait: what gives the interpreter lock away
+  for every message waits for it again behind every thread that computes;
+- who waits for other descriptors too (`Receiver.wait`) needs one for the messages: a bell, made
+  when it is first needed, rung only for those who listen.
 
 It does not travel to another process.
 """
@@ -25,36 +28,78 @@ __all__ = ["MemoryLink", "MemoryReceiver", "MemorySender"]
 
 
 class _Queue:
-    """The messages of a link, and the pipe that counts them."""
+    """The messages of a link. Everything is done with `lock` held."""
 
     def __init__(self, capacity: int) -> None:
-        self.messages: deque[bytes] = deque()
-        self.changed = threading.Condition()
         self.capacity = capacity
+        self.messages: deque[bytes] = deque()
         self.shut = False
-        self.bell, self._ring = os.pipe()
-        os.set_blocking(self.bell, False)
+        self.lock = threading.Lock()
+        self.filled = threading.Condition(self.lock)
+        self.emptied = threading.Condition(self.lock)
+        self._bell: tuple[int, int] | None = None
+        self._rung = False
+        self._listening = 0
+        self._closed = False
+
+    @property
+    def telling(self) -> bool:
+        """Whether a reader would be told something at once."""
+        return bool(self.messages) or self.shut
 
     def put(self, message: bytes) -> None:
         self.messages.append(message)
-        os.write(self._ring, b"\0")
+        self.filled.notify()
+        self._ring()
 
-    def take(self) -> bytes | None:
-        if not self.messages:
-            return None
-        os.read(self.bell, 1)
-        return self.messages.popleft()
+    def take(self) -> bytes:
+        message = self.messages.popleft()
+        self.emptied.notify()
+        self._still()
+        return message
 
     def end(self) -> None:
         if not self.shut:
             self.shut = True
-            os.close(self._ring)
+            self.filled.notify_all()
+            self.emptied.notify_all()
+            self._ring()
 
     def close(self) -> None:
         self.end()
-        if self.bell >= 0:
-            os.close(self.bell)
-            self.bell = -1
+        self._closed = True
+        self._drop_bell()
+
+    def listen(self) -> int:
+        """Begin to listen; return the descriptor that is readable when there is something."""
+        if self._bell is None:
+            self._bell = os.pipe()
+        self._listening += 1
+        if self.telling:
+            self._ring()
+        return self._bell[0]
+
+    def leave(self) -> None:
+        """Stop listening."""
+        self._listening -= 1
+        self._drop_bell()
+
+    def _ring(self) -> None:
+        if self._listening and not self._rung and self._bell is not None:
+            self._rung = True
+            os.write(self._bell[1], b"\0")
+
+    def _still(self) -> None:
+        """The bell is rung only for as long as there is something to say."""
+        if self._rung and not self.telling and self._bell is not None:
+            self._rung = False
+            os.read(self._bell[0], 1)
+
+    def _drop_bell(self) -> None:
+        if self._closed and not self._listening and self._bell is not None:
+            for fd in self._bell:
+                os.close(fd)
+            self._bell = None
 
 
 class MemorySender(Sender):
@@ -69,23 +114,23 @@ class MemorySender(Sender):
     def send(self, parts: Sequence[Buffer]) -> None:
         message = b"".join(parts)
         queue = self._queue
-        with queue.changed:
-            queue.changed.wait_for(
-                lambda: self._closed or queue.shut or len(queue.messages) < queue.capacity
-            )
-            if self._closed:
-                raise ClosedChannel("this sender was closed")
-            if queue.shut:
-                raise BrokenChannel("the channel was shut")
+        with queue.lock:
+            while True:
+                if self._closed:
+                    raise ClosedChannel("this sender was closed")
+                if queue.shut:
+                    raise BrokenChannel("the channel was shut")
+                if len(queue.messages) < queue.capacity:
+                    break
+                queue.emptied.wait()
             queue.put(message)
-            queue.changed.notify_all()
         self._messages += 1
         self._nbytes += len(message)
 
     def close(self) -> None:
-        with self._queue.changed:
+        with self._queue.lock:
             self._closed = True
-            self._queue.changed.notify_all()
+            self._queue.emptied.notify_all()
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._messages, self._nbytes)
@@ -102,33 +147,50 @@ class MemoryReceiver(Receiver):
 
     def receive(self, *, block: bool = True) -> Buffer | None:
         queue = self._queue
-        with queue.changed:
-            if block:
-                queue.changed.wait_for(lambda: self._closed or queue.shut or queue.messages)
-            if self._closed:
-                raise ClosedChannel("this receiver was closed")
-            message = queue.take()
-            if message is None:
+        with queue.lock:
+            while True:
+                if self._closed:
+                    raise ClosedChannel("this receiver was closed")
+                if queue.messages:
+                    message = queue.take()
+                    break
                 if queue.shut:
                     raise BrokenChannel("the channel was shut")
-                return None
-            queue.changed.notify_all()
+                if not block:
+                    return None
+                queue.filled.wait()
         self._messages += 1
         self._nbytes += len(message)
         return message
 
     def wait(self, watch: Sequence[int] = ()) -> bool:
-        if self._closed:
-            raise ClosedChannel("this receiver was closed")
+        queue = self._queue
+        with queue.lock:
+            if self._closed:
+                raise ClosedChannel("this receiver was closed")
+            if queue.telling:
+                return True
+            bell = queue.listen()
         poll = select.poll()
-        for fd in (self._queue.bell, *watch):
+        for fd in (bell, *watch):
             poll.register(fd, select.POLLIN)
-        return any(ready == self._queue.bell for ready, _ in poll.poll())
+        try:
+            while True:
+                ready = poll.poll()
+                with queue.lock:
+                    if queue.telling:
+                        return True
+                if any(fd != bell for fd, _ in ready):
+                    return False
+                # Another reader was quicker.
+        finally:
+            with queue.lock:
+                queue.leave()
 
     def close(self) -> None:
-        with self._queue.changed:
+        with self._queue.lock:
             self._closed = True
-            self._queue.changed.notify_all()
+            self._queue.filled.notify_all()
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._messages, self._nbytes)
@@ -156,11 +218,9 @@ class MemoryLink(Link):
         return MemoryReceiver(self._queue)
 
     def shut(self) -> None:
-        with self._queue.changed:
+        with self._queue.lock:
             self._queue.end()
-            self._queue.changed.notify_all()
 
     def close(self) -> None:
-        with self._queue.changed:
+        with self._queue.lock:
             self._queue.close()
-            self._queue.changed.notify_all()

@@ -8,7 +8,9 @@ process could keep.
 Rules:
 - a message up to `INLINE_LIMIT` goes through the socket; a larger one lies in an anonymous file
   whose descriptor goes through it (arenas make these rare);
-- `shut` is the socket's own shutdown: it reaches every process that holds the pair.
+- `shut` is the socket's own shutdown: it reaches every process that holds the pair;
+- the pair belongs to the link. Ends borrow it: several threads of one process may each have one,
+  and none takes it from the others by closing its own.
 
 A socket pair and not ``multiprocessing.Pipe``: that one is a byte stream, where two writers
 interleave and a writer killed in mid-message leaves half of it behind.
@@ -46,10 +48,13 @@ class PipeSender(Sender):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._closed = False
         self._messages = 0
         self._nbytes = 0
 
     def send(self, parts: Sequence[Buffer]) -> None:
+        if self._closed:
+            raise ClosedChannel("this sender was closed")
         nbytes = sum(map(len, parts))
         try:
             if nbytes <= INLINE_LIMIT:
@@ -60,7 +65,7 @@ class PipeSender(Sender):
             raise BrokenChannel("the channel was shut") from error
         except OSError as error:
             if self._socket.fileno() < 0:
-                raise ClosedChannel("this sender was closed") from error
+                raise BrokenChannel("the channel was closed") from error
             raise ChannelError(f"a message of {nbytes} bytes could not be sent: {error}") from error
         self._messages += 1
         self._nbytes += nbytes
@@ -91,7 +96,7 @@ class PipeSender(Sender):
             os.close(fd)
 
     def close(self) -> None:
-        self._socket.close()
+        self._closed = True
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._messages, self._nbytes)
@@ -105,10 +110,13 @@ class PipeReceiver(Receiver):
         self._buffer = bytearray(INLINE_LIMIT + 1)
         self._view = memoryview(self._buffer)
         self._poll: tuple[tuple[int, ...], Any] | None = None
+        self._closed = False
         self._messages = 0
         self._nbytes = 0
 
     def receive(self, *, block: bool = True) -> Buffer | None:
+        if self._closed:
+            raise ClosedChannel("this receiver was closed")
         try:
             nbytes, ancillary, _, _ = self._socket.recvmsg_into(
                 [self._buffer], _DESCRIPTOR_SPACE, _BLOCK if block else _NOWAIT
@@ -119,7 +127,7 @@ class PipeReceiver(Receiver):
             raise BrokenChannel("the channel was shut") from error
         except OSError as error:
             if self._socket.fileno() < 0:
-                raise ClosedChannel("this receiver was closed") from error
+                raise BrokenChannel("the channel was closed") from error
             raise ChannelError(f"a message could not be received: {error}") from error
         if nbytes == 0:
             raise BrokenChannel("the channel was shut")
@@ -135,9 +143,11 @@ class PipeReceiver(Receiver):
         return message
 
     def wait(self, watch: Sequence[int] = ()) -> bool:
+        if self._closed:
+            raise ClosedChannel("this receiver was closed")
         fd = self._socket.fileno()
         if fd < 0:
-            raise ClosedChannel("this receiver was closed")
+            raise BrokenChannel("the channel was closed")
         key = tuple(watch)
         if self._poll is None or self._poll[0] != key:
             poll = select.poll()
@@ -148,7 +158,7 @@ class PipeReceiver(Receiver):
         return any(ready == fd for ready, _ in self._poll[1].poll())
 
     def close(self) -> None:
-        self._socket.close()
+        self._closed = True
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._messages, self._nbytes)

@@ -1,12 +1,16 @@
 """Messages over ZeroMQ: the same seam, on a library that people know and that also crosses
 machines.
 
-Responsible for: `ZmqLink`, PUSH sockets to PULL sockets.
+Responsible for: `ZmqLink`, PUSH sockets to PULL sockets over ipc, and `TcpLink`, the same over the
+loopback interface.
 
 Rules:
 - nothing listens for strangers: sockets are in the abstract name space of this machine where it
   exists (nothing in a directory, nothing left behind by a SIGKILL), in a private directory
-  elsewhere, and every connection is authenticated with CURVE keys made for this link alone;
+  elsewhere, or on 127.0.0.1 alone; and every connection is encrypted and authenticated with CURVE
+  keys made for this link alone: who was not given the link can neither send nor receive;
+- a port is bound by the owner, before any process starts, and its socket travels to whoever
+  listens: nobody else can come to have it in between;
 - sockets and contexts are made in the process that uses them, and ended there: a context does not
   survive a fork, and a process that leaves without ending it loses its last messages;
 - ZeroMQ has no shutdown for all parties: a socket pair beside each link says it, and whoever waits
@@ -30,10 +34,11 @@ from collections.abc import Sequence
 import zmq
 
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
+from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, Sender
 from splitpipe.transport.sockets import SocketPair
 
-__all__ = ["ZmqLink", "ZmqReceiver", "ZmqSender"]
+__all__ = ["TcpLink", "ZmqLink", "ZmqReceiver", "ZmqSender"]
 
 _LINGER_MS = 2000
 """How long a leaving writer waits for its last messages to be taken, if nobody shuts the link."""
@@ -56,7 +61,7 @@ class _End:
         self._socket.reconnect_ivl = 2  # ms; a peer that starts a moment later is found at once
         link.authenticate(self._socket, server=binds)
         if binds:
-            self._socket.bind(link.endpoint(index))
+            link.bind(self._socket, index)
         else:
             others = link.writers if kind == zmq.PULL else link.readers
             for other in range(others):
@@ -183,19 +188,28 @@ class ZmqLink(Link):
         self.writers = writers
         self.readers = readers
         self._directory: str | None = None
-        name = f"splitpipe-{secrets.token_hex(16)}"
-        if sys.platform == "linux":
-            self._base = f"ipc://@{name}"
-        else:
-            self._directory = tempfile.mkdtemp(prefix="splitpipe-")
-            self._base = f"ipc://{self._directory}/{name[:24]}"
+        self._addresses = self._listen(writers if readers > 1 else 1)
         self._server = zmq.curve_keypair()
         self._client = zmq.curve_keypair()
         self._stop = SocketPair()
 
+    def _listen(self, count: int) -> list[str]:
+        """Return the addresses of `count` binders."""
+        name = f"splitpipe-{secrets.token_hex(16)}"
+        if sys.platform == "linux":
+            base = f"ipc://@{name}"
+        else:
+            self._directory = tempfile.mkdtemp(prefix="splitpipe-")
+            base = f"ipc://{self._directory}/{name[:24]}"
+        return [f"{base}-{index}" for index in range(count)]
+
     def endpoint(self, index: int) -> str:
         """Return the address that binder number `index` has."""
-        return f"{self._base}-{index}"
+        return self._addresses[index]
+
+    def bind(self, sock: zmq.Socket[bytes], index: int) -> None:
+        """Let `sock` be the one that listens at ``endpoint(index)``."""
+        sock.bind(self.endpoint(index))
 
     @property
     def stop(self) -> socket.socket:
@@ -224,3 +238,36 @@ class ZmqLink(Link):
         self._stop.close()
         if self._directory is not None and os.path.isdir(self._directory):
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class TcpLink(ZmqLink):
+    """As `ZmqLink`, over TCP on this machine's loopback interface, at ports that the system chose.
+
+    Example:
+        >>> link = TcpLink()
+        >>> receiver, sender = link.receiver(), link.sender()
+        >>> sender.send([b"one ", b"message"])
+        >>> receiver.receive()
+        b'one message'
+        >>> sender.close(), receiver.close(), link.close()
+        (None, None, None)
+    """
+
+    def _listen(self, count: int) -> list[str]:
+        self._listening: list[Descriptor] = []
+        addresses = []
+        for _ in range(count):
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                addresses.append("tcp://{}:{}".format(*listening.getsockname()))
+                self._listening.append(Descriptor(listening.detach()))
+        return addresses
+
+    def bind(self, sock: zmq.Socket[bytes], index: int) -> None:
+        # ZeroMQ closes what it is given.
+        sock.setsockopt(zmq.USE_FD, os.dup(self._listening[index].fd))
+        sock.bind(self.endpoint(index))
+
+    def close(self) -> None:
+        super().close()
+        for listening in self._listening:
+            listening.close()
