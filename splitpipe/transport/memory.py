@@ -42,7 +42,6 @@ class _Queue:
         self._listening = 0
         self._closed = False
 
-    @property
     def telling(self) -> bool:
         """Whether a reader would be told something at once."""
         return bool(self.messages) or self.shut
@@ -75,7 +74,7 @@ class _Queue:
         if self._bell is None:
             self._bell = os.pipe()
         self._listening += 1
-        if self.telling:
+        if self.telling():
             self._ring()
         return self._bell[0]
 
@@ -91,7 +90,7 @@ class _Queue:
 
     def _still(self) -> None:
         """The bell is rung only for as long as there is something to say."""
-        if self._rung and not self.telling and self._bell is not None:
+        if self._rung and not self.telling() and self._bell is not None:
             self._rung = False
             os.read(self._bell[0], 1)
 
@@ -148,17 +147,15 @@ class MemoryReceiver(Receiver):
     def receive(self, *, block: bool = True) -> Buffer | None:
         queue = self._queue
         with queue.lock:
-            while True:
+            while not queue.messages or self._closed:
                 if self._closed:
                     raise ClosedChannel("this receiver was closed")
-                if queue.messages:
-                    message = queue.take()
-                    break
                 if queue.shut:
                     raise BrokenChannel("the channel was shut")
                 if not block:
                     return None
                 queue.filled.wait()
+            message = queue.take()
         self._messages += 1
         self._nbytes += len(message)
         return message
@@ -168,7 +165,7 @@ class MemoryReceiver(Receiver):
         with queue.lock:
             if self._closed:
                 raise ClosedChannel("this receiver was closed")
-            if queue.telling:
+            if queue.telling():
                 return True
             bell = queue.listen()
         poll = select.poll()
@@ -178,7 +175,7 @@ class MemoryReceiver(Receiver):
             while True:
                 ready = poll.poll()
                 with queue.lock:
-                    if queue.telling:
+                    if queue.telling():
                         return True
                 if any(fd != bell for fd, _ in ready):
                     return False
