@@ -10,7 +10,10 @@ Rules:
   has no head but its positions, and is given out as *claims*, each taken by whichever worker is
   free: a slow unit holds nobody's neighbours;
 - the number of positions in a claim follows the time and the bytes that units took. It never shows
-  in the stream.
+  in the stream;
+- where the unit is a batch that costs long, a claim is a part of one: one slow item then holds
+  neither its batch nor, with a full window, the other workers. A part never crosses the end of
+  its batch, and a window counts whole batches, in parts or not.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import count
 
+from splitpipe.errors import PipelineError
+from splitpipe.runtime.parts import AGAIN, LAST, PART, Splitting
 from splitpipe.transport.base import Sender
-from splitpipe.transport.message import Claim, Credit, End, Item, encode
+from splitpipe.transport.message import NEVER, Claim, Credit, End, Failed, Item, encode
 
-__all__ = ["Claims", "Credits", "Grants", "UnitSize", "make_grants"]
+__all__ = ["Claims", "Credits", "Grants", "PartSize", "UnitSize", "make_grants"]
 
 UNIT_TIME_NS = 1_500_000
 """Work in one message: long against the 20 µs that a message costs, short against a human or a
@@ -30,6 +35,24 @@ GPU."""
 
 UNIT_BYTES = 256 << 10
 CHUNKS = 16
+
+SPLIT_NS = 10_000_000
+"""What a batch costs at least before it is made in parts: a twentieth of it is lost to messages."""
+
+PART_NS = 3_000_000
+"""Work in one part."""
+
+SPLIT_ROW_NS = 200_000
+"""What one row costs at least: packing it alone and unpacking it takes up to 15 µs."""
+
+SPLIT_BYTES_S = 64e6
+"""Bytes that one worker makes in a second at most: the reader copies all of them once more."""
+
+MEMORY = 24
+"""Batches over which their cost is averaged: costly ones that come in clusters are remembered."""
+
+MOST_PARTS = 128
+"""Parts that may be under way: claims must fit into a socket's buffer."""
 
 
 class UnitSize:
@@ -58,6 +81,60 @@ class UnitSize:
         self.positions = max(self.step, fitting // self.step * self.step)
 
 
+class PartSize(UnitSize):
+    """As `UnitSize` for batches that may be split: less than a batch while batches cost long.
+
+    What the batches of some time cost on average decides, not what the last one did: a cheap
+    stretch between costly ones is no reason to make the next costly one whole.
+
+    Args:
+        splitting: what the parts may be.
+        window: batches under way.
+    """
+
+    __slots__ = ("_most", "_nbytes", "_ns", "_row", "_seen", "_smallest", "splits")
+
+    def __init__(self, splitting: Splitting, window: int) -> None:
+        super().__init__(splitting.unit)
+        self._row = splitting.row
+        rows = splitting.unit // splitting.row
+        self._smallest = min(self.step, self._row * -(-rows * window // MOST_PARTS))
+        self._most = self._row * -(-rows // 2)
+        self._ns = self._nbytes = 0.0  # of one position
+        self._seen = 0
+        self.splits: bool | None = False
+        """Whether claims are parts now; None: never again."""
+
+    def learn(self, positions: int, elapsed_ns: int, nbytes: int) -> None:
+        if self.splits is None or positions <= 0:
+            super().learn(positions, elapsed_ns, nbytes)
+            return
+        self._seen = min(self._seen + positions, MEMORY * self.step)
+        share = min(1.0, positions / self._seen)
+        self._ns += share * (elapsed_ns / positions - self._ns)
+        self._nbytes += share * (nbytes / positions - self._nbytes)
+        before, self.splits = self.splits, self._worth(0.5 if self.splits else 1.0)
+        if self.splits:
+            positions = self._row * round(PART_NS / (self._ns * self._row))
+            self.positions = max(self._row, self._smallest, min(positions, self._most))
+        elif before:
+            self.positions = self.step
+        else:
+            super().learn(positions, elapsed_ns, nbytes)
+
+    def forbid(self) -> None:
+        """Make every batch whole from now on."""
+        self.splits = None
+        self.positions = self.step
+
+    def _worth(self, factor: float) -> bool:
+        return (
+            self._ns * self.step >= factor * SPLIT_NS
+            and self._ns * self._row >= factor * SPLIT_ROW_NS
+            and self._nbytes * 1e9 * factor <= SPLIT_BYTES_S * self._ns
+        )
+
+
 class Grants(ABC):
     """What a merge tells its head."""
 
@@ -66,12 +143,15 @@ class Grants(ABC):
         """Grant the first window."""
 
     @abstractmethod
-    def consumed(self) -> None:
-        """The reader is done with one unit."""
+    def consumed(self, part: int | None = None) -> None:
+        """The reader is done with one unit, or with a part of one that has so many positions."""
 
     @abstractmethod
     def skip(self, epoch: int) -> None:
         """The rest of `epoch` is not wanted."""
+
+    def detach(self) -> None:
+        """Nothing more is wanted, ever."""
 
     def ends(self) -> Iterator[End]:
         """Yield the ends of epochs that this side knows of by itself."""
@@ -80,6 +160,17 @@ class Grants(ABC):
     def learn(self, item: Item) -> None:
         """Take note of what a unit cost."""
         del item
+
+    def batch_end(self, item: Item | Failed) -> int | None:
+        """Return where the batch ends that `item` is a part of; None when it is a whole unit."""
+        del item
+        return None
+
+    def again(self, item: Item | Failed, stop: int) -> None:
+        """Let the batch from the beginning of `item` to `stop` be made whole, in the place of
+        `item`; split no other.
+        """
+        raise PipelineError(f"message {item.sequence} is no part of a batch: a fault of splitpipe")
 
 
 class Credits(Grants):
@@ -104,7 +195,8 @@ class Credits(Grants):
     def open(self) -> None:
         self._grant()
 
-    def consumed(self) -> None:
+    def consumed(self, part: int | None = None) -> None:
+        del part
         self._under_way -= 1
         if 2 * (self._target - self._under_way) >= self._target:
             self._grant()
@@ -117,15 +209,23 @@ class Credits(Grants):
     def skip(self, epoch: int) -> None:
         self._send(0, epoch=epoch, skip=True)
 
+    def detach(self) -> None:
+        self._send(0, epoch=NEVER, skip=True)
+
     def _grant(self) -> None:
         credits = self._target - self._under_way
         if credits > 0:
+            hungry = self._under_way == 0
             self._under_way += credits
-            self._send(credits)
+            self._send(credits, hungry=hungry)
 
-    def _send(self, credits: int, *, epoch: int = 0, skip: bool = False) -> None:
+    def _send(
+        self, credits: int, *, epoch: int = 0, skip: bool = False, hungry: bool = False
+    ) -> None:
         most = self._size.positions if self._size is not None else 0
-        message = Credit(self._run, 0, epoch, 0, start=most, stop=int(skip), count=credits)
+        message = Credit(
+            self._run, 0, epoch, int(hungry), start=most, stop=int(skip), count=credits
+        )
         self._sender.send([encode(message)])
 
 
@@ -135,7 +235,7 @@ class Claims(Grants):
     Args:
         positions: of one epoch.
         epochs: how many, None for ever.
-        size: positions of a unit.
+        size: positions of a unit. A `PartSize` lets batches be made in parts.
     """
 
     def __init__(
@@ -151,6 +251,7 @@ class Claims(Grants):
         self._sender = sender
         self._run = run
         self._window = window
+        self._room = window * size.step  # a whole unit takes `step`, a part what it has
         self._positions = positions
         self._size = size
         self._epochs = iter(count() if epochs is None else range(epochs))
@@ -162,12 +263,12 @@ class Claims(Grants):
         self._ends: list[End] = []
 
     def open(self) -> None:
-        while self._under_way < self._window and self._grant():
+        while self._grant():
             pass
 
-    def consumed(self) -> None:
-        self._under_way -= 1
-        self._grant()
+    def consumed(self, part: int | None = None) -> None:
+        self._under_way -= self._size.step if part is None else part
+        self.open()
 
     def skip(self, epoch: int) -> None:
         if self._epoch == epoch:
@@ -183,21 +284,53 @@ class Claims(Grants):
     def learn(self, item: Item) -> None:
         self._size.learn(item.stop - item.start, item.elapsed_ns, item.nbytes)
 
+    def batch_end(self, item: Item | Failed) -> int | None:
+        step = self._size.step
+        if item.stop - item.start >= step:
+            return None
+        end = (item.start // step + 1) * step
+        return end if end <= self._positions else None
+
+    def again(self, item: Item | Failed, stop: int) -> None:
+        assert isinstance(self._size, PartSize)
+        self._size.forbid()
+        self._claim(item.epoch, item.sequence, item.start, stop, AGAIN)
+
     def _grant(self) -> bool:
+        """Give out one unit more; False when there is none, or no room for it."""
         while self._epoch is not None and self._next >= self._positions:
             if len(self._ends) >= self._window:
                 return False  # an endless run over an empty source: one epoch at a time
             self._end_epoch()
         if self._epoch is None:
             return False
-        stop = min(self._next + self._size.positions, self._positions)
-        message = Claim(self._run, 0, self._epoch, self._sequence, self._next, stop)
-        self._sender.send([encode(message)])
+        stop, part = self._unit()
+        weight = stop - self._next if part else self._size.step
+        if self._under_way + weight > self._room:
+            return False
+        kind = (PART if stop % self._size.step else LAST) if part else 0
+        self._claim(self._epoch, self._sequence, self._next, stop, kind)
         self._sequence += 1
         self._issued += 1
-        self._under_way += 1
+        self._under_way += weight
         self._next = stop
         return True
+
+    def _unit(self) -> tuple[int, bool]:
+        """Return where the next unit ends, and whether it is a part of a batch."""
+        begin, step = self._next, self._size.step
+        stop = min(begin + self._size.positions, self._positions)
+        into = begin % step
+        if into == 0 and stop - begin >= step:
+            return stop, False
+        end = begin - into + step
+        if end > self._positions:
+            return self._positions, False  # the last batch is short, and is made whole
+        return min(stop, end), True
+
+    def _claim(self, epoch: int, sequence: int, start: int, stop: int, kind: int) -> None:
+        message = Claim(self._run, 0, epoch, sequence, start, stop, count=kind)
+        self._sender.send([encode(message)])
 
     def _end_epoch(self) -> None:
         assert self._epoch is not None
@@ -218,12 +351,12 @@ def make_grants(
     epochs: int | None,
     unit: int,
     pooled: bool,
+    splitting: Splitting | None = None,
 ) -> Grants:
     """Return claims on `positions` of a source, or, where they are None, credits for a sequential
-    head.
+    head. Batches are made in parts where `splitting` allows it.
     """
     if positions is None:
         return Credits(sender, run=run, window=window, pooled=pooled)
-    return Claims(
-        sender, run=run, window=window, positions=positions, epochs=epochs, size=UnitSize(unit)
-    )
+    size = UnitSize(unit) if splitting is None else PartSize(splitting, window)
+    return Claims(sender, run=run, window=window, positions=positions, epochs=epochs, size=size)

@@ -8,20 +8,23 @@ Rules:
   end of an epoch;
 - the positions that the messages of an epoch cover must join without a gap; anything else is an
   error, not a short epoch;
-- a unit is granted anew only when the reader comes back for the next one: what it holds counts.
+- a unit is granted anew only when the reader comes back for the next one: what it holds counts;
+- a batch that was made in parts is put together here (see `splitpipe.runtime.parts`): its rows are
+  taken when their turn comes, so that their slots go back before the batch is whole.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from operator import length_hint
 from typing import Any
 
 from splitpipe.errors import PipelineError
-from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.failure import Failure, annotate
 from splitpipe.runtime.grants import Grants
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.parts import Splitting, Whole
 from splitpipe.transport.arena import ArenaView
 from splitpipe.transport.base import Receiver
 from splitpipe.transport.envelope import UnpackError, release, unpack
@@ -131,12 +134,26 @@ class Inbox:
     Args:
         grants: how the head is told to go on.
         ordered: see above.
+        splitting: how batches are put together that come in parts; None where none does.
     """
 
-    def __init__(self, intake: Intake, grants: Grants, *, ordered: bool = True) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        grants: Grants,
+        *,
+        ordered: bool = True,
+        splitting: Splitting | None = None,
+    ) -> None:
         self._intake = intake
         self._grants = grants
         self._ordered = ordered
+        self._splitting = splitting
+        self._draining = False
+        self._into = 0  # the position up to which rows of a batch in parts were taken
+        self._again = -1  # the sequence of a batch that is made once more, and what came of it
+        self._remade: Item | Failed | None = None
+        self._broken: BaseException | None = None  # what came instead of a row
         self._arrived: dict[int, Message] = {}
         self._delivered: set[int] = set()  # above `_next`, when unordered
         self._next = 0
@@ -146,7 +163,7 @@ class Inbox:
         self._before = 0
         self._chunk: Iterator[Any] = iter(())
         self._open = False
-        self._owing = False
+        self._owing: list[int | None] = []  # what to grant anew: None for a unit, or a part's size
         self._ended = False
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
@@ -168,8 +185,14 @@ class Inbox:
             if isinstance(message, End):
                 self._finish(message)
                 return
+            stop = self._grants.batch_end(message) if self._splitting is not None else None
+            self._owing.append(None if stop is None else message.stop - message.start)
+            if stop is not None:
+                whole = yield from self._batch(message, stop)
+                if whole is None:
+                    continue
+                message = whole
             if isinstance(message, Failed):
-                self._owing = True
                 yield self._intake.each(message)
                 raise self._rebuild(message)
             yield from self._values(message)
@@ -185,17 +208,24 @@ class Inbox:
             return
         self._grants.skip(self._epoch)
         self._add_ends()
-        drained = 0
+        drained: list[int | None] = []
+        self._draining = True
         while not last:
             message = self._take()
             if isinstance(message, End):
                 self._finish(message)
-                self._ended = False
-                for _ in range(drained):
-                    self._grants.consumed()
+                self._ended = self._draining = False
+                for part in drained:
+                    self._grants.consumed(part)
                 return
             self._intake.discard(message)
-            drained += 1  # granted anew at the end: a head with credits left looks for no skip
+            # Granted anew at the end: a head with credits left looks for no skip.
+            in_part = self._grants.batch_end(message) is not None
+            drained.append(message.stop - message.start if in_part else None)
+
+    def detach(self) -> None:
+        """Nobody will read on: let the head stop, and hold up nobody else."""
+        self._grants.detach()
 
     @property
     def position(self) -> int:
@@ -203,7 +233,6 @@ class Inbox:
         return self._before - length_hint(self._chunk)
 
     def _values(self, message: Item) -> Iterator[Iterator[Any]]:
-        self._owing = True
         values, broken = self._intake.restored(message)
         if broken is not None:
             yield iter(values)
@@ -219,6 +248,84 @@ class Inbox:
             del values
             yield self._chunk
 
+    def _batch(
+        self, first: Item | Failed, stop: int
+    ) -> Generator[Iterator[Any], None, Item | Failed | None]:
+        """Yield the batch up to position `stop` of which `first` is the first part.
+
+        Returns:
+            The batch as one message, where it had to be made whole after all; else None.
+        """
+        splitting, epoch = self._splitting, first.epoch
+        assert splitting is not None
+        self._chunk, self._into = iter(()), first.start
+        rows = self._rows(first, stop)
+        try:
+            batch = splitting.finish(rows, epoch)
+        except Whole as reason:
+            return self._made_whole(first, reason.part, stop)
+        except BaseException as error:
+            if error is not self._broken:
+                where = splitting.where(epoch, self._into - 1)
+                annotate(error, where)
+                self.failure = error, Failure.of(error, where=where)
+            raise
+        self._intake.meter.items_in += 1
+        self._before += 1
+        values = [batch]
+        del batch
+        yield _single(values)
+        return None
+
+    def _rows(self, part: Item | Failed, stop: int) -> Generator[Any, None, None]:
+        """Yield the rows of a batch, part by part, and raise what a part failed with."""
+        assert self._splitting is not None
+        positions = self._splitting.row
+        try:
+            while True:
+                if isinstance(part, Item) and not part.count:
+                    raise Whole(part)
+                for row in self._intake.each(part):
+                    self._into += positions
+                    yield row
+                    del row
+                if isinstance(part, Failed):
+                    raise self._rebuild(part)
+                if part.stop == stop:
+                    return
+                part = self._next_part(part)
+        except BaseException as error:
+            self._broken = error
+            raise
+
+    def _next_part(self, part: Item | Failed) -> Item | Failed:
+        """Return the part behind `part`, waiting for it."""
+        sequence = part.sequence + 1
+        while sequence not in self._arrived:
+            self._admit(self._intake.receive())
+        after = self._pop(sequence)
+        if not isinstance(after, (Item, Failed)) or after.start != part.stop:
+            raise PipelineError(
+                f"after position {part.stop} of epoch {part.epoch} came position {after.start} of "
+                f"epoch {after.epoch}: a fault of splitpipe"
+            )
+        self._owing.append(after.stop - after.start)
+        return after
+
+    def _made_whole(self, first: Item | Failed, part: Item | Failed, stop: int) -> Item | Failed:
+        """Have a batch made once more, whole, and return it; the parts behind `part` are not
+        wanted.
+        """
+        while part.stop != stop:
+            part = self._next_part(part)
+            self._intake.discard(part)
+        self._grants.again(first, stop)
+        self._again = first.sequence
+        while self._remade is None:
+            self._admit(self._intake.receive())
+        made, self._remade = self._remade, None
+        return made
+
     def _take(self) -> Item | End | Failed:
         """Return the next message of the stream, waiting for it."""
         if not self._open:
@@ -226,8 +333,9 @@ class Inbox:
             self._grants.open()
             self._add_ends()
         if self._owing:
-            self._owing = False
-            self._grants.consumed()
+            for part in self._owing:
+                self._grants.consumed(part)
+            self._owing.clear()
             self._add_ends()
         while True:
             message = self._choose()
@@ -236,26 +344,47 @@ class Inbox:
             self._admit(self._intake.receive())
 
     def _choose(self) -> Item | End | Failed | None:
-        first = self._arrived.get(self._next)
-        if first is not None:
-            del self._arrived[self._next]
-            self._advance()
-        elif not self._ordered:
-            first = self._any()
-        if first is None:
+        sequence: int | None = self._next
+        if sequence not in self._arrived or not (self._ordered or self._complete(self._next)):
+            sequence = None if self._ordered else self._any()
+        if sequence is None:
             return None
+        first = self._pop(sequence)
         assert isinstance(first, (Item, End, Failed))
-        if isinstance(first, (Item, Failed)):
-            self._cover(first)
         return first
 
-    def _any(self) -> Message | None:
+    def _any(self) -> int | None:
         for sequence, message in self._arrived.items():
-            if isinstance(message, Item) and message.epoch == self._epoch:
-                del self._arrived[sequence]
-                self._delivered.add(sequence)
-                return message
+            mine = isinstance(message, Item) and message.epoch == self._epoch
+            if mine and self._complete(sequence):
+                return sequence
         return None
+
+    def _complete(self, sequence: int) -> bool:
+        """Whether the batch that begins with message `sequence` is there with all its parts: where
+        the order is free, another one need not wait for it.
+        """
+        message = self._arrived[sequence]
+        if self._splitting is None or self._draining or not isinstance(message, (Item, Failed)):
+            return True
+        stop = self._grants.batch_end(message)
+        if stop is None:
+            return True
+        after: Message | None = message
+        while after is not None and after.stop != stop:
+            sequence += 1
+            after = self._arrived.get(sequence)
+        return after is not None and message.start % self._splitting.unit == 0
+
+    def _pop(self, sequence: int) -> Message:
+        message = self._arrived.pop(sequence)
+        if sequence == self._next:
+            self._advance()
+        else:
+            self._delivered.add(sequence)
+        if isinstance(message, (Item, Failed)):
+            self._cover(message)
+        return message
 
     def _advance(self) -> None:
         self._next += 1
@@ -288,6 +417,9 @@ class Inbox:
         if isinstance(message, Failed) and message.sequence == NOWHERE:
             raise self._rebuild(message)
         sequence = message.sequence
+        if sequence == self._again and isinstance(message, (Item, Failed)):
+            self._remade, self._again = message, -1
+            return
         if sequence < self._next or sequence in self._arrived or sequence in self._delivered:
             raise PipelineError(f"message {sequence} came twice: a fault of splitpipe")
         if isinstance(message, Item):
