@@ -89,7 +89,6 @@ class Meter:
         "_layers",
         "_row",
         "_seldom",
-        "_since",
         "_stages",
         "arena",
         "awake",
@@ -101,6 +100,7 @@ class Meter:
         "nbytes",
         "on_publish",
         "recorder",
+        "since",
         "state",
         "units_in",
         "units_out",
@@ -116,7 +116,7 @@ class Meter:
         self._row = row
         self._clock = clock
         self._cpu = clock()
-        self._cut = self._since = now
+        self._cut = self.since = now
         self._seldom = now
         self._items = 0
         self._layers: Sequence[Layer] = ()
@@ -132,6 +132,7 @@ class Meter:
         self.awake: Callable[[], None] | None = None
         """Called once when the worker is busy again; set by a sampler that fell asleep."""
         self._stages = 0
+        self._buffer = memoryview(b"")
         if row is not None:
             self._buffer = row.cast("B")
             self._stages = (len(row) - b.FIELDS) // b.STAGE_FIELDS
@@ -145,7 +146,7 @@ class Meter:
         now = time.perf_counter()
         if self.recorder is not None:
             self._record(now, "work")
-        self._since = now
+        self.since = now
         self.state = state
         row = self._row
         if row is not None:
@@ -155,10 +156,10 @@ class Meter:
     def resume(self) -> None:
         """The worker goes on working."""
         now = time.perf_counter()
-        waited = now - self._since
+        waited = now - self.since
         state = self.state
         self.state = b.BUSY
-        self._since = now
+        self.since = now
         row = self._row
         if state == b.WAITS_FOR_INPUT:
             self.wait_input_s += waited
@@ -189,7 +190,8 @@ class Meter:
         """A unit of work, or a message, was taken."""
         self.units_in += 1
         if self.units_in == 1 and self._row is not None:
-            self._row[b.FIRST_AT] = time.perf_counter()
+            self._row[b.FIRST_AT] = now = time.perf_counter()
+            self._publish_seldom(now)
 
     def enter(self, layers: Sequence[Layer]) -> None:
         """The stages of the task begin to run."""
@@ -255,7 +257,7 @@ class Meter:
             self.units_in,
             self.units_out,
             self.state,
-            self._since,
+            self.since,
         )
         if self.recorder is not None:
             self._record(now, "work")
@@ -271,6 +273,12 @@ class Meter:
             self.recorder.flush()
         if self._row is not None:
             self._row[b.FINISHED_AT] = now
+
+    def detach(self) -> None:
+        """The board is gone: tell nobody any more."""
+        self._row = None
+        self._buffer = memoryview(b"")
+        self.recorder = self.on_publish = None
 
     def _publish_seldom(self, now: float) -> None:
         self._seldom = now

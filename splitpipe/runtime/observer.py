@@ -1,0 +1,270 @@
+"""What the owner of a run sees of it, and tells.
+
+Responsible for: the `Observer` of a run: its board, its statistics and diagnosis, its trace, its
+lines in the log, and the warning about random numbers that come twice.
+
+Rules:
+- looking changes nothing: whatever goes wrong here is no reason for a run to end;
+- statistics stay as they were when the run ended;
+- it runs in the consumer's thread, a few times a second, when an item arrives; nothing ticks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import psutil
+
+from splitpipe.runtime import board as b
+from splitpipe.runtime.board import Board, Heading, Row, TaskHead
+from splitpipe.runtime.doctor import Diagnosis, Observation, diagnose
+from splitpipe.runtime.machine import CpuTimes, copying_nbytes_s, usable_cpus
+from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.statistics import TaskStatistics, read, since
+from splitpipe.runtime.trace import Recorder, Trace, TraceLink
+
+__all__ = ["Observer", "OwnerMeter", "program_name", "resident"]
+
+log = logging.getLogger("splitpipe")
+log.addHandler(logging.NullHandler())
+
+SLOW_START_S = 5.0
+"""A first item that takes longer is worth a warning in the log."""
+LOOK_S = 0.05
+"""How often counters are drawn and fingerprints are compared."""
+FAST_NBYTES_S = 5e8
+"""From here on the speed of memory may matter, and is measured."""
+
+
+class OwnerMeter(Meter):
+    """The consumer's counters: it has nothing to send, so it tells what it takes."""
+
+    __slots__ = ()
+
+    def take(self) -> None:
+        super().take()
+        self.publish()
+
+
+class Observer:
+    """Sees a run from its beginning to its end.
+
+    Args:
+        heading: of its board; the last tasks are the consumers, one an output, of one row each.
+        trace: where to draw the run; None: nowhere.
+    """
+
+    def __init__(self, heading: Heading, *, trace: str | None = None) -> None:
+        self.heading = replace(heading, started=time.time(), started_at=time.perf_counter())
+        self._trace = None if trace is None else Trace(trace, self.heading.rows)
+        try:
+            self.board = Board(self.heading)
+        except BaseException:
+            if self._trace is not None:
+                self._trace.close()
+            raise
+        self.rows: list[Row] = [self.board.row(number) for number in range(heading.rows)]
+        self._consumers = [
+            number for number, task in enumerate(heading.tasks) if task.executor == "consumer"
+        ]
+        self.meters = [OwnerMeter(row) for row in self.rows[-len(self._consumers) :]]
+        self._recorder: Recorder | None = None
+        for number, meter in enumerate(self.meters, heading.rows - len(self.meters)):
+            meter.on_publish = self._look
+            if self._trace is not None:
+                meter.recorder = self._recorder = self._trace.link.recorder("consumer", 0, number)
+        self._idle = CpuTimes.now()
+        self._first: tuple[TaskStatistics, ...] | None = None
+        self._looked = 0.0
+        self._warned: set[tuple[int, int]] = set()
+        self._ended: float | None = None
+        self._idle_at_end: float | None = None
+        log.info("run %s: %s", self._name, _plan_line(self.heading))
+
+    @property
+    def trace(self) -> TraceLink | None:
+        """What the workers draw with."""
+        return None if self._trace is None else self._trace.link
+
+    def task_rows(self) -> list[list[Row]]:
+        """Return the rows of each task, the consumer's last."""
+        return [[self.rows[n] for n in numbers] for _, numbers in self.heading.split()]
+
+    def statistics(self, output: int = 0, *, rss: bool = True) -> tuple[TaskStatistics, ...]:
+        """Return what every task did so far, the consumer of an output last.
+
+        Args:
+            output: which.
+            rss: whether to ask the system for the memory of each worker.
+        """
+        tasks = self._read(rss=rss)
+        return (*tasks[: self._consumers[0]], tasks[self._consumers[output]])
+
+    def doctor(
+        self, output: int = 0, *, earlier: Sequence[TaskStatistics] | None = None
+    ) -> Diagnosis:
+        """Return what holds an output back: since `earlier`, or since the first item came."""
+        tasks = self.statistics(output, rss=False)
+        startup = 0.0
+        if earlier is None:
+            startup = self._startup_s(tasks)
+            earlier = self._first and (
+                *self._first[: len(tasks) - 1],
+                self._first[output - len(self.meters)],
+            )
+        if earlier is not None:
+            tasks = since(tasks, earlier)
+        elapsed = tasks[-1].elapsed_s - (startup if earlier is None else 0.0)
+        nbytes = max(task.nbytes for task in tasks)
+        fast = elapsed > 0 and nbytes / elapsed > FAST_NBYTES_S
+        return diagnose(
+            Observation(
+                tasks=tasks,
+                elapsed_s=max(0.0, elapsed),
+                startup_s=startup,
+                cpus=usable_cpus(),
+                idle_cpus=self._idle_cpus,
+                copied_nbytes_s=copying_nbytes_s() if fast else None,
+            )
+        )
+
+    def close(self) -> None:
+        """The run is over: keep the numbers, give the memory back. Safe to call twice, and when
+        making it failed.
+        """
+        if self._ended is not None:
+            return
+        for meter in self.meters:
+            meter.finish()
+        self._idle_at_end = self._idle_cpus
+        self._ended = time.perf_counter()
+        # A mapping holds a descriptor: keep the numbers, not the memory.
+        self.rows = [memoryview(bytes(row)).cast("d") for row in self.rows]
+        for meter in self.meters:
+            meter.detach()
+        self.board.close()
+        if self._trace is not None:
+            self._trace.close()
+        log.info("run %s: %s", self._name, _totals_line(self._read(rss=False)))
+        self._compare_fingerprints()
+
+    # -- now and then
+
+    def _look(self, now: float) -> None:
+        if self._first is None and any(meter.units_in for meter in self.meters):
+            self._first = self._read(rss=False)
+            self._idle = CpuTimes.now()
+            self._log_first()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        if self._recorder is not None:
+            for task in self._read(rss=False)[: self._consumers[0]]:
+                self._recorder.counter(f"queued: {task.name}", now, {"messages": task.queued})
+        self._compare_fingerprints()
+
+    def _read(self, *, rss: bool) -> tuple[TaskStatistics, ...]:
+        """Return what every task did so far, all consumers included."""
+        now = self._ended or time.perf_counter()
+        memory = resident(self.rows) if rss and self._ended is None else None
+        return read(self.heading, self.rows, now=now, rss=memory)
+
+    def _log_first(self) -> None:
+        tasks = self._first or ()
+        first = self._startup_s(tasks)
+        starts = [task.start_s for task in tasks if task.start_s is not None]
+        text = "run %s: first item after %.2f s, workers at work after %.2f s"
+        level = logging.WARNING if first > SLOW_START_S else logging.INFO
+        if first > SLOW_START_S:
+            text += ": a slow start; they import what the main script imports"
+        log.log(level, text, self._name, first, min(max(starts, default=0.0), first))
+
+    def _startup_s(self, tasks: Sequence[TaskStatistics]) -> float:
+        """Seconds until the first item; until now before it has come."""
+        if self._first is not None:
+            return self._first[-1].elapsed_s
+        return tasks[-1].elapsed_s
+
+    @property
+    def _idle_cpus(self) -> float | None:
+        if self._ended is not None:
+            return self._idle_at_end
+        return CpuTimes.now().idle_since(self._idle)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.heading.run & 0xFFFFFFFF:08x}"
+
+    def _compare_fingerprints(self) -> None:
+        """Warn where two workers drew the same numbers from a process-wide generator."""
+        for number, (task, rows) in enumerate(self.heading.split()):
+            if len(rows) < 2:
+                continue
+            for place, stage in enumerate(task.stages):
+                if (number, place) in self._warned:
+                    continue
+                at = b.FIELDS + place * b.STAGE_FIELDS + b.STAGE_FINGERPRINT
+                seen = [self.rows[row][at] for row in rows if self.rows[row][at]]
+                if len(set(seen)) < len(seen):
+                    self._warned.add((number, place))
+                    _warn_of_repeats(stage.name, len(seen) - len(set(seen)) + 1, len(rows))
+
+
+def _warn_of_repeats(stage: str, same: int, workers: int) -> None:
+    warnings.warn(
+        f"stage {stage!r} draws random numbers from a generator of the whole process (`random` or "
+        f"`numpy.random`), and {same} of its {workers} workers draw the same ones: items are "
+        "augmented alike. Give its function a parameter `rng`: it gets a numpy Generator that is "
+        "right for each item, whatever the number of workers",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def resident(rows: Iterable[Row]) -> dict[int, int]:
+    """Return how many bytes the workers of `rows` have in memory, by process id."""
+    found = {}
+    for pid in {int(row[b.PID]) for row in rows if row[b.PID] > 0}:
+        with contextlib.suppress(psutil.Error):
+            found[pid] = int(psutil.Process(pid).memory_info().rss)
+    return found
+
+
+def program_name() -> str:
+    """Return what this program is called in lists of running pipelines."""
+    return sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python"
+
+
+def _plan_line(heading: Heading) -> str:
+    tasks = ", ".join(f"{task.name} ({_who(task)})" for task in heading.tasks)
+    options = ", ".join(f"{name}={value}" for name, value in heading.options.items())
+    return tasks + (f"; {options}" if options else "")
+
+
+def _who(task: TaskHead) -> str:
+    if task.executor == "consumer":
+        return "this process"
+    kind = "thread" if task.executor == "thread" else "process"
+    plural = "s" if kind == "thread" else "es"
+    return f"{task.workers} {kind}{plural if task.workers > 1 else ''}"
+
+
+def _totals_line(tasks: Sequence[TaskStatistics]) -> str:
+    consumers = [task for task in tasks if task.workers == 0]
+    workers = [task for task in tasks if task.workers > 0]
+    items = sum(task.items_in for task in consumers)
+    nbytes = sum(tasks[number].nbytes for task in consumers for number in task.reads)
+    dropped = sum(task.dropped for task in tasks)
+    cpu = sum(task.cpu_s for task in workers)
+    waited = sum(task.wait_input_s for task in consumers)
+    return (
+        f"ended after {tasks[-1].elapsed_s:.2f} s with {items:,} items, {nbytes / 1e6:,.1f} MB; "
+        f"{dropped:,} dropped; {cpu:.2f} s of CPU in workers; the loop waited {waited:.2f} s for "
+        "items"
+    )

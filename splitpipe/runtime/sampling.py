@@ -1,0 +1,142 @@
+"""Which stage of a task the time goes into.
+
+Responsible for: `Sampler`, which looks now and then at what a worker is doing and counts the time
+since the last look for the innermost stage it finds there.
+
+Rules:
+- time on a CPU is sampled by a timer that counts it (``ITIMER_PROF``), in the worker's own thread.
+  A thread that samples another one gets to look only when that one lets go of the interpreter, and
+  so would find it in decoders and copies that do, however short they are;
+- time off it (files, networks, a busy machine) is sampled by a thread, which is right there: a
+  thread that is off the CPU holds no interpreter. That thread sleeps while the worker waits;
+- every look counts for all the time since the last one, so that a call that cannot be interrupted
+  counts as long as it took;
+- where the timer is not ours to use (a worker that is a thread, a system without it, a program that
+  uses it itself) the thread samples everything, with that bias;
+- it ends with its worker, and holds no frame and no item between two looks.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from splitpipe.runtime import board as b
+from splitpipe.runtime.metrics import Meter
+
+__all__ = ["Sampler"]
+
+CPU_S = 0.04
+"""CPU time between two looks of the timer: 25 a second cost 0.02 %."""
+LOOK_S = 0.05
+"""Time between two looks of the thread."""
+_AGAIN_S = 0.0003
+_IDLE_LOOKS = 4
+_OFF_SHARE = 0.1
+
+
+class Sampler:
+    """Samples the thread that makes it, which is the worker of `meter`; `close` has to follow.
+
+    Args:
+        meter: what to tell.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._worker = threading.get_ident()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        clock = getattr(time, "pthread_getcpuclockid", None)
+        self._clock = clock(self._worker) if clock is not None else None
+        self._on_cpu = time.thread_time()
+        self._off = 0.0
+        self._handler = self._look
+        self._timer = self._start_timer()
+        self._thread = threading.Thread(target=self._run, name="splitpipe-sampler", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._timer:
+            self._timer = False
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)  # throws away one that is on its way
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    # -- on the CPU
+
+    def _start_timer(self) -> bool:
+        if not hasattr(signal, "setitimer") or self._clock is None:
+            return False
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        if signal.getsignal(signal.SIGPROF) is not signal.SIG_DFL:
+            return False
+        signal.signal(signal.SIGPROF, self._handler)
+        signal.siginterrupt(signal.SIGPROF, False)
+        signal.setitimer(signal.ITIMER_PROF, CPU_S, CPU_S)
+        return True
+
+    def _look(self, _number: int, frame: FrameType | None) -> None:
+        now = time.thread_time()
+        spent, self._on_cpu = now - self._on_cpu, now
+        self._meter.sample(frame, spent)
+
+    # -- off it
+
+    def _run(self) -> None:
+        meter, idle = self._meter, 0
+        last = self._reading()
+        while not self._stop.wait(LOOK_S):
+            reading = self._reading()
+            self._off += max(0.0, reading - last)
+            last = reading
+            if meter.state != b.BUSY:
+                idle += 1
+                if idle > _IDLE_LOOKS:
+                    self._sleep()
+                    last, idle = self._reading(), 0
+                continue
+            idle = 0
+            if self._off > _OFF_SHARE * LOOK_S:
+                self._look_from_outside()
+
+    def _reading(self) -> float:
+        """Seconds in which the worker neither waited nor was sampled by the timer."""
+        meter = self._meter
+        waits = meter.wait_input_s + meter.wait_output_s
+        now = time.perf_counter()
+        if meter.state != b.BUSY:
+            waits += now - meter.since
+        return now - waits - (self._cpu() if self._timer else 0.0)
+
+    def _cpu(self) -> float:
+        try:
+            return time.clock_gettime(self._clock) if self._clock is not None else 0.0
+        except OSError:
+            return 0.0  # the worker's thread is gone
+
+    def _look_from_outside(self) -> None:
+        before = self._cpu()
+        if self._timer:
+            self._stop.wait(_AGAIN_S)
+            if self._cpu() - before > _AGAIN_S / 3 or self._meter.state != b.BUSY:
+                return  # it runs now: what it did meanwhile is counted when it is off again
+        spent, self._off = self._off, 0.0
+        frame: Any = sys._current_frames().get(self._worker)
+        self._meter.sample(frame, spent)
+
+    def _sleep(self) -> None:
+        """Sleep until the worker has something to do."""
+        self._wake.clear()
+        self._meter.awake = self._wake.set
+        if self._meter.state != b.BUSY and not self._stop.is_set():
+            self._wake.wait()
