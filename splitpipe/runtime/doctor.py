@@ -4,24 +4,17 @@ Responsible for: `diagnose`, a pure function from what tasks did in an interval 
 
 Rules:
 - every sentence rests on numbers of the interval, and shows them;
-- the expected gain is a prediction that a test follows: it is computed from a model that is said
-  here, and is None where the model has nothing to say;
+- the expected gain is a prediction that a test follows: it is computed from the model of
+  `diagnosis`, and is None where the model has nothing to say;
 - advice never changes what comes out of the pipeline, only how fast.
-
-Model: operational analysis (Denning and Buzen, "The Operational Analysis of Queueing Network
-Models", ACM Computing Surveys 1978). A task of w workers that are busy a share U of their time
-serves at most 1/U of the present rate; a pipeline with enough prefetch runs as fast as its slowest
-task, so after a change the rate is ``1 / max(U)`` of what it is now, all CPUs together being one
-more such task.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
+from splitpipe.runtime.diagnosis import Case, Diagnosis, Observation, gain_of, share_of, the
 from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
 
 __all__ = ["Diagnosis", "Observation", "diagnose"]
@@ -37,65 +30,6 @@ them once, and they are written into shared memory once more."""
 SOURCES = ("read", "source")
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What is known of an interval.
-
-    Attributes:
-        tasks: what each did in it; the consumer is the last.
-        elapsed_s: how long it was.
-        startup_s: what lay between the beginning of the run and its first item.
-        cpus: how many the run may use.
-        idle_cpus: how many of them had nothing to do, on average; None where nobody knows.
-        copied_nbytes_s: how fast this machine copies memory; None where nobody asked.
-    """
-
-    tasks: tuple[TaskStatistics, ...]
-    elapsed_s: float
-    startup_s: float = 0.0
-    cpus: float = 1.0
-    idle_cpus: float | None = None
-    copied_nbytes_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What holds a pipeline back.
-
-    Attributes:
-        kind: ``consumer``, ``stage``, ``workers`` (a stage that more of them would help),
-            ``source``, ``memory``, ``start-up``, ``small`` (too little work an item), ``cpus``,
-            ``window`` (too little under way), ``inline``, or ``unknown`` (nothing to go by yet).
-        stage: the name of the stage, or task, that it is about; empty for none.
-        evidence: the numbers that say so.
-        advice: what to change.
-        gain: the rate after that, as a multiple of the present one; None where no model tells.
-        workers: how many the stage should have, where that is the advice.
-    """
-
-    kind: str
-    stage: str
-    evidence: str
-    advice: str
-    gain: float | None = None
-    workers: int | None = None
-
-    @property
-    def text(self) -> str:
-        """All of it as one paragraph."""
-        return f"{self.evidence} {self.advice}{self._expectation()}"
-
-    def _expectation(self) -> str:
-        if self.gain is None:
-            return ""
-        if self.gain < 1.05:
-            return " Expected gain: none in the rate."
-        return f" Expected gain: about {self.gain:.1f} times the present rate."
-
-    def __str__(self) -> str:
-        return self.text
-
-
 def diagnose(observation: Observation) -> Diagnosis:
     """Return what held the pipeline back in the interval.
 
@@ -108,7 +42,7 @@ def diagnose(observation: Observation) -> Diagnosis:
         >>> found.kind, found.stage, found.workers
         ('workers', 'decode', 4)
     """
-    case = _Case(observation)
+    case = Case(observation)
     for rule in _RULES:
         found = rule(case)
         if found is not None:
@@ -116,58 +50,10 @@ def diagnose(observation: Observation) -> Diagnosis:
     return _window(case)
 
 
-class _Case:
-    """An observation, and what follows from it."""
-
-    def __init__(self, observation: Observation) -> None:
-        self.seen = observation
-        *self.tasks, self.consumer = observation.tasks
-        self.elapsed_s = max(1e-9, observation.elapsed_s)
-
-    @cached_property
-    def slowest(self) -> TaskStatistics:
-        return max(self.tasks, key=lambda task: task.utilisation)
-
-    @cached_property
-    def used_cpus(self) -> float:
-        """CPUs that the run keeps busy."""
-        return sum(task.cpu_s for task in self.seen.tasks) / self.elapsed_s
-
-    @cached_property
-    def free_cpus(self) -> float:
-        """CPUs that more work could use."""
-        free = max(0.0, self.seen.cpus - self.used_cpus)
-        idle = self.seen.idle_cpus
-        return free if idle is None else min(free, idle)
-
-    @cached_property
-    def cpu_utilisation(self) -> float:
-        """How much of what it could have of the CPUs the run uses."""
-        return self.used_cpus / max(1e-9, self.used_cpus + self.free_cpus)
-
-    def others(self, task: TaskStatistics) -> float:
-        """The utilisation of whatever limits the rate when `task` no longer does."""
-        rest = [other.utilisation for other in self.seen.tasks if other is not task]
-        return max([*rest, self.cpu_utilisation])
-
-    def next_limit(self, task: TaskStatistics) -> str:
-        """Name it."""
-        rest = [other for other in self.seen.tasks if other is not task]
-        other = max(rest, key=lambda one: one.utilisation)
-        if other.utilisation < self.cpu_utilisation:
-            return "the CPUs"
-        return _the(other)
-
-
-def _gain(*utilisations: float) -> float:
-    """The rate when these are what is left to limit it."""
-    return min(1000.0, 1.0 / max(1e-3, *utilisations))
-
-
 # -- the rules, the most certain first
 
 
-def _inline(case: _Case) -> Diagnosis | None:
+def _inline(case: Case) -> Diagnosis | None:
     if case.tasks:
         return None
     return Diagnosis(
@@ -180,7 +66,7 @@ def _inline(case: _Case) -> Diagnosis | None:
     )
 
 
-def _nothing_yet(case: _Case) -> Diagnosis | None:
+def _nothing_yet(case: Case) -> Diagnosis | None:
     if case.consumer.items_in or case.consumer.copies:
         return None
     waiting = [task for task in case.tasks if task.start_s is None]
@@ -198,7 +84,7 @@ def _nothing_yet(case: _Case) -> Diagnosis | None:
     )
 
 
-def _startup(case: _Case) -> Diagnosis | None:
+def _startup(case: Case) -> Diagnosis | None:
     before, after = case.seen.startup_s, case.elapsed_s
     if before < after:
         return None
@@ -218,9 +104,9 @@ def _startup(case: _Case) -> Diagnosis | None:
     )
 
 
-def _memory(case: _Case) -> Diagnosis | None:
-    worst = max(case.tasks, key=lambda task: _share(task.wait_memory_s, task.running_s))
-    share = _share(worst.wait_memory_s, worst.running_s)
+def _memory(case: Case) -> Diagnosis | None:
+    worst = max(case.tasks, key=lambda task: share_of(task.wait_memory_s, task.running_s))
+    share = share_of(worst.wait_memory_s, worst.running_s)
     if share > 2 * FEW:
         arena = f"{worst.arena_nbytes / 1e6:,.0f} MB in {worst.arena_slots} slots"
         if worst.arena_limit:
@@ -228,17 +114,17 @@ def _memory(case: _Case) -> Diagnosis | None:
         return Diagnosis(
             "memory",
             worst.name,
-            f"{_The(worst)} waited {share:.0%} of its time for a free slot of shared memory "
+            f"{the(worst)} waited {share:.0%} of its time for a free slot of shared memory "
             f"({arena}).",
             "Raise arena_bytes, make batches smaller, or keep fewer of them in the loop.",
-            _gain(*(task.utilisation for task in case.seen.tasks), case.cpu_utilisation),
+            gain_of(*(task.utilisation for task in case.seen.tasks), case.cpu_utilisation),
         )
     for task in case.tasks:
         if task.arena_refused > FEW * max(1, task.messages):
             return Diagnosis(
                 "memory",
                 task.name,
-                f"{_The(task)} had no slot of shared memory {task.arena_refused:,} times in "
+                f"{the(task)} had no slot of shared memory {task.arena_refused:,} times in "
                 f"{task.messages:,} messages: that many batches went through a socket, which "
                 "copies them several times.",
                 "Raise arena_bytes until a few batches of every worker fit, or make batches "
@@ -247,7 +133,7 @@ def _memory(case: _Case) -> Diagnosis | None:
     return _copies(case)
 
 
-def _copies(case: _Case) -> Diagnosis | None:
+def _copies(case: Case) -> Diagnosis | None:
     consumer = case.consumer
     if consumer.copies <= FEW * max(1, consumer.items_in):
         return None
@@ -257,7 +143,7 @@ def _copies(case: _Case) -> Diagnosis | None:
     gain = None
     if speed is not None:
         share = min(0.9, copied / speed / case.elapsed_s)
-        gain = _gain(consumer.utilisation - share, case.others(consumer))
+        gain = gain_of(consumer.utilisation - share, case.others(consumer))
     return Diagnosis(
         "memory",
         "consumer",
@@ -268,7 +154,7 @@ def _copies(case: _Case) -> Diagnosis | None:
     )
 
 
-def _bandwidth(case: _Case) -> Diagnosis | None:
+def _bandwidth(case: Case) -> Diagnosis | None:
     speed, slowest = case.seen.copied_nbytes_s, case.slowest
     if not speed:
         return None
@@ -281,18 +167,17 @@ def _bandwidth(case: _Case) -> Diagnosis | None:
     return Diagnosis(
         "memory",
         slowest.name,
-        f"{_The(slowest)} sends {rate / 1e9:.1f} GB/s while this machine copies memory at "
+        f"{the(slowest)} sends {rate / 1e9:.1f} GB/s while this machine copies memory at "
         f"{speed / 1e9:.1f} GB/s: its time goes into writing bytes, not into computing them.",
         "Make fewer bytes: a smaller dtype (uint8 or float16 instead of float32, converted where "
         "they are used), smaller arrays, fewer process boundaries. Half the bytes, twice the "
         "rate; more workers share the same memory.",
-        min(2.0, _gain(slowest.utilisation / 2, case.others(slowest) / 2)),
+        min(2.0, gain_of(slowest.utilisation / 2, case.others(slowest) / 2)),
     )
 
 
-def _consumer(case: _Case) -> Diagnosis | None:
-    consumer = case.consumer
-    waits = _share(consumer.wait_input_s, consumer.running_s)
+def _consumer(case: Case) -> Diagnosis | None:
+    consumer, waits = case.consumer, case.waiting
     if waits > 2 * FEW or consumer.utilisation < case.slowest.utilisation:
         return None
     local = f", stages {consumer.name} included," if consumer.name != "consumer" else ""
@@ -304,7 +189,7 @@ def _consumer(case: _Case) -> Diagnosis | None:
     advice += "ake the loop's own work faster, or give CPUs back by asking for fewer workers."
     worked = sum(task.cpu_s for task in case.tasks) / case.elapsed_s
     limits = [task.utilisation for task in case.tasks]
-    gain = _gain(*limits, worked / max(1e-9, case.used_cpus + case.free_cpus))
+    gain = gain_of(*limits, worked / max(1e-9, case.used_cpus + case.free_cpus))
     return Diagnosis(
         "consumer",
         consumer.name if local else "consumer",
@@ -316,7 +201,7 @@ def _consumer(case: _Case) -> Diagnosis | None:
     )
 
 
-def _small(case: _Case) -> Diagnosis | None:
+def _small(case: Case) -> Diagnosis | None:
     slowest = case.slowest
     overhead = slowest.overhead
     items = max(1, slowest.items_out)
@@ -330,15 +215,15 @@ def _small(case: _Case) -> Diagnosis | None:
     return Diagnosis(
         "small",
         slowest.name,
-        f"An item costs {_the(slowest)} {slowest.busy_s / items * 1e6:.1f} µs, and "
+        f"An item costs {the(slowest)} {slowest.busy_s / items * 1e6:.1f} µs, and "
         f"{overhead:.0%} of that is packing and moving it, not your code.",
         "Give a process more to do an item: batch before the boundary, let light stages ride with "
         "their neighbours (no workers=), or run everything with executor='inline'.",
-        _gain(inline),
+        gain_of(inline),
     )
 
 
-def _cpus(case: _Case) -> Diagnosis | None:
+def _cpus(case: Case) -> Diagnosis | None:
     busy = sum(task.busy_s for task in case.tasks) / case.elapsed_s
     if case.free_cpus > max(0.15, FEW * case.seen.cpus) or case.used_cpus < 0.5:
         return None
@@ -348,7 +233,7 @@ def _cpus(case: _Case) -> Diagnosis | None:
     workers = sum(task.workers for task in case.tasks)
     evidence = (
         f"No CPU is free: the run uses {case.used_cpus:.1f} of {case.seen.cpus:g}, most of it "
-        f"in {_the(slowest)} ({_share(slowest.cpu_s, case.used_cpus * case.elapsed_s):.0%})"
+        f"in {the(slowest)} ({share_of(slowest.cpu_s, case.used_cpus * case.elapsed_s):.0%})"
     )
     if case.used_cpus < 0.8 * case.seen.cpus:
         evidence += ", and other programs have the rest"
@@ -363,7 +248,7 @@ def _cpus(case: _Case) -> Diagnosis | None:
     return Diagnosis("cpus", stage.name, evidence + ".", advice, 1.0)
 
 
-def _slow_stage(case: _Case) -> Diagnosis | None:
+def _slow_stage(case: Case) -> Diagnosis | None:
     task = case.slowest
     if task.utilisation < SATURATED:
         return None
@@ -372,8 +257,8 @@ def _slow_stage(case: _Case) -> Diagnosis | None:
     alone = len(task.stages) < 2 or share > 0.9
     part = "" if alone else f", {share:.0%} of it in {stage.name!r}"
     evidence = (
-        f"{_The(task)} works {task.utilisation:.0%} of the time{part}; the loop waits "
-        f"{_share(case.consumer.wait_input_s, case.consumer.running_s):.0%} of it for items."
+        f"{the(task)} works {task.utilisation:.0%} of the time{part}; the loop waits "
+        f"{case.waiting:.0%} of it for items."
     )
     source = stage.name in SOURCES and task.stages and stage is task.stages[0]
     more = _more_workers(case, task)
@@ -393,52 +278,51 @@ def _slow_stage(case: _Case) -> Diagnosis | None:
         )
         advice += " (The gain is for half the time.)"
         halved = task.utilisation * (1 - share / 2)
-        return Diagnosis("source", stage.name, evidence, advice, _gain(halved, case.others(task)))
+        return Diagnosis("source", stage.name, evidence, advice, gain_of(halved, case.others(task)))
     rest = case.others(task)
     if not alone and case.free_cpus > 0.5:
         advice = f"Give {stage.name!r} a process of its own (workers=1)."
         parts = max(share, 1 - share) * task.utilisation
-        return Diagnosis("stage", stage.name, evidence, advice, _gain(parts, rest), 1)
+        return Diagnosis("stage", stage.name, evidence, advice, gain_of(parts, rest), 1)
     advice = (
         f"It needs the whole stream in order, so it has one process: make {stage.name!r} cheaper, "
         "or move work that treats each item by itself into a `map` before it, which may have "
         "workers. (The gain is for half its time.)"
     )
     halved = task.utilisation * (1 - share / 2)
-    return Diagnosis("stage", stage.name, evidence, advice, _gain(halved, rest))
+    return Diagnosis("stage", stage.name, evidence, advice, gain_of(halved, rest))
 
 
-def _window(case: _Case) -> Diagnosis:
+def _window(case: Case) -> Diagnosis:
     task = case.slowest
     return Diagnosis(
         "window",
         task.name,
-        f"Nobody is busy all the time: the loop waits "
-        f"{_share(case.consumer.wait_input_s, case.consumer.running_s):.0%} of it for items while "
-        f"{_the(task)} works {task.utilisation:.0%} of it. Items of very uneven cost, or bursts, "
+        f"Nobody is busy all the time: the loop waits {case.waiting:.0%} of it for items while "
+        f"{the(task)} works {task.utilisation:.0%} of it. Items of very uneven cost, or bursts, "
         "leave workers idle because too few units may be under way.",
         "Raise prefetch, or capacity at that stage; where the order does not matter, "
         "ordered=False.",
-        _gain(*(t.utilisation for t in case.seen.tasks), case.cpu_utilisation),
+        gain_of(*(t.utilisation for t in case.seen.tasks), case.cpu_utilisation),
     )
 
 
-def _more_workers(case: _Case, task: TaskStatistics) -> tuple[int, float] | None:
+def _more_workers(case: Case, task: TaskStatistics) -> tuple[int, float] | None:
     """Return how many workers `task` should have, and what they would bring; None: no more."""
     if not task.divisible:
         return None
     rest = max([o.utilisation for o in case.seen.tasks if o is not task])
-    cpu = _share(task.cpu_s, task.busy_s)  # of a CPU, that a busy worker needs
+    cpu = share_of(task.cpu_s, task.busy_s)  # of a CPU, that a busy worker needs
     wanted = math.ceil(task.workers * task.utilisation / max(rest, 1e-2))
     possible = task.workers + math.floor((case.free_cpus + 0.25) / max(cpu, 1e-2))
     workers = max(task.workers, min(wanted, possible, MOST_WORKERS))
     if workers == task.workers:
         return None
-    gain = _gain(task.utilisation * task.workers / workers, rest)
+    gain = gain_of(task.utilisation * task.workers / workers, rest)
     return workers, gain
 
 
-_RULES: tuple[Callable[[_Case], Diagnosis | None], ...] = (
+_RULES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     _inline,
     _nothing_yet,
     _startup,
@@ -456,19 +340,3 @@ def _heaviest(task: TaskStatistics) -> StageStatistics:
     if not known:
         return StageStatistics(task.name)
     return max(known, key=lambda stage: stage.share or 0.0)
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
-
-
-def _the(task: TaskStatistics) -> str:
-    if task.executor == "consumer" or not task.workers:
-        return "the loop"
-    workers = "" if task.workers == 1 else f" ({task.workers} workers)"
-    return f"task {task.name!r}{workers}"
-
-
-def _The(task: TaskStatistics) -> str:  # noqa: N802 - it is _the at the head of a sentence
-    text = _the(task)
-    return text[0].upper() + text[1:]

@@ -114,10 +114,7 @@ class Observer:
         startup = 0.0
         if earlier is None:
             startup = self._startup_s(tasks)
-            earlier = self._first and (
-                *self._first[: len(tasks) - 1],
-                self._first[output - len(self.meters)],
-            )
+            earlier = self._at_first(output)
         if earlier is not None:
             tasks = since(tasks, earlier)
         elapsed = tasks[-1].elapsed_s - (startup if earlier is None else 0.0)
@@ -174,6 +171,12 @@ class Observer:
         now = self._ended or time.perf_counter()
         memory = resident(self.rows) if rss and self._ended is None else None
         return read(self.heading, self.rows, now=now, rss=memory)
+
+    def _at_first(self, output: int) -> tuple[TaskStatistics, ...] | None:
+        """Return what every task had done when the first item came."""
+        if self._first is None:
+            return None
+        return (*self._first[: self._consumers[0]], self._first[self._consumers[output]])
 
     def _log_first(self) -> None:
         tasks = self._first or ()
