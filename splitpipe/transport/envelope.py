@@ -25,7 +25,7 @@ import math
 import pickle
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +33,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer
+from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import dump, load
 from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
@@ -185,6 +186,9 @@ class Packer:
         self._clear()
         return parts
 
+    def calibrate(self, feed: Callable[[Iterator[Any]], object]) -> None:
+        """As `ObjectPacker.calibrate`; what is serialised need not be counted."""
+
     def discard(self) -> None:
         """Forget what was collected."""
         if self._arena is not None:
@@ -307,19 +311,25 @@ def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memo
     return flags, segments, buffers, streams, view[_HEAD.size + 8 * words :]
 
 
-def release(body: Buffer, arena: ArenaView | None) -> None:
+def release(body: Buffer, arena: ArenaView | Shelf | None) -> None:
     """Give back the slots of a body that nobody will read."""
-    if arena is not None:
+    if isinstance(arena, Shelf):
+        arena.take(body)
+    elif arena is not None:
         for segment in _parse(body)[1]:
             arena.release(segment)
 
 
-def unpack(body: Buffer, arena: ArenaView | None) -> list[Any]:
+def unpack(body: Buffer, arena: ArenaView | Shelf | None) -> list[Any]:
     """Return the values of a body; arrays in slots are views, writable, that keep their slot.
+
+    Values that stayed in this process come from their shelf.
 
     Raises:
         UnpackError: a value could not be restored; it carries the ones before.
     """
+    if isinstance(arena, Shelf):
+        return arena.take(body)
     if len(body) == _ONE_NBYTES and arena is not None:
         array = _one_array(body, arena)
         if array is not None:
