@@ -3,10 +3,16 @@
 Responsible for: `empty`, which user code and driven stages call; the runtime says where it leads
 to while a stage runs in a worker (into a slot of shared memory, so that a batch is written once
 and read in place).
+
+Rules:
+- a process whose main thread is a worker has one way for all its threads, those of user code
+  included; a thread that is a worker itself has its own;
+- `empty` is called for every batch and every row: who has no worker in a thread pays for none.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -25,7 +31,24 @@ def _heap(shape: int | Sequence[int], dtype: DTypeLike, near: NDArray[Any] | Non
     return np.empty(shape, dtype)
 
 
+class _Own(threading.local):
+    """What leads elsewhere than the process does."""
+
+    allocator: Allocator | None = None
+
+
+_own = _Own()
+_process: Allocator = _heap
+
+
+def _by_thread(
+    shape: int | Sequence[int], dtype: DTypeLike, near: NDArray[Any] | None
+) -> NDArray[Any]:
+    return (_own.allocator or _process)(shape, dtype, near)
+
+
 _allocator: Allocator = _heap
+"""`_process`, until a thread needs one of its own."""
 
 
 def empty(
@@ -64,8 +87,14 @@ def empty(
 
 
 def use_allocator(allocator: Allocator | None) -> None:
-    """Let `empty` of this process lead to `allocator`; None leads back to the heap. For the
-    runtime.
+    """Let `empty` lead to `allocator`, None back to where it led: in this thread, or in the whole
+    process when this is its main thread. For the runtime.
     """
-    global _allocator
-    _allocator = allocator or _heap
+    global _allocator, _process
+    if threading.current_thread() is not threading.main_thread():
+        _own.allocator = allocator
+        _allocator = _by_thread
+        return
+    _process = allocator or _heap
+    if _allocator is not _by_thread:
+        _allocator = _process
