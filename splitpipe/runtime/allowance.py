@@ -189,7 +189,7 @@ def _total_memory(root: Path) -> int | None:
     for line in _lines(root / "proc/meminfo"):
         name, _, rest = line.partition(":")
         words = rest.split()
-        if name == "MemTotal" and len(words) == 2 and words[0].isdigit():
+        if name == "MemTotal" and words[1:] == ["kB"] and words[0].isdigit():
             return int(words[0]) << 10
     return None
 
