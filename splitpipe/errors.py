@@ -112,6 +112,10 @@ class WorkerDied(PipelineError):
     """A worker process ended without having been asked to."""
 
 
+class BranchStalled(PipelineError):
+    """A branch of a graph is not read while another one goes on."""
+
+
 class WorkerStalled(PipelineError):
     """A worker made no progress within its deadline."""
 

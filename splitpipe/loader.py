@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from multiprocessing.util import Finalize
 from types import TracebackType
@@ -23,10 +23,9 @@ from typing import Any
 from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.explain import explain
-from splitpipe.pipeline.plan import RunOptions, plan
-from splitpipe.runtime.engine import Engine
-from splitpipe.runtime.metrics import Meter, TaskStatistics
-from splitpipe.runtime.supervisor import Supervisor
+from splitpipe.pipeline.plan import RunOptions
+from splitpipe.runtime.metrics import TaskStatistics
+from splitpipe.runtime.run import Run
 
 __all__ = ["Loader"]
 
@@ -41,22 +40,17 @@ class Loader:
         [[0, 1], [2, 3], [4, 5]]
     """
 
-    def __init__(self, pipeline: Pipeline, options: RunOptions) -> None:
-        self._supervisor: Supervisor | None = None
+    def __init__(self, pipeline: Pipeline, run: Run, number: int) -> None:
         self._failure: BaseException | None = None
         self._over = False
         self._quiet = False
         self._pipeline = pipeline
-        self._options = options
-        self._plan = plan(pipeline.source, pipeline.stages, options)
-        if self._plan.tasks:
-            supervisor = Supervisor(self._plan, options)
-            self._supervisor = supervisor
-            self._finalizer: Any = Finalize(self, supervisor.close, exitpriority=100)
-            self._engine = Engine(self._plan, supervisor.inbox, supervisor.meter)
-        else:
-            self._engine = Engine(self._plan, None, Meter())
-        self._epochs = iter(count() if options.epochs is None else range(options.epochs))
+        self._run = run
+        self._number = number
+        self._engine, self._output = run.engine(number)
+        self._finalizer: Any = Finalize(self, run.release, args=(number,), exitpriority=100)
+        epochs = run.options.epochs
+        self._epochs = iter(count() if epochs is None else range(epochs))
         self._chunks: Iterator[Iterator[Any]] = iter(())
         self._chunk: Iterator[Any] = iter(())
         self._advance = self._chunk.__next__
@@ -96,12 +90,11 @@ class Loader:
 
     def stats(self) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far; the consumer's own process comes last."""
-        tasks = self._supervisor.statistics() if self._supervisor is not None else ()
-        return (*tasks, self._engine.statistics())
+        return (*self._run.statistics(), self._engine.statistics())
 
     def explain(self) -> str:
         """Return the plan in words."""
-        return explain(self._plan, self._options)
+        return explain(self._run.plan, self._run.options)
 
     def close(self) -> None:
         """End the run: within half a second no process, descriptor or memory of it is left.
@@ -128,12 +121,12 @@ class Loader:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_over", True) and self._supervisor is not None and not self._quiet:
+        if not getattr(self, "_over", True) and self._run.processes and not self._quiet:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "over" if self._over else f"epoch {self.epoch}"
-        return f"Loader({self._pipeline!r}; {self._options.executor}, {state})"
+        return f"Loader({self._pipeline!r}; {self._run.options.executor}, {state})"
 
     def _next_epoch(self) -> bool:
         self._check()
@@ -144,8 +137,8 @@ class Loader:
             self.close()
             return False
         self.epoch = epoch
-        last = epoch + 1 == self._options.epochs
-        self._chunks = self._engine.epoch(epoch, last=last)
+        last = epoch + 1 == self._run.options.epochs
+        self._chunks = self._engine.epoch(epoch, last=last, output=self._output)
         return True
 
     def _next_chunk(self) -> bool:
@@ -193,7 +186,7 @@ class Loader:
     def _leave_epoch(self) -> None:
         """Drop the rest of an epoch that was not read to its end."""
         self._drop()
-        self._engine.leave(self.epoch, last=self.epoch + 1 == self._options.epochs)
+        self._engine.leave(self.epoch, last=self.epoch + 1 == self._run.options.epochs)
 
     def _drop(self) -> None:
         """Close what yields items, so that generators of stages that run here end now."""
@@ -211,9 +204,13 @@ class Loader:
             ) from self._failure
 
     def _fail(self, error: BaseException) -> None:
-        self._failure = error
+        """Be over, because of `error`, or because of what ended the run for another output."""
+        reason = self._run.fail(error)
+        self._failure = reason
         self._advance = self._refuse
         self.close()
+        if reason is not error:
+            raise reason
 
     def _refuse(self) -> Any:
         self._check()
@@ -222,9 +219,17 @@ class Loader:
     def _stop(self) -> None:
         if self._failure is None:
             self._advance = iter(()).__next__
-        if self._supervisor is not None:
-            self._finalizer()
+        self._finalizer()
         self._drop()
 
 
-set_runner(Loader)
+def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
+    """Start one run that makes all `outputs`."""
+    run = Run({name: pipeline.node for name, pipeline in outputs.items()}, options)
+    return {
+        name: Loader(pipeline, run, number)
+        for number, (name, pipeline) in enumerate(outputs.items())
+    }
+
+
+set_runner(start)

@@ -33,8 +33,8 @@ def endless(workers: int = 2) -> sp.Pipeline:
 
 
 def workers_of(loader: sp.Loader) -> list[psutil.Process]:
-    assert loader._supervisor is not None
-    return [psutil.Process(worker.pid) for worker, *_ in loader._supervisor._processes]
+    assert loader._run.supervisor is not None
+    return [psutil.Process(worker.pid) for worker, *_ in loader._run.supervisor._processes]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

@@ -12,12 +12,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.explain import explain
+from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
 from splitpipe.pipeline.stage import Stage, StageOptions, check_count
@@ -25,6 +26,7 @@ from splitpipe.pipeline.stages import (
     Batch,
     Filter,
     FlatMap,
+    Join,
     Map,
     Operation,
     Take,
@@ -39,7 +41,9 @@ __all__ = ["Pipeline", "set_runner"]
 
 
 class _Runner(Protocol):
-    def __call__(self, pipeline: Pipeline, options: RunOptions) -> Loader: ...
+    def __call__(
+        self, outputs: Mapping[str, Pipeline], options: RunOptions
+    ) -> dict[str, Loader]: ...
 
 
 _runner: _Runner | None = None
@@ -51,7 +55,7 @@ def set_runner(runner: _Runner) -> None:
     _runner = runner
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Pipeline:
     """A lazy description of where items come from and what happens to them.
 
@@ -77,8 +81,7 @@ class Pipeline:
         Pipeline(range(0, 10)) > map(<lambda>) > filter(<lambda>-2) > batch(batch(2))
     """
 
-    source: Source
-    stages: tuple[Stage, ...]
+    node: Node
 
     def __init__(
         self, source: object, *, shuffle: str | None = None, seed: int = 0, window: int = 1
@@ -86,8 +89,20 @@ class Pipeline:
         check_count("seed", seed, least=0)
         check_count("window", window, least=1)
         made = make_source(source, shuffle=shuffle, seed=seed, window=window)
-        object.__setattr__(self, "source", made)
-        object.__setattr__(self, "stages", ())
+        object.__setattr__(self, "node", Node(source=made, seed=seed))
+
+    @property
+    def source(self) -> Source:
+        """Where items come from; the first such place where there are several."""
+        return next(node.source for node in walk([self.node]) if node.source is not None)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, each after those that it reads, by the names that they have in this graph."""
+        nodes = walk([self.node])
+        names = unique_names(nodes)
+        stages = ((node.stage, names.get(node)) for node in nodes)
+        return tuple(replace(stage, name=name) for stage, name in stages if stage and name)
 
     def map(
         self,
@@ -233,14 +248,12 @@ class Pipeline:
             NotPicklable: a stage cannot travel to another process.
         """
         options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
-        if _runner is None:
-            raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
-        return _runner(self, options)
+        return run({"": self}, options)[""]
 
     def explain(self, **options: Any) -> str:
         """Return the plan in words, for the same options that `loader` takes."""
-        run = RunOptions(**options)
-        return explain(plan(self.source, self.stages, run), run)
+        made = RunOptions(**options)
+        return explain(plan({"": self.node}, made), made)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader(executor="inline"))
@@ -251,48 +264,96 @@ class Pipeline:
         Raises:
             TypeError: only running the pipeline tells.
         """
-        if not isinstance(self.source, SequenceSource):
-            raise TypeError("the length of this pipeline is not known: its source has no length")
-        count = len(self.source)
-        for stage in self.stages:
-            operation = stage.operation
-            if isinstance(operation, Take):
-                count = min(count, operation.count)
-            elif isinstance(operation, Batch) and not operation.drop_last:
-                count = -(-count // operation.size)
-            elif operation.ratio is not None:
-                count //= operation.ratio
-            else:
-                raise TypeError(f"the length is not known: stage {stage.name!r} changes counts")
-        return count
+        lengths: dict[Node, int] = {}
+        for node in walk([self.node]):
+            lengths[node] = _length(node, [lengths[one] for one in node.inputs])
+        return lengths[self.node]
 
     def __repr__(self) -> str:
-        kind = "" if isinstance(self.source, SequenceSource) else "factory "
-        head = f"Pipeline({kind}{self.source!r})"
-        return " > ".join([head, *map(repr, self.stages)])
+        nodes = walk([self.node])
+        names = unique_names(nodes)
+        texts: dict[Node, str] = {}
+        for node in nodes:
+            texts[node] = _text(node, names.get(node, ""), [texts[one] for one in node.inputs])
+        return texts[self.node]
 
-    def _with(self, operation: Operation, name: str | None, options: StageOptions) -> Pipeline:
-        stage = Stage(operation, self._unique(name or operation.label), options)
-        made = object.__new__(Pipeline)
-        object.__setattr__(made, "source", self.source)
-        object.__setattr__(made, "stages", (*self.stages, stage))
-        return made
+    def _with(
+        self,
+        operation: Operation,
+        name: str | None,
+        options: StageOptions,
+        others: Iterable[Pipeline] = (),
+    ) -> Pipeline:
+        stage = Stage(operation, name or operation.label, options)
+        return joined(stage, [self, *others])
 
-    def _unique(self, name: str) -> str:
-        """Names tell stages apart: the second `decode` is `decode-2`."""
-        taken = {stage.name for stage in self.stages}
-        number, unique = 2, name
-        while unique in taken:
-            unique = f"{name}-{number}"
-            number += 1
-        return unique
+
+def joined(stage: Stage, inputs: Iterable[Pipeline]) -> Pipeline:
+    """Return the pipeline of `stage` over `inputs`.
+
+    Raises:
+        GraphError: an input is no pipeline, or their sources have different seeds.
+    """
+    nodes = []
+    for one in inputs:
+        if not isinstance(one, Pipeline):
+            raise GraphError(
+                f"{stage.name!r} reads pipelines, not a {type(one).__name__}; wrap a source in "
+                "sp.Pipeline(...) first"
+            )
+        nodes.append(one.node)
+    common_seed(walk(nodes))
+    return pipeline_of(Node(stage, inputs=tuple(nodes)))
+
+
+def pipeline_of(node: Node) -> Pipeline:
+    """Return the pipeline whose items are those of `node`."""
+    made = object.__new__(Pipeline)
+    object.__setattr__(made, "node", node)
+    return made
 
 
 def from_factory(factory: Callable[[], Iterable[Any]], name: str) -> Pipeline:
     """Return a pipeline over ``factory()``, called `name` in messages."""
-    pipeline = Pipeline(factory)
-    object.__setattr__(pipeline, "source", FactorySource(factory, name))
-    return pipeline
+    return pipeline_of(Node(source=FactorySource(factory, name)))
+
+
+def run(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
+    """Start one run that makes all `outputs`; see `splitpipe.run`."""
+    if _runner is None:
+        raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
+    return _runner(outputs, options)
+
+
+def _length(node: Node, inputs: list[int]) -> int:
+    if node.source is not None:
+        if not isinstance(node.source, SequenceSource):
+            raise TypeError("the length of this pipeline is not known: its source has no length")
+        return len(node.source)
+    assert node.stage is not None
+    operation = node.stage.operation
+    if isinstance(operation, Join):
+        length = operation.length(inputs)
+        if length is not None:
+            return length
+    elif isinstance(operation, Take):
+        return min(inputs[0], operation.count)
+    elif isinstance(operation, Batch) and not operation.drop_last:
+        return -(-inputs[0] // operation.size)
+    elif operation.ratio is not None:
+        return inputs[0] // operation.ratio
+    raise TypeError(f"the length is not known: stage {node.stage.name!r} changes counts")
+
+
+def _text(node: Node, name: str, inputs: list[str]) -> str:
+    if node.source is not None:
+        kind = "" if isinstance(node.source, SequenceSource) else "factory "
+        return f"Pipeline({kind}{node.source!r})"
+    assert node.stage is not None
+    stage = repr(replace(node.stage, name=name))
+    if len(inputs) == 1:
+        return f"{inputs[0]} > {stage}"
+    return f"[{', '.join(inputs)}] > {stage}"
 
 
 def _callable(stage: str, function: Any) -> Any:

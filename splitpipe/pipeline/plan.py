@@ -1,31 +1,27 @@
 """From a graph to tasks: who runs what, and how much may lie between.
 
-Responsible for: `plan`, a pure function. It fuses neighbours that share a process, places them,
-and bounds every edge. It knows nothing of channels or processes.
+Responsible for: `plan`, a pure function: it lets `placing` divide the graph, gives each process its
+`Body`, and bounds every edge. It knows nothing of channels or processes.
 
 Rules:
-- a stage with ``workers=n`` begins a task of n processes; a stage without rides with the one
-  before it when it can, and stages before the first such stage ride with that one;
-- stages that treat each item by itself may have several workers, and so may a batch whose rows are
-  known
-  beforehand: everything before it, back to a source with random access, keeps counts. The unit of
-  work is then whole batches, which are built where they are read;
-- everything else needs the stream in order and has one process;
-- ``workers=0`` is the consumer's own process, which is the last place an item comes to;
+- an edge leads from one task to one reader; a task may have several, and a *pool* has one;
 - a pool lies between a *head*, which numbers the units of work, and a *merge*, which puts them in
-  order again. No more than ``window`` units are between the two, whatever the workers do.
+  order again. No more than ``window`` units are between the two, whatever the workers do;
+- a pool over a source with random access takes whole batches where it makes them: they are built
+  where they are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.source import SequenceSource, Source
+from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
+from splitpipe.pipeline.placing import Group, place, unit_of
 from splitpipe.pipeline.stage import Stage, check_count
-from splitpipe.pipeline.stages import Batch, Take
 
-__all__ = ["Plan", "RunOptions", "Task", "plan"]
+__all__ = ["Local", "Plan", "RunOptions", "Task", "plan"]
 
 EXECUTORS = ("inline", "process")
 TRANSPORTS = ("pipe", "zmq")
@@ -73,21 +69,26 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """Stages that share a process, and how many such processes there are.
+    """What one kind of process runs, and how many such processes there are.
 
     Attributes:
-        stages: what each of them runs, in order.
-        workers: how many processes; 0 is the consumer's own.
+        body: the part of the graph that each of them runs.
+        inputs: numbers of the edges it reads, in the order of its body's inputs.
+        outputs: numbers of the edges it writes, in the order of its body's outputs.
+        workers: how many processes.
         pool: units of work are taken by whichever worker is free.
         ordered: units leave the pool's merge in their order.
         window: units that may be on their way from the head of the region to where this task's
         output is read.
-        slots: most slots of shared memory that one worker may have.
+        slots: most slots of shared memory that one worker may have for one output.
         lease_limit: slots of one worker that one reader may keep.
         warm_nbytes: bytes beyond which a worker gets only a few slots; None: as many as said.
+        unit: positions that must stay together in the work of a pool that reads its source.
     """
 
-    stages: tuple[Stage, ...]
+    body: Body
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
     workers: int
     pool: bool = False
     ordered: bool = True
@@ -95,181 +96,207 @@ class Task:
     slots: int = 8
     lease_limit: int = 4
     warm_nbytes: int | None = None
+    unit: int = 1
 
     @property
     def name(self) -> str:
-        return " > ".join(stage.name for stage in self.stages) or "source"
+        return self.body.name
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.body.stages
+
+    @property
+    def positions(self) -> int | None:
+        """Of the source it reads; None where it reads none, or only reading tells."""
+        heads = self.body.heads
+        return self.body.parts[heads[0]].positions if heads else None
+
+
+@dataclass(frozen=True)
+class Local:
+    """What the consumer's process runs for one or several outputs.
+
+    Attributes:
+        body: the part of the graph.
+        names: of the outputs, in the order of the body's outputs.
+        inputs: numbers of the edges it reads, in the order of its body's inputs.
+    """
+
+    body: Body
+    names: tuple[str, ...]
+    inputs: tuple[int, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.body.stages
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it gives what it reads to the consumer as it comes."""
+        return (
+            len(self.body.parts) == 1
+            and self.body.parts[0].edge is not None
+            and not (self.body.parts[0].numbered)
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks in the order in which an item visits them.
+    """Tasks, each after those whose output it reads.
 
     Attributes:
-        source: where items come from; read by the first task.
-        positions: how many of the source's positions an epoch has; None when only reading tells.
-        unit: positions that must stay together in the first task's work.
-        tasks: the tasks in other processes.
-        local: the stages in the consumer's process, after all others.
+        tasks: in other processes.
+        locals: in the consumer's process, after all others.
+        edges: how many there are.
+        arena_bytes: for all payloads together.
     """
 
-    source: Source
-    positions: int | None
-    unit: int
     tasks: tuple[Task, ...]
-    local: tuple[Stage, ...]
+    locals: tuple[Local, ...]
+    edges: int
     arena_bytes: int
 
     @property
     def arena_limit(self) -> int:
-        """Bytes that the arena of one worker may take."""
-        workers = sum(task.workers for task in self.tasks)
-        return self.arena_bytes // max(1, workers)
+        """Bytes that the arena of one worker may take for one output."""
+        return self.arena_bytes // max(1, sum(t.workers * len(t.outputs) for t in self.tasks))
 
 
-@dataclass(slots=True)
-class _Group:
-    stages: list[Stage] = field(default_factory=list)
-    workers: int = 1
-
-
-def plan(source: Source, stages: tuple[Stage, ...], options: RunOptions) -> Plan:
+def plan(outputs: Mapping[str, Node], options: RunOptions) -> Plan:
     """Return who runs what.
 
     Raises:
         GraphError: the stages cannot be run as they ask to be.
     """
-    stages, positions = _fold_take(source, stages)
+    graph = make_graph(outputs)
+    numbered = _numbered(graph)
     if options.executor == "inline":
-        return Plan(source, positions, 1, (), stages, options.arena_bytes)
-    groups = _groups(source, stages)
-    local: tuple[Stage, ...] = ()
-    while groups and groups[-1].workers == 0:
-        local = (*groups.pop().stages, *local)
-    for number, group in enumerate(groups):
+        body, _ = _body(graph.nodes, list(graph.outputs.values()), graph, numbered)
+        return Plan((), (Local(body, tuple(graph.outputs)),), 0, options.arena_bytes)
+    made = _Plans(graph, numbered, options)
+    for group in place(graph):
+        made.add(group)
+    made.finish()
+    return Plan(tuple(made.tasks), tuple(made.locals), made.edges, options.arena_bytes)
+
+
+class _Plans:
+    """Tasks in the making; edges are numbered as they are needed."""
+
+    def __init__(self, graph: Graph, numbered: set[Node], options: RunOptions) -> None:
+        self._graph = graph
+        self._numbered = numbered
+        self._options = options
+        self._local = Group(workers=0)
+        self._writing: dict[Node, int] = {}  # which task a node's readers read it from
+        self._outputs: list[list[tuple[int, Node]]] = []
+        self._groups: list[tuple[Group, Body, tuple[int, ...]]] = []
+        self.edges = 0
+        self.tasks: list[Task] = []
+        self.locals: list[Local] = []
+
+    def add(self, group: Group) -> None:
+        """Take over one group; those that it reads are here already."""
         if group.workers == 0:
-            after = [*groups[number + 1 :], _Group(list(local))][0].stages[0]
-            raise GraphError(
-                f"stage {group.stages[-1].name!r} asks for the consumer's process (workers=0), but "
-                f"{after.name!r} after it runs in another one; only the last stages can run in "
-                "the consumer's process"
-            )
-    tasks = [_task(source, group, number == 0, options) for number, group in enumerate(groups)]
-    unit = _unit(source, groups[0].stages) if tasks and tasks[0].pool else 1
-    return Plan(source, positions, unit, tuple(tasks), local, options.arena_bytes)
+            self._local.nodes += group.nodes
+            return
+        inputs = [self._edge(node) for node in group.inputs()]
+        number = len(self._groups)
+        for node in group.nodes:
+            self._writing[node] = number
+        if group.relays is not None:
+            self._writing[group.relays] = number
+        self._outputs.append([])
+        self._groups.append((group, Body(()), tuple(inputs)))
+
+    def finish(self) -> None:
+        """Give each output what it needs in the consumer's process, and each task its body."""
+        for name, end in self._graph.outputs.items():
+            nodes = self._upstream(end)
+            body, read = _body(nodes, [end], self._graph, self._numbered)
+            self.locals.append(Local(body, (name,), tuple(self._edge(node) for node in read)))
+        for (group, _, inputs), written in zip(self._groups, self._outputs, strict=True):
+            ends = [node for _, node in written]
+            body, _ = _body(group.nodes, ends, self._graph, self._numbered)
+            outputs = tuple(edge for edge, _ in written)
+            self.tasks.append(_task(group, body, inputs, outputs, self._options))
+
+    def _edge(self, node: Node) -> int:
+        """Return the number of a new edge from the task that gives `node`."""
+        number = self.edges
+        self.edges += 1
+        self._outputs[self._writing[node]].append((number, node))
+        return number
+
+    def _upstream(self, end: Node) -> list[Node]:
+        """The nodes of the consumer's process that `end` depends on, each after its inputs."""
+        local = set(self._local.nodes)
+        wanted = {end} & local
+        for node in reversed(self._local.nodes):
+            if node in wanted:
+                wanted.update(i for i in node.inputs if i in local)
+        return [node for node in self._local.nodes if node in wanted]
 
 
-def _fold_take(source: Source, stages: tuple[Stage, ...]) -> tuple[tuple[Stage, ...], int | None]:
-    """Turn a `take` whose input counts are known into a bound on the source's positions."""
-    if not isinstance(source, SequenceSource):
-        return stages, None
-    positions = len(source)
-    unit = 1
-    kept: list[Stage] = []
-    for number, stage in enumerate(stages):
-        if isinstance(stage.operation, Take):
-            positions = min(positions, stage.operation.count * unit)
+def _body(
+    nodes: Sequence[Node], ends: Sequence[Node], graph: Graph, numbered: set[Node]
+) -> tuple[Body, list[Node]]:
+    """Return the body that makes `ends` out of `nodes`, and the nodes of others that it reads."""
+    own = set(nodes)
+    outside = [i for node in nodes for i in node.inputs if i not in own]
+    outside += [end for end in ends if end not in own]
+    read = list(dict.fromkeys(outside))
+    parts = [Part(edge=n, numbered=node in numbered) for n, node in enumerate(read)]
+    numbers = {node: number for number, node in enumerate(read)}
+    for node in nodes:
+        numbers[node] = len(parts)
+        inputs = tuple(numbers[i] for i in node.inputs)
+        parts.append(Part(node.stage, node.source, None, inputs, node.positions, node in numbered))
+    return Body(tuple(parts), tuple(numbers[end] for end in ends), graph.seed), read
+
+
+def _numbered(graph: Graph) -> set[Node]:
+    """Return the nodes behind which somebody asks for the number of an item."""
+    asked: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node.stage is None:
             continue
-        ratio = stage.operation.ratio
-        if ratio is None:
-            return (*kept, *stages[number:]), positions
-        if isinstance(stage.operation, Batch) and stage.operation.drop_last and unit > 1:
-            # rows of a dropped batch must not be counted again by what follows
-            return (*kept, *stages[number:]), positions
-        unit *= ratio
-        kept.append(stage)
-    return tuple(kept), positions
+        operation = node.stage.operation
+        if operation.random or (operation.per_item and node in asked):
+            asked.update(node.inputs)
+    return asked
 
 
-def _groups(source: Source, stages: tuple[Stage, ...]) -> list[_Group]:
-    groups = [_leading(source, stages)]
-    for stage in stages[len(groups[0].stages) :]:
-        workers = stage.options.workers
-        if workers is None and _joins(source, groups[-1], stage, len(groups) == 1):
-            groups[-1].stages.append(stage)
-        else:
-            groups.append(_Group([stage], 1 if workers is None else workers))
-    if groups[0].workers > 1 and not isinstance(source, SequenceSource):
-        groups.insert(0, _Group([], 1))  # one process reads what only one can read
-    for number, group in enumerate(groups):
-        _check_pool(source, group, number == 0)
-    return groups
-
-
-def _leading(source: Source, stages: tuple[Stage, ...]) -> _Group:
-    """The first group: stages before the first one with ``workers=`` ride with it when they can."""
-    asked = [n for n, stage in enumerate(stages) if stage.options.workers is not None]
-    if not asked:
-        return _Group(list(stages), 1)
-    first = asked[0]
-    workers = stages[first].options.workers
-    assert workers is not None
-    if first == 0:
-        return _Group([stages[0]], workers)
-    together = _Group([], workers)
-    fits = workers == 1 or (workers > 1 and isinstance(source, SequenceSource))
-    for stage in stages[: first + 1]:
-        fits = fits and _joins(source, together, stage, True)
-        together.stages.append(stage)
-    return together if fits else _Group(list(stages[:first]), 1)
-
-
-def _joins(source: Source, group: _Group, stage: Stage, first: bool) -> bool:
-    if group.workers <= 1 or stage.operation.per_item:
-        return True
-    return _aligned(source, [*group.stages, stage], first)
-
-
-def _aligned(source: Source, stages: list[Stage], first: bool) -> bool:
-    """Whether the inputs of every output are known positions of the source."""
-    known = all(stage.operation.ratio is not None for stage in stages)
-    partial = [s for s in stages if isinstance(s.operation, Batch) and s.operation.drop_last]
-    return first and known and len(partial) <= 1 and isinstance(source, SequenceSource)
-
-
-def _check_pool(source: Source, group: _Group, first: bool) -> None:
-    if group.workers <= 1:
-        return
-    for number, stage in enumerate(group.stages):
-        if stage.operation.per_item or _aligned(source, group.stages[: number + 1], first):
-            continue
-        raise GraphError(
-            f"stage {stage.name!r} needs the whole stream in order and cannot have "
-            f"{group.workers} workers; give workers= to the stages before it and leave it out here"
-        )
-
-
-def _unit(source: Source, stages: list[Stage]) -> int:
-    unit = 1
-    for stage in stages:
-        ratio = stage.operation.ratio
-        if ratio is None:
-            break
-        unit *= ratio
-    return unit
-
-
-def _task(source: Source, group: _Group, first: bool, options: RunOptions) -> Task:
+def _task(
+    group: Group,
+    body: Body,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    options: RunOptions,
+) -> Task:
     workers = group.workers
     pool = workers > 1
-    asked = [s.options.capacity for s in group.stages if s.options.capacity is not None]
+    stages = group.stages
+    unit = unit_of(stages) if group.claims else 1
+    asked = [s.options.capacity for s in stages if s.options.capacity is not None]
     if asked:
         window = min(asked)
     elif not pool:
         window = options.prefetch
-    elif first and _unit(source, group.stages) > 1:
+    elif unit > 1:
         window = max(options.prefetch, 3 * workers)  # one made, one waiting, one at the reader
     else:
         window = max(options.prefetch, 2 * workers, ITEM_WINDOW)
     window = min(window, MOST_UNITS)
-    ordered = all(stage.options.ordered for stage in group.stages)
-    task = Task(tuple(group.stages), workers, pool, ordered, window)
+    ordered = all(stage.options.ordered for stage in stages)
     # One slot is being written, two may be held by whoever reads, the rest is on its way.
     slots = window + 3
-    if pool and first and _unit(source, group.stages) > 1:
+    if pool and unit > 1:
         # Whole batches, shared out among the workers: more slots would only be colder ones.
         slots = max(4, window // workers + 1)
     # Single items may be anything. A wide window of large ones is memory for nothing; so they get
     # fewer slots, unless the user said how many may be under way.
-    warm = WARM_NBYTES if pool and first and not asked and slots > window else None
+    warm = WARM_NBYTES if pool and group.claims and not asked and slots > window else None
+    task = Task(body, inputs, outputs, workers, pool, ordered, window, unit=unit)
     return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

@@ -1,42 +1,49 @@
-"""Stages, one after the other, in one process.
+"""The stages of one process, put together for one run of items.
 
-Responsible for: the `Chain`, and the `Cursor` that knows how far the input was read.
+Responsible for: the `Chain`, which makes iterators out of a `Body`, and the `Cursor`, which knows
+how far an input was read.
 
 Rules:
-- a chain is lazy: an item is made when it is asked for, so that the cursor says at any time which
+- a chain is lazy: an item is made when it is asked for, so that the cursors say at any time which
   input items went into what came out so far;
+- what several stages or outputs read is read through `Branches`;
+- items are numbered only where a stage behind asks for it; a number travels beside its item
+  wherever items may be counted anew (a branch, another process);
 - closing a chain closes the user's generators, innermost last, now and not when the garbage
   collector comes by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from splitpipe.errors import NotPicklable
+from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Context, Map
+from splitpipe.pipeline.stages.base import Place
+from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.failure import failing_stage
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
+Stream: TypeAlias = "tuple[Iterator[Any], Place | None]"
+
 
 class Cursor:
-    """How far the input of a chain was read: up to `position` in `epoch`.
+    """How far an input of a chain was read: up to `position`.
 
     Args:
-        epoch: of the input.
         position: where it begins.
         counted: whether `count` has to count items one by one. It need not where every stage gives
             one item for one (the caller counts what comes out), nor where the input knows it.
     """
 
-    __slots__ = ("counted", "epoch", "position")
+    __slots__ = ("counted", "position")
 
-    def __init__(self, epoch: int = 0, position: int = 0, *, counted: bool = True) -> None:
-        self.epoch = epoch
+    def __init__(self, position: int = 0, *, counted: bool = True) -> None:
         self.position = position
         self.counted = counted
 
@@ -47,40 +54,81 @@ class Cursor:
             yield item
             del item
 
+    @property
+    def treated(self) -> int:
+        """Number of the item that was taken last."""
+        return max(0, self.position - 1) if self.counted else self.position
+
 
 class Chain:
-    """The stages of one task over one run of items.
+    """The stages of a body over one run of items.
 
     Args:
-        stages: what to do, in order.
-        cursor: counts the input.
+        body: what to run.
+        epoch: which pass over the source.
+        first: position of the first item of a source.
+        counted: whether inputs are counted one by one (see `Cursor`).
+        turns: where every output is read by a thread of its own, how they wait for each other.
+        kept: what stages keep from one epoch to the next, by name.
     """
 
-    def __init__(self, stages: Sequence[Stage], cursor: Cursor) -> None:
-        self._stages = stages
-        self._layers: list[Iterator[Any]] = []
-        self._source: Iterator[Any] | None = None
-        self.cursor = cursor
-        self._contexts: list[Context] = []
+    def __init__(
+        self,
+        body: Body,
+        epoch: int = 0,
+        *,
+        first: int = 0,
+        counted: bool = True,
+        turns: Turns | None = None,
+        kept: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self._body = body
+        self._epoch = epoch
+        self._first = first
+        self._turns = turns
+        self._kept = {} if kept is None else kept
+        self._readers = _readers(body)
+        self._shared: dict[int, Branches] = {}
+        self._layers: dict[int, list[Any]] = {}
+        self._sources: list[Iterator[Any]] = []
+        self._open: Callable[[int, Part], Iterator[Any]] = _nothing
+        self.contexts: list[Context] = []
+        self.cursors = {head: Cursor(first, counted=counted) for head in body.heads}
 
-    def start(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Return what the stages make of `items`; once."""
-        self._layers.append(items)
-        self._source = current = items
-        if self.cursor.counted:
-            current = self.cursor.count(items)
-            self._layers.append(current)
-        for stage in self._stages:
-            context = Context(stage.name, epoch=self.cursor.epoch)
-            self._contexts.append(context)
-            current = stage.operation.run((current,), context)
-            self._layers.append(current)
-        return current
+    @property
+    def cursor(self) -> Cursor:
+        """The one of the first input."""
+        return self.cursors[self._body.heads[0]]
+
+    @property
+    def position(self) -> int:
+        """How many items were taken of all inputs together."""
+        return sum(cursor.position for cursor in self.cursors.values())
 
     @property
     def dropped(self) -> int:
         """How many items the stages left out on purpose."""
-        return sum(context.dropped for context in self._contexts)
+        return sum(context.dropped for context in self.contexts)
+
+    def start(self, open_head: Callable[[int, Part], Iterator[Any]]) -> list[Iterator[Any]]:
+        """Return an iterator for each output; once.
+
+        Args:
+            open_head: called with a source or an input and its number; returns its items.
+        """
+        self._open = open_head
+        made: list[Iterator[Any]] = []
+        for output, number in enumerate(self._body.outputs):
+            items, place = self._read(number, output, f"output {output}")
+            if self._body.parts[number].numbered:
+                assert place is not None
+                items = self._layer(output, _tag(items, place))
+            made.append(items)
+        return made
+
+    def leave(self, output: int) -> None:
+        """Output `output` wants no more: end what is made for it alone."""
+        _close(self._layers.pop(output, []))
 
     def close(self) -> None:
         """Close every generator of the chain, the last stage's first.
@@ -88,33 +136,172 @@ class Chain:
         Raises:
             Exception: what the clean-up code of a user's generator raised, after all were closed.
         """
-        failure: BaseException | None = None
-        for layer in reversed(self._layers):
-            close = getattr(layer, "close", None)
-            if close is None or not hasattr(layer, "gi_frame"):
-                continue
-            try:
-                close()
-            except BaseException as error:
-                failure = failure or error
+        layers = [layer for output in sorted(self._layers) for layer in self._layers[output]]
         self._layers.clear()
-        if failure is not None:
-            raise failure
+        _close(layers)
 
-    def where(self, error: BaseException, source: Source | None, worker: str) -> tuple[str, ...]:
+    def where(self, error: BaseException, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
-        position = self.cursor.position
-        stage = failing_stage(error, self._stages, self._source)
-        if stage is None and isinstance(error, NotPicklable) and self._stages:
-            stage = self._stages[-1].name
-        if stage is None:
-            stage = "source"  # it failed at an item that nobody could count any more
-        elif self.cursor.counted:
-            position = max(0, position - 1)
-        notes = [f"in stage {stage!r} ({worker}), epoch {self.cursor.epoch}, input item {position}"]
-        if isinstance(source, SequenceSource) and position < len(source):
-            notes.append(source.describe(position, self.cursor.epoch))
+        stages = self._body.stages
+        name = failing_stage(error, stages, self._sources)
+        if name is None and isinstance(error, NotPicklable) and stages:
+            name = stages[-1].name
+        heads = self._heads_of(name)
+        counted = name is not None
+        if name is None:
+            name = "source"  # it failed at an item that nobody could count any more
+        at = [self._at(head, counted=counted) for head in heads]
+        which = "input item" if len(at) == 1 else "input items"
+        numbers = ", ".join(map(str, at))
+        notes = [f"in stage {name!r} ({worker}), epoch {self._epoch}, {which} {numbers}"]
+        for head, position in zip(heads, at, strict=True):
+            source = self._body.parts[head].source
+            if isinstance(source, SequenceSource) and position < len(source):
+                notes.append(source.describe(position, self._epoch))
         return tuple(notes)
+
+    def _at(self, head: int, *, counted: bool) -> int:
+        cursor = self.cursors[head]
+        return cursor.treated if counted else cursor.position
+
+    def _heads_of(self, name: str | None) -> list[int]:
+        """Return the heads that the stage `name` depends on; all where there is no such stage."""
+        parts = self._body.parts
+        found = [n for n, part in enumerate(parts) if part.stage and part.stage.name == name]
+        heads: set[int] = set()
+        while found:
+            number = found.pop()
+            found += parts[number].inputs
+            if parts[number].stage is None:
+                heads.add(number)
+        return sorted(heads) or list(self._body.heads)
+
+    # -- putting together
+
+    def _read(self, number: int, output: int, reader: str) -> Stream:
+        """Return the items of part `number` for one reader of it."""
+        if self._readers[number] == 1:
+            return self._make(number, output)
+        numbered = self._body.parts[number].numbered
+        branches = self._shared.get(number)
+        if branches is None:
+            branches = self._branch(number, numbered=numbered)
+        items: Iterator[Any] = self._layer(output, branches.reader(reader, output))
+        if not numbered:
+            return items, None
+        place = Place()
+        return self._layer(output, _untag(items, place)), place
+
+    def _branch(self, number: int, *, numbered: bool) -> Branches:
+        part = self._body.parts[number]
+        items, place = self._make(number, _EVERYBODY)
+        if numbered:
+            assert place is not None
+            items = self._layer(_EVERYBODY, _tag(items, place))
+        name = part.stage.name if part.stage is not None else "source"
+        capacity = part.stage.options.capacity if part.stage is not None else None
+        branches = Branches(
+            items,
+            self._readers[number],
+            capacity=capacity or CAPACITY,
+            name=name,
+            turns=self._turns,
+        )
+        self._shared[number] = branches
+        return branches
+
+    def _make(self, number: int, output: int) -> Stream:
+        part = self._body.parts[number]
+        if part.stage is None:
+            return self._head(number, part, output)
+        name = part.stage.name
+        inputs = [self._read(one, output, name) for one in part.inputs]
+        operation = part.stage.operation
+        before = inputs[0][1]
+        context = Context(
+            name,
+            seed=self._body.seed,
+            epoch=self._epoch,
+            place=before,
+            measures=operation.measures,
+            kept=self._kept.setdefault(name, {}),
+        )
+        self.contexts.append(context)
+        items = self._layer(output, operation.run([items for items, _ in inputs], context))
+        if operation.per_item or not part.numbered:
+            return items, before
+        place = Place(self._first // self._ratio(number))
+        return self._layer(output, place.mark(items)), place
+
+    def _ratio(self, number: int) -> int:
+        """How many positions of the source make one item of part `number`, in a pool."""
+        ratio, part = 1, self._body.parts[number]
+        while part.stage is not None:
+            ratio *= part.stage.operation.ratio or 1
+            part = self._body.parts[part.inputs[0]]
+        return ratio
+
+    def _head(self, number: int, part: Part, output: int) -> Stream:
+        items = self._layer(output, self._open(number, part))
+        self._sources.append(items)
+        cursor = self.cursors[number]
+        if cursor.counted:
+            items = self._layer(output, cursor.count(items))
+        if not part.numbered:
+            return items, None
+        place = Place(self._first)
+        items = place.mark(items) if part.edge is None else _untag(items, place)
+        return self._layer(output, items), place
+
+    def _layer(self, output: int, items: Any) -> Any:
+        self._layers.setdefault(output, []).append(items)
+        return items
+
+
+_EVERYBODY = -1
+"""Instead of the number of an output: what several read."""
+
+
+def _readers(body: Body) -> list[int]:
+    readers = [0] * len(body.parts)
+    for part in body.parts:
+        for one in part.inputs:
+            readers[one] += 1
+    for one in body.outputs:
+        readers[one] += 1
+    return readers
+
+
+def _nothing(number: int, part: Part) -> Iterator[Any]:
+    raise AssertionError("a chain is started once")
+
+
+def _tag(items: Iterator[Any], place: Place) -> Iterator[Any]:
+    """Yield each item with its number."""
+    for item in items:
+        yield place.number, place.part, item
+        del item
+
+
+def _untag(items: Iterator[Any], place: Place) -> Iterator[Any]:
+    """The inverse of `_tag`."""
+    for place.number, place.part, item in items:
+        yield item
+        del item
+
+
+def _close(layers: Sequence[Any]) -> None:
+    failure: BaseException | None = None
+    for layer in reversed(layers):
+        close = getattr(layer, "close", None)
+        if close is None or not (hasattr(layer, "gi_frame") or hasattr(layer, "leaves")):
+            continue
+        try:
+            close()
+        except BaseException as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def one_to_one(stages: Sequence[Stage]) -> bool:

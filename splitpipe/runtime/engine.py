@@ -1,21 +1,24 @@
-"""The consumer's part of a run.
+"""What the consumer's own process runs: everything (`inline`), the last stages, or nothing.
 
-Responsible for: the items of one epoch, from the last merge (or from the source itself, when
-everything runs here) through the stages that run in the consumer's process.
+Responsible for: `Engine`, which makes epochs out of what arrives from other processes, or out of
+sources themselves.
 
 Rules:
-- inline is the definition of the stream: one item at a time, each made when it is asked for;
-- an exception of a stage that ran here carries the same notes as one that came from a worker.
+- ``inline`` is the definition of the stream: one item at a time, each made when it is asked for;
+- an exception of a stage that ran here carries the same notes as one that came from a worker;
+- an output may be one epoch ahead of another one, no more, as between processes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from splitpipe.pipeline.plan import Plan
-from splitpipe.runtime.chain import Chain, Cursor, open_source
+from splitpipe.errors import BranchStalled
+from splitpipe.pipeline.graph import Part
+from splitpipe.pipeline.plan import Local
+from splitpipe.runtime.chain import Chain, open_source
 from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter, TaskStatistics
@@ -24,38 +27,45 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """Runs a plan's local stages.
+    """Runs what is local for one or several outputs.
 
     Args:
-        plan: whose local stages to run.
-        inbox: the merge of the tasks in other processes; None when there are none.
+        local: what to run.
+        inboxes: the merges that it reads, one for each of its inputs.
         meter: counts what arrived, and the waiting for it.
     """
 
-    def __init__(self, plan: Plan, inbox: Inbox | None, meter: Meter) -> None:
-        self._plan = plan
-        self._inbox = inbox
+    def __init__(self, local: Local, inboxes: Sequence[Inbox], meter: Meter) -> None:
+        self._local = local
+        self._inboxes = inboxes
         self._meter = meter
         self._since = time.perf_counter()
         self._dropped = 0
-        self._left = 0  # epochs that are done with
+        self._passes: dict[int, _Pass] = {}
+        self._gone: set[int] = set()
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._left = 0  # epochs that are done with, at the inboxes
 
-    def epoch(self, epoch: int, *, last: bool) -> Iterator[Iterator[Any]]:
+    def epoch(self, epoch: int, *, last: bool, output: int = 0) -> Iterator[Iterator[Any]]:
         """Yield the items of `epoch`, as one iterator after the other."""
-        if self._inbox is None:
-            yield self._through(epoch, None)
-            return
-        if self._plan.local:
-            yield self._through(epoch, self._inbox.epoch())
+        if self._local.passes_on:
+            yield from self._inboxes[0].chunks()
         else:
-            yield from self._inbox.chunks()
+            yield self._through(epoch, output)
         self.leave(epoch, last=last)
 
     def leave(self, epoch: int, *, last: bool) -> None:
         """Be done with `epoch`, read to its end or not. Safe to call twice."""
-        if self._inbox is not None and epoch >= self._left:
+        if self._inboxes and epoch >= self._left:
             self._left = epoch + 1
-            self._inbox.end_epoch(last=last)
+            for inbox in self._inboxes:
+                inbox.end_epoch(last=last)
+
+    def forget(self, output: int) -> None:
+        """Nobody reads `output` any more: the others need not wait for it."""
+        self._gone.add(output)
+        for one in list(self._passes.values()):
+            self._done(one, output)
 
     def statistics(self) -> TaskStatistics:
         """Return what happened in this process; the consumer's own code counts as waiting for
@@ -63,7 +73,7 @@ class Engine:
         """
         meter = self._meter
         return TaskStatistics(
-            name=" > ".join(stage.name for stage in self._plan.local) or "consumer",
+            name=" > ".join(stage.name for stage in self._local.stages) or "consumer",
             workers=0,
             items_in=meter.items_in,
             items_out=meter.items_in,
@@ -75,24 +85,68 @@ class Engine:
             messages=0,
         )
 
-    def _through(self, epoch: int, items: Iterator[Any] | None) -> Iterator[Any]:
-        """Yield what the local stages make of `items`, or of the source where there are none."""
-        plan = self._plan
-        source = plan.source if items is None else None
-        chain = Chain(plan.local, Cursor(epoch))
+    def _through(self, epoch: int, output: int) -> Iterator[Any]:
+        """Yield what the local stages make of what they read."""
+        one = self._pass(epoch, output)
         try:
-            if items is None:
-                items = open_source(plan.source, epoch, plan.positions)
-            yield from chain.start(items)
+            yield from one.outputs[output]
         except GeneratorExit:
             raise
         except BaseException as error:
-            passed_on = self._inbox.failure if self._inbox is not None else None
-            if passed_on is None or passed_on[0] is not error:
-                annotate(error, chain.where(error, source, "in the consumer's process"))
+            if not self._passed_on(error):
+                annotate(error, one.chain.where(error, "in the consumer's process"))
             raise
         finally:
-            self._dropped += chain.dropped
-            if source is not None:
-                self._meter.items_in += chain.cursor.position
-            chain.close()
+            self._done(one, output)
+
+    def _passed_on(self, error: BaseException) -> bool:
+        failures = [inbox.failure for inbox in self._inboxes]
+        return any(failure is not None and failure[0] is error for failure in failures)
+
+    def _pass(self, epoch: int, output: int) -> _Pass:
+        found = self._passes.get(epoch)
+        if found is not None:
+            return found
+        for earlier in self._passes.values():
+            if earlier.epoch < epoch - 1:
+                names = [name or "0" for name in self._local.names]
+                raise BranchStalled(
+                    f"the output {names[min(earlier.left)]!r} is not read: it is still in epoch "
+                    f"{earlier.epoch} when {names[output]!r} would begin epoch {epoch}; read the "
+                    "outputs in step"
+                )
+        chain = Chain(self._local.body, epoch, kept=self._kept)
+        made = _Pass(epoch, chain, chain.start(lambda n, part: self._open(epoch, part)))
+        self._passes[epoch] = made
+        for gone in self._gone:
+            self._done(made, gone)
+        return made
+
+    def _open(self, epoch: int, part: Part) -> Iterator[Any]:
+        if part.edge is not None:
+            return self._inboxes[part.edge].epoch()
+        assert part.source is not None
+        return open_source(part.source, epoch, part.positions)
+
+    def _done(self, one: _Pass, output: int) -> None:
+        if output not in one.left:
+            return
+        one.left.discard(output)
+        if one.left:
+            one.chain.leave(output)
+            return
+        del self._passes[one.epoch]
+        self._dropped += one.chain.dropped
+        if not self._inboxes:
+            self._meter.items_in += one.chain.position
+        one.chain.close()
+
+
+class _Pass:
+    """One epoch of everything that is local."""
+
+    def __init__(self, epoch: int, chain: Chain, outputs: list[Iterator[Any]]) -> None:
+        self.epoch = epoch
+        self.chain = chain
+        self.outputs = outputs
+        self.left = set(range(len(outputs)))

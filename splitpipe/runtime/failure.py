@@ -30,15 +30,17 @@ _CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsy
 
 
 def failing_stage(
-    error: BaseException, stages: Iterable[Stage], source: Iterator[Any] | None = None
+    error: BaseException, stages: Iterable[Stage], sources: Iterable[Iterator[Any]] = ()
 ) -> str | None:
     """Return the name of the innermost of `stages` that `error` passed through; None where that
-    was their `source`.
+    was one of their `sources`.
     """
     names: dict[int, str | None] = {id(stage.operation): stage.name for stage in stages}
-    if source is not None:
+    codes = set()
+    for source in sources:
         names[id(source)] = None
-    code = getattr(source, "gi_code", False)
+        codes.add(getattr(source, "gi_code", None))
+    codes.discard(None)
     chain: list[BaseException] = [error]
     cause = error.__cause__
     if isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
@@ -49,7 +51,7 @@ def failing_stage(
         while position is not None:
             frame = position.tb_frame
             found = names.get(id(frame.f_locals.get("self")), found)
-            if frame.f_code is code:
+            if frame.f_code in codes:
                 found = None
             position = position.tb_next
         if found is not None:

@@ -153,6 +153,9 @@ class Grants(ABC):
     def detach(self) -> None:
         """Nothing more is wanted, ever."""
 
+    def hungry(self, sequence: int) -> None:
+        """The reader has everything before message `sequence`, and waits for it."""
+
     def ends(self) -> Iterator[End]:
         """Yield the ends of epochs that this side knows of by itself."""
         return iter(())
@@ -191,6 +194,7 @@ class Credits(Grants):
         self._window = window
         self._target = window
         self._under_way = 0
+        self._wanted = -1
 
     def open(self) -> None:
         self._grant()
@@ -212,20 +216,20 @@ class Credits(Grants):
     def detach(self) -> None:
         self._send(0, epoch=NEVER, skip=True)
 
+    def hungry(self, sequence: int) -> None:
+        if sequence != self._wanted:
+            self._wanted = sequence
+            self._send(0, wanted=sequence + 1)
+
     def _grant(self) -> None:
         credits = self._target - self._under_way
         if credits > 0:
-            hungry = self._under_way == 0
             self._under_way += credits
-            self._send(credits, hungry=hungry)
+            self._send(credits)
 
-    def _send(
-        self, credits: int, *, epoch: int = 0, skip: bool = False, hungry: bool = False
-    ) -> None:
+    def _send(self, credits: int, *, epoch: int = 0, skip: bool = False, wanted: int = 0) -> None:
         most = self._size.positions if self._size is not None else 0
-        message = Credit(
-            self._run, 0, epoch, int(hungry), start=most, stop=int(skip), count=credits
-        )
+        message = Credit(self._run, 0, epoch, wanted, start=most, stop=int(skip), count=credits)
         self._sender.send([encode(message)])
 
 

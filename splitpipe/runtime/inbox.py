@@ -59,6 +59,8 @@ class Intake:
         self._run = run
         self._wait = wait
         self.meter = meter
+        self.on_wait: Callable[[], None] | None = None
+        """Called before it waits for a message."""
 
     def receive(self) -> Message:
         """Return the next message, waiting for it."""
@@ -67,6 +69,8 @@ class Intake:
             since = time.perf_counter()
             for arena in self._arenas.values():
                 arena.keep()
+            if self.on_wait is not None:
+                self.on_wait()
             while wire is None:
                 if self._wait is None:
                     wire = self._receiver.receive()
@@ -222,6 +226,10 @@ class Inbox:
             # Granted anew at the end: a head with credits left looks for no skip.
             in_part = self._grants.batch_end(message) is not None
             drained.append(message.stop - message.start if in_part else None)
+
+    def announce_waits(self) -> None:
+        """Tell the head, which has other readers too, when this one waits, and for what."""
+        self._intake.on_wait = lambda: self._grants.hungry(self._next)
 
     def detach(self) -> None:
         """Nobody will read on: let the head stop, and hold up nobody else."""

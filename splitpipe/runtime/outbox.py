@@ -62,9 +62,12 @@ class Outbox:
         start: int,
         stop: int,
         elapsed_s: float = 0.0,
+        counted: int | None = None,
     ) -> int:
         """Send the unchangeable `values`, or what the packer holds, as one Item; return their
         bytes.
+
+        They count as `counted` items that were made: rows of a batch are none yet.
         """
         packer = self.packer
         count = len(values) or len(packer)
@@ -73,7 +76,7 @@ class Outbox:
         nbytes = packer.nbytes
         body = self._packed(bulk=bool(values))
         elapsed = int(elapsed_s * 1e9)
-        self.meter.items_out += count
+        self.meter.items_out += count if counted is None else counted
         message = Item(
             self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes, b""
         )
@@ -89,8 +92,11 @@ class Outbox:
         start: int,
         stop: int,
         values: list[Any] | None = None,
+        counted: int | None = None,
     ) -> None:
-        """Send a failure, after the values that its unit of work gave before it."""
+        """Send a failure, after the values that its unit of work gave before it; `counted` as for
+        `item`.
+        """
         count = len(values or ()) or len(self.packer)
         if values:
             self.packer.add_atoms(values)
@@ -99,7 +105,7 @@ class Outbox:
         message = Failed(
             self._run, self._producer, epoch, sequence, start, stop, count, nbytes=len(report)
         )
-        self.meter.items_out += count
+        self.meter.items_out += count if counted is None else counted
         self._send(message, [report, *body], 0)
 
     def end(self, *, epoch: int, sequence: int, stop: int, count: int) -> None:
@@ -190,6 +196,12 @@ class Chunker:
         """Send what there is."""
         with self._lock:
             self._flush()
+
+    def hold(self, wait: Callable[[], None]) -> None:
+        """Send what there is, and then call `wait` while nobody else may send."""
+        with self._lock:
+            self._flush()
+            wait()
 
     def discard(self) -> None:
         """Forget what was not sent."""

@@ -6,7 +6,9 @@ given channels and knows nothing of processes.
 
 Rules:
 - a worker keeps nothing between two units;
-- what a unit gave before it failed is sent with the failure.
+- what a unit gave before it failed is sent with the failure;
+- a claim on a part of a batch is answered with rows, which the merge makes into a batch; with none,
+  where one of them cannot travel by itself (see `splitpipe.runtime.parts`).
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from splitpipe.errors import ChannelError
-from splitpipe.pipeline.source import SequenceSource, Source
-from splitpipe.pipeline.stage import Stage
-from splitpipe.runtime.chain import Chain, Cursor
+from splitpipe.errors import ChannelError, NotPicklable
+from splitpipe.pipeline.graph import Body
+from splitpipe.pipeline.source import SequenceSource
+from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Outbox
+from splitpipe.runtime.parts import AGAIN, LAST, PART, travels
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Claim, End, Failed, Item
 
@@ -37,32 +40,35 @@ class _PassedOn(BaseException):
         self.failure = failure
 
 
+class _StaysHere(BaseException):
+    """A row that cannot travel by itself. No stage may swallow it."""
+
+
 class PoolWorker:
     """One of several processes that share the units of a region.
 
     Args:
-        stages: what to run on each unit.
-        source: read for claims.
+        body: what to run on each unit; its source, if it has one, is read for claims.
         intake: gives claims, or the messages of the head before.
     """
 
     def __init__(
         self,
-        stages: tuple[Stage, ...],
+        body: Body,
         intake: Intake,
         outbox: Outbox,
         *,
-        source: Source | None,
         worker: str,
         meter: Meter,
     ) -> None:
-        self._stages = stages
+        self._body = body
         self._intake = intake
         self._outbox = outbox
-        self._source = source
+        self._source = body.source
         self._worker = worker
         self._meter = meter
         self._order: tuple[int, Any] = (-1, None)
+        self._kept: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
         """Take units until the channel is shut."""
@@ -76,21 +82,31 @@ class PoolWorker:
     def _unit(self, unit: Claim | Item | Failed) -> None:
         since = time.perf_counter()
         waited = self._meter.wait_output_s
-        chain = Chain(self._stages, Cursor(unit.epoch, self._first(unit)))
+        kind = unit.count if isinstance(unit, Claim) else 0
+        part = kind in (PART, LAST)
+        body = self._body.without_last() if part else self._body
+        chain = Chain(body, unit.epoch, first=self._first(unit), kept=self._kept)
         values: list[Any] = []
+        counted = int(kind == LAST) if kind else None
         try:
             try:
-                self._collect(chain.start(self._input(unit)), values)
+                (items,) = chain.start(lambda _number, _part: self._input(unit))
+                self._collect(items, values, part=part)
             finally:
                 chain.close()
         except ChannelError:
             raise
+        except _StaysHere:
+            values.clear()
+            self._outbox.packer.discard()
+            chain.cursor.position = unit.stop  # all of it counts now, nothing when it comes again
         except BaseException as error:
-            self._fail(error, chain, unit, values)
+            self._fail(error, chain, unit, values, part=part)
             return
         finally:
-            self._meter.items_in += chain.cursor.position - self._first(unit)
-            self._meter.dropped += chain.dropped
+            if kind != AGAIN:
+                self._meter.items_in += chain.cursor.position - self._first(unit)
+                self._meter.dropped += chain.dropped
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
         self._outbox.item(
             values,
@@ -99,6 +115,7 @@ class PoolWorker:
             start=unit.start,
             stop=unit.stop,
             elapsed_s=elapsed,
+            counted=counted,
         )
 
     @staticmethod
@@ -119,28 +136,44 @@ class PoolWorker:
         if isinstance(unit, Failed):
             raise _PassedOn(Failure.decode(unit.body[: unit.nbytes]))
 
-    def _collect(self, items: Iterator[Any], values: list[Any]) -> None:
+    def _collect(self, items: Iterator[Any], values: list[Any], *, part: bool) -> None:
         """Keep unchangeable items in `values` while there are no others; serialise everything else
         at once.
+
+        Raises:
+            _StaysHere: an item is one row of several of a batch, and cannot travel by itself.
         """
         packer = self._outbox.packer
         for item in items:
+            if part and not travels(item):
+                raise _StaysHere
             if len(packer) == 0 and _unchangeable(item):
                 values.append(item)
             else:
                 for earlier in values:
                     packer.add(earlier)
                 values.clear()
-                packer.add(item)
+                try:
+                    packer.add(item)
+                except NotPicklable:
+                    if part:
+                        raise _StaysHere from None
+                    raise
             del item
 
     def _fail(
-        self, error: BaseException, chain: Chain, unit: Claim | Item | Failed, values: list[Any]
+        self,
+        error: BaseException,
+        chain: Chain,
+        unit: Claim | Item | Failed,
+        values: list[Any],
+        *,
+        part: bool,
     ) -> None:
         if isinstance(error, _PassedOn):
             failure = error.failure
         else:
-            where = chain.where(error, self._source, self._worker)
+            where = chain.where(error, self._worker)
             failure = Failure.of(error, where=where)
         self._outbox.failed(
             failure,
@@ -149,6 +182,7 @@ class PoolWorker:
             start=unit.start,
             stop=unit.stop,
             values=values,
+            counted=0 if part else None,
         )
 
 

@@ -26,14 +26,10 @@ class Course:
     Attributes:
         run: its number, in every message.
         epochs: how many; None for ever.
-        positions: of the source in one epoch; None when only reading tells.
-        unit: positions that must stay together in the first task's work.
     """
 
     run: int
     epochs: int | None
-    positions: int | None
-    unit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +39,36 @@ class Region:
     Attributes:
         entry: what the next task reads; None for the head of a stream that reads its source.
         back: how the head of the region is told to go on.
-        claims: whether that head is the source itself, given out in units.
+        positions: of the source in one epoch, where that is the head and its positions are given
+        out; None where the head is a task.
+        unit: positions that must stay together in a unit of work.
         window: units that may be between head and merge.
         ordered: whether the merge gives them out in their order.
         pooled: whether there is a pool in it.
+        branched: whether its head has other readers too.
         arenas: of those who write to `entry`, by their number.
     """
 
     entry: Link | None
     back: Link | None
-    claims: bool
     window: int
+    positions: int | None = None
+    unit: int = 1
     ordered: bool = True
     pooled: bool = False
+    branched: bool = False
     arenas: dict[int, ArenaLink] = field(default_factory=dict)
 
-    def after(
-        self, task: Task, output: Link, gate: Link | None, arenas: dict[int, ArenaLink]
-    ) -> Region:
-        """Return the region as it is behind `task`: longer behind a pool, a new one behind
-        anything else.
-        """
-        if task.pool:
-            window = max(self.window, task.window)
-            ordered = self.ordered and task.ordered
-            return replace(
-                self, entry=output, window=window, ordered=ordered, pooled=True, arenas=arenas
-            )
-        return Region(output, gate, claims=False, window=task.window, arenas=arenas)
+    def after(self, task: Task, output: Link, arenas: dict[int, ArenaLink]) -> Region:
+        """Return the region as it is behind the pool `task`: the same one, longer."""
+        return replace(
+            self,
+            entry=output,
+            window=max(self.window, task.window),
+            ordered=self.ordered and task.ordered,
+            pooled=True,
+            arenas=arenas,
+        )
 
     def intake(
         self,
@@ -92,9 +90,12 @@ class Region:
             self.back.sender(),
             run=course.run,
             window=self.window,
-            positions=course.positions if self.claims else None,
+            positions=self.positions,
             epochs=course.epochs,
-            unit=course.unit,
+            unit=self.unit,
             pooled=self.pooled,
         )
-        return Inbox(intake, grants, ordered=self.ordered)
+        inbox = Inbox(intake, grants, ordered=self.ordered)
+        if self.branched:
+            inbox.announce_waits()
+        return inbox

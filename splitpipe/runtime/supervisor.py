@@ -20,12 +20,16 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from multiprocessing import connection, forkserver, process
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from splitpipe.errors import NotPicklable, PipelineError, WorkerDied
+from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
+from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import (
     Board,
     Meter,
@@ -36,7 +40,7 @@ from splitpipe.runtime.metrics import (
     summarise,
 )
 from splitpipe.runtime.region import Course, Region
-from splitpipe.runtime.worker import Work, WorkerSpec, main
+from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
@@ -64,18 +68,22 @@ class Supervisor:
         self._plan = plan
         self._options = options
         run = int.from_bytes(os.urandom(8), "little")
-        self._course = Course(run, options.epochs, plan.positions, plan.unit)
+        self._course = Course(run, options.epochs)
         self._links: list[Link] = []
         self._arenas: list[ArenaLink] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
         self._watched: list[int] = []
-        self._receiver: Receiver | None = None
+        self._receivers: list[Receiver] = []
         self._closed = False
         self._pid = os.getpid()
         self._owner: Descriptor | None = None
         self._board: Board | None = None
         self._rows: list[list[Row]] = []
-        self.meter = Meter()
+        self.meters = tuple(Meter() for _ in plan.locals)
+        """What this process receives: one for each of the plan's locals."""
+        self._death: str | None = None
+        self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
+        """The merges in this process: for each of the plan's locals, one an input."""
         try:
             self._owner = _pidfd()
             self._board = Board(sum(task.workers for task in plan.tasks))
@@ -101,8 +109,8 @@ class Supervisor:
         for channel in channels:
             channel.shut()
         self._join()
-        if self._receiver is not None:
-            self._receiver.close()
+        for receiver in self._receivers:
+            receiver.close()
         for channel in channels:
             channel.close()
         # A mapping holds a descriptor: keep the numbers, not the memory.
@@ -114,46 +122,87 @@ class Supervisor:
     # -- building
 
     def _specs(self, board: Board) -> list[WorkerSpec]:
-        """Return what each worker is given, and make the consumer's end."""
-        tasks = self._plan.tasks
-        pickled = self._pickled_work()
+        """Return what each worker is given, and make the consumer's ends."""
+        tasks, plan = self._plan.tasks, self._plan
+        pickled = [self._pickled(task.body) for task in tasks]
+        readers = {edge: task.workers for task in tasks for edge in task.inputs}
+        regions: dict[int, Region] = {}
         specs: list[WorkerSpec] = []
-        claims = self._control() if tasks[0].pool else None
-        region = Region(entry=claims, back=claims, claims=bool(claims), window=tasks[0].window)
-        for number, task in enumerate(tasks):
-            readers = tasks[number + 1].workers if number + 1 < len(tasks) else 1
-            output = self._link(writers=task.workers, readers=readers)
-            gate = None if task.pool else self._control()
-            made = [
-                WorkerSpec(
-                    course=self._course,
-                    producer=len(specs) + index,
-                    name=f"worker {index} of {task.name}",
-                    work=pickled[number],
-                    pool=task.pool,
-                    in_order=not task.pool or number == 0,
-                    index=index,
-                    # Who does not merge tells no head to go on.
-                    region=replace(region, back=None) if task.pool else region,
-                    gate=gate,
-                    output=output,
-                    arena=self._arena(task),
-                    board=board,
-                    owner=self._owner,
+        producers = count()
+        for task, body in zip(tasks, pickled, strict=True):
+            before = tuple(regions.pop(edge) for edge in task.inputs)
+            if task.pool and not before:
+                claims = self._control()
+                before = (
+                    Region(claims, claims, task.window, positions=task.positions, unit=task.unit),
                 )
-                for index in range(task.workers)
+            links = [
+                self._link(writers=task.workers, readers=readers.get(edge, 1))
+                for edge in task.outputs
             ]
+            gates = [None if task.pool else self._control() for _ in links]
+            made: list[WorkerSpec] = []
+            for index in range(task.workers):
+                exits = tuple(
+                    ExitSpec(next(producers), gate, link, self._arena(task))
+                    for link, gate in zip(links, gates, strict=True)
+                )
+                made.append(self._spec(task, index, len(specs) + index, body, before, exits, board))
             specs += made
-            region = region.after(task, output, gate, {s.producer: s.arena for s in made})
-        self._consumer(region)
+            for number, edge in enumerate(task.outputs):
+                ends = [spec.exits[number] for spec in made]
+                arenas = {end.producer: end.arena for end in ends}
+                regions[edge] = (
+                    before[0].after(task, links[number], arenas)
+                    if task.pool
+                    else Region(
+                        links[number],
+                        gates[number],
+                        task.window,
+                        branched=len(links) > 1,
+                        arenas=arenas,
+                    )
+                )
+        self.inboxes = tuple(
+            tuple(self._inbox(regions[edge], meter) for edge in local.inputs)
+            for local, meter in zip(plan.locals, self.meters, strict=True)
+        )
         return specs
 
-    def _consumer(self, region: Region) -> None:
-        """Make the consumer's merge."""
+    def _spec(
+        self,
+        task: Task,
+        index: int,
+        row: int,
+        body: Any,
+        before: tuple[Region, ...],
+        exits: tuple[ExitSpec, ...],
+        board: Board,
+    ) -> WorkerSpec:
+        return WorkerSpec(
+            course=self._course,
+            row=row,
+            name=f"worker {index} of {task.name}",
+            body=body,
+            pool=task.pool,
+            in_order=not task.pool or not task.inputs,
+            index=index,
+            # Who does not merge tells no head to go on.
+            regions=tuple(replace(region, back=None) if task.pool else region for region in before),
+            exits=exits,
+            board=board,
+            owner=self._owner,
+        )
+
+    def _inbox(self, region: Region, meter: Meter) -> Inbox:
+        """Make a merge in the consumer's process."""
         assert region.entry is not None
-        self._receiver = region.entry.receiver()
-        intake = region.intake(self._receiver, self._course, self.meter, wait=self._wait, warn=True)
-        self.inbox = region.inbox(intake, self._course)
+        receiver = region.entry.receiver()
+        self._receivers.append(receiver)
+        intake = region.intake(
+            receiver, self._course, meter, wait=partial(self._wait, receiver), warn=True
+        )
+        return region.inbox(intake, self._course)
 
     def _arena(self, task: Task) -> ArenaLink:
         bounds = Bounds(self._plan.arena_limit, task.slots, task.lease_limit, task.warm_nbytes)
@@ -179,15 +228,9 @@ class Supervisor:
             first += task.workers
         return rows
 
-    def _pickled_work(self) -> list[Any]:
-        """Return what each task's workers run; pickled unless they are forked."""
-        works = [
-            Work(task.stages, self._plan.source if number == 0 else None)
-            for number, task in enumerate(self._plan.tasks)
-        ]
-        if self._options.start_method == "fork":
-            return list(works)
-        return [_pickled(work) for work in works]
+    def _pickled(self, body: Body) -> Any:
+        """Return what the workers of a task run; pickled unless they are forked."""
+        return body if self._options.start_method == "fork" else _pickled(body)
 
     # -- processes
 
@@ -216,17 +259,19 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
-    def _wait(self) -> None:
+    def _wait(self, receiver: Receiver) -> None:
         """Wait for a message; tell the death of a worker instead if one dies."""
-        assert self._receiver is not None
-        if self._receiver.wait(self._watched):
+        if self._death is not None:
+            raise WorkerDied(self._death)
+        if receiver.wait(self._watched):
             return
         for worker, task, index, row in self._processes:
             if worker.sentinel not in self._watched or worker.exitcode is None:
                 continue
             self._watched.remove(worker.sentinel)
             if not finished(row):
-                raise WorkerDied(_obituary(worker, task, index, began=started(row)))
+                self._death = _obituary(worker, task, index, began=started(row))
+                raise WorkerDied(self._death)
 
     def _join(self) -> None:
         deadline = time.monotonic() + GRACE_S
@@ -246,12 +291,12 @@ class Supervisor:
         self._processes.clear()
 
 
-def _pickled(work: Work) -> bytes:
+def _pickled(body: Body) -> bytes:
     """Pickle the work of a task, or say which of its stages cannot travel."""
     try:
-        return dump_description(work)
+        return dump_description(body)
     except NotPicklable:
-        for stage in work.stages:
+        for stage in body.stages:
             try:
                 dump_description(stage)
             except NotPicklable as error:

@@ -1,11 +1,14 @@
-"""The loop of a sequential task: one process, the whole stream.
+"""The loop of a sequential task: one process, whole streams.
 
-Responsible for: reading an input, running the stages over it, sending what comes out, at its place
-in the order, and the failures at theirs. They are given channels and know nothing of processes: a
-test drives them with lists.
+Responsible for: reading inputs, running the stages over them, sending what comes out, at its place
+in the order, and the failures at theirs. It is given channels and knows nothing of processes: a
+test drives it with lists.
 
 Rules:
 - a sequential task goes through its epochs once; its generators start anew in each of them;
+- each output has an `Exit` of its own: credits, messages, order. With several, each is served by a
+  thread, so that one whose reader is busy holds up no other for longer than `Branches` allows;
+- an output may be one epoch ahead of another one, no more;
 - a failure is sent and does not end the task: a later stage may catch it, as it could in one
   process;
 - a shut channel ends the task at once and quietly: whoever shut it knows why.
@@ -13,191 +16,372 @@ Rules:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from splitpipe.errors import ChannelError
-from splitpipe.pipeline.source import Source
-from splitpipe.pipeline.stage import Stage
-from splitpipe.runtime.chain import Chain, Cursor, one_to_one, open_source
+from splitpipe.errors import BranchStalled, ChannelError
+from splitpipe.pipeline.allocate import use_allocator
+from splitpipe.pipeline.graph import Body, Part
+from splitpipe.runtime.chain import Chain, one_to_one, open_source
 from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
-from splitpipe.runtime.outbox import CHUNK_ITEMS, Chunker, EpochSkipped, Outbox
-from splitpipe.transport.base import Receiver
-from splitpipe.transport.message import Credit, decode
+from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.transport.message import NOWHERE
 
-__all__ = ["Gate", "SequentialTask"]
+__all__ = ["Exit", "SequentialTask"]
 
 
-class Gate:
-    """The credits of a sequential head: how many messages it may still send."""
+class Exit:
+    """One output of a sequential task: its messages, in their order.
 
-    def __init__(self, receiver: Receiver, meter: Meter) -> None:
-        self._receiver = receiver
-        self._meter = meter
-        self._credits = 0
-        self._skipped = -1
-        self.most = CHUNK_ITEMS
-        """Values that a message may hold."""
+    Args:
+        outbox: where they go.
+        gate: when they may.
+    """
 
-    def open(self) -> bool:
-        """Whether a message may be sent now."""
-        self._collect()
-        return self._credits > 0
+    def __init__(self, outbox: Outbox, gate: Gate) -> None:
+        self.outbox = outbox
+        self.gate = gate
+        self._sequence = 0
+        self._sent = 0  # the position up to which messages of this epoch cover the input
+        self._count = 0
+        self._run: _EpochRun | None = None
+        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
 
-    def enter(self, epoch: int) -> None:
-        """Use up one credit, waiting for it.
+    def drain(self, run: _EpochRun, items: Iterator[Any]) -> None:
+        """Send all that `items` gives, in the epoch of `run`; the last of it waits for `flush`.
 
         Raises:
-            EpochSkipped: nobody wants more of `epoch`.
+            EpochSkipped: the reader does not want the rest.
         """
-        if self._credits == 0:
-            self._collect()
-        if self._credits == 0 and self._skipped < epoch:
-            since = time.perf_counter()
-            while self._credits == 0 and self._skipped < epoch:
-                self._note(self._receiver.receive())
-            self._meter.wait_output_s += time.perf_counter() - since
-        if self._skipped >= epoch:
-            raise EpochSkipped
-        self._credits -= 1
+        self._run = run
+        self._sent = self._count = 0
+        self._chunker.drain(items)
 
-    def _collect(self) -> None:
-        while (wire := self._receiver.receive(block=False)) is not None:
-            self._note(wire)
+    def flush(self) -> None:
+        """Send what there is; raises as `drain` does."""
+        self._chunker.flush()
 
-    def _note(self, wire: Any) -> None:
-        credit = decode(wire)
-        assert isinstance(credit, Credit)
-        if credit.stop:
-            self._skipped = max(self._skipped, credit.epoch)
-        else:
-            self._credits += credit.count
-            self.most = credit.start or CHUNK_ITEMS
+    def hungry(self) -> bool:
+        """Whether the reader has read everything and waits for more; if not, waits until it says
+        something.
+        """
+
+        def wait() -> None:
+            self.gate.open()
+            if self.gate.wanted != self._sequence:
+                self.gate.wait_for_word()
+
+        self._chunker.hold(wait)
+        return self.gate.wanted == self._sequence
+
+    def discard(self) -> None:
+        """Forget what was not sent."""
+        self._chunker.discard()
+
+    def fail(self, run: _EpochRun, error: BaseException) -> None:
+        """Send what there is, and then the failure."""
+        try:
+            self._chunker.flush()
+            self.gate.enter(run.epoch)  # a failure is a message like any other
+        except EpochSkipped:
+            self._chunker.discard()
+            return
+        self.outbox.failed(
+            run.report(error),
+            epoch=run.epoch,
+            sequence=self._next(),
+            start=self._sent,
+            stop=self._sent,
+        )
+
+    def end(self, epoch: int) -> None:
+        """Send the end of an epoch."""
+        sequence = self._next()
+        self.outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
+
+    def close(self) -> None:
+        """Stop the thread that sends what is late."""
+        self._chunker.close()
+
+    def _send(self, values: list[Any]) -> int:
+        run = self._run
+        assert run is not None
+        self.gate.enter(run.epoch)
+        number = len(values) or len(self.outbox.packer)
+        start, self._sent = self._sent, run.advance(number)
+        self._count += number
+        return self.outbox.item(
+            values, epoch=run.epoch, sequence=self._next(), start=start, stop=self._sent
+        )
+
+    def _next(self) -> int:
+        sequence = self._sequence
+        self._sequence += 1
+        return sequence
 
 
 class SequentialTask:
-    """One process, the whole stream, in order.
+    """One process, whole streams, in order.
 
     Args:
-        stages: what to run.
-        source: read when there is no inbox.
-        positions: of the source in one epoch; None for a factory.
-        inbox: read otherwise.
-        gate: when messages may leave.
+        body: what to run.
+        exits: one for each of its outputs.
+        inboxes: one for each of its inputs.
         epochs: how many; None for ever.
         worker: how it is called in notes.
+        meter: counts what is read.
     """
 
     def __init__(
         self,
-        stages: tuple[Stage, ...],
-        outbox: Outbox,
-        gate: Gate,
+        body: Body,
+        exits: Sequence[Exit],
+        inboxes: Sequence[Inbox] = (),
         *,
-        source: Source | None,
-        positions: int | None,
-        inbox: Inbox | None,
         epochs: int | None,
         worker: str,
         meter: Meter,
     ) -> None:
-        self._stages = stages
-        self._outbox = outbox
-        self._gate = gate
-        self._source = source
-        self._positions = positions
-        self._inbox = inbox
-        self._epochs = epochs
-        self._worker = worker
-        self._meter = meter
-        self._one_to_one = one_to_one(stages)
-        self._cursor = Cursor()
-        self._sequence = 0
-        self._sent = 0  # the position up to which messages of this epoch cover the input
-        self._count = 0
-        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
+        self.body = body
+        self.exits = exits
+        self.inboxes = inboxes
+        self.epochs = epochs
+        self.worker = worker
+        self.meter = meter
+        self.kept: dict[str, dict[str, Any]] = {}
+        """What stages keep from one epoch to the next."""
+        self.one_to_one = len(body.heads) == len(body.outputs) == 1 and one_to_one(body.stages)
+        self._runs: dict[int, _EpochRun] = {}
+        self._changed = threading.Condition(threading.RLock())
 
     def run(self) -> None:
         """Go through all epochs."""
-        try:
-            for epoch in count() if self._epochs is None else range(self._epochs):
-                self._run_epoch(epoch, last=epoch + 1 == self._epochs)
-        finally:
-            self._chunker.close()
-
-    def _run_epoch(self, epoch: int, *, last: bool) -> None:
-        self._cursor = Cursor(epoch, counted=self._inbox is None and not self._one_to_one)
-        self._sent = self._count = 0
-        before = self._meter.items_in
-        chain = Chain(self._stages, self._cursor)
-        try:
-            try:
-                self._chunker.drain(chain.start(self._input(epoch)))
-            finally:
-                chain.close()
-            self._chunker.flush()
-        except EpochSkipped:
-            self._chunker.discard()
-        except ChannelError:
-            raise
-        except BaseException as error:
-            self._fail(error, chain)
-        if self._inbox is None:
-            self._meter.items_in = before + self._cursor.position
-        else:
-            self._inbox.end_epoch(last=last)
-        self._meter.dropped += chain.dropped
-        self._end(epoch)
-
-    def _input(self, epoch: int) -> Iterator[Any]:
-        if self._inbox is not None:
-            return self._inbox.epoch()
-        assert self._source is not None
-        return open_source(self._source, epoch, self._positions)
-
-    def _send(self, values: list[Any]) -> int:
-        self._gate.enter(self._cursor.epoch)
-        count = len(values) or len(self._outbox.packer)
-        if self._inbox is not None:
-            self._cursor.position = self._inbox.position
-        elif self._one_to_one:
-            self._cursor.position += count
-        start, self._sent = self._sent, self._cursor.position
-        self._count += count
-        if self._inbox is None:
-            self._meter.items_in += self._sent - start
-        sequence = self._sequence
-        self._sequence += 1
-        return self._outbox.item(
-            values, epoch=self._cursor.epoch, sequence=sequence, start=start, stop=self._sent
-        )
-
-    def _fail(self, error: BaseException, chain: Chain) -> None:
-        try:
-            self._chunker.flush()
-            self._gate.enter(self._cursor.epoch)  # a failure is a message like any other
-        except EpochSkipped:
-            self._chunker.discard()
+        if len(self.exits) == 1:
+            self._drive(0)
             return
-        if self._inbox is not None:
-            self._cursor.position = max(0, self._inbox.position - 1)
-        passed_on = self._inbox.failure if self._inbox is not None else None
-        if passed_on is not None and passed_on[0] is error:
-            failure = passed_on[1]
-        else:
-            failure = Failure.of(error, where=chain.where(error, self._source, self._worker))
-        sequence = self._sequence
-        self._sequence += 1
-        position = self._sent
-        self._outbox.failed(
-            failure, epoch=self._cursor.epoch, sequence=sequence, start=position, stop=position
-        )
+        for one in self.exits:
+            one.gate.on_wait = self._note_wait
+        threads = [
+            threading.Thread(target=self._thread, args=(n,), name=f"splitpipe-output-{n}")
+            for n in range(len(self.exits))
+        ]
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def _end(self, epoch: int) -> None:
-        sequence = self._sequence
-        self._sequence += 1
-        self._outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
+    def _thread(self, number: int) -> None:
+        outbox = self.exits[number].outbox
+        use_allocator(outbox.allocate)
+        try:
+            self._drive(number)
+        except ChannelError:
+            pass  # the run was shut
+        except BaseException as error:
+            outbox.packer.discard()
+            failure = Failure.of(error, where=(f"in {self.worker}, outside of its stages",))
+            outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
+        finally:
+            use_allocator(None)
+
+    def _drive(self, number: int) -> None:
+        one = self.exits[number]
+        try:
+            for epoch in count() if self.epochs is None else range(self.epochs):
+                run = self._enter(number, epoch)
+                try:
+                    try:
+                        one.drain(run, run.outputs[number])
+                    finally:
+                        self._leave(number, run)
+                    one.flush()
+                except EpochSkipped:
+                    one.discard()
+                except ChannelError:
+                    raise
+                except BaseException as error:
+                    one.fail(run, error)
+                self._finish(run)
+                if one.gate.detached:
+                    self._detach(number)
+                    return
+                one.end(epoch)
+        finally:
+            one.close()
+
+    # -- epochs of several outputs
+
+    def _enter(self, number: int, epoch: int) -> _EpochRun:
+        """Return the run of `epoch`, when output `number` may begin with it."""
+        while True:
+            with self._changed:
+                run = self._runs.get(epoch)
+                if run is not None:
+                    return run
+                held = next((r for r in self._runs.values() if r.holds(epoch)), None)
+                if held is None:
+                    for earlier in self._runs.values():
+                        earlier.finish_reading()
+                    run = self._runs[epoch] = _EpochRun(self, epoch)
+                    return run
+                other = min(held.left)
+            if self.stuck(number, other, lambda held=held: held.holds(epoch)):  # type: ignore[misc]
+                raise BranchStalled(
+                    f"output {other} of {self.worker} is not read: it is still in epoch "
+                    f"{held.epoch} when output {number} would begin epoch {epoch}; read the "
+                    "outputs in step"
+                )
+
+    def _leave(self, number: int, run: _EpochRun) -> None:
+        with self._changed:
+            try:
+                run.leave(number)
+            finally:
+                self._changed.notify_all()
+
+    def _finish(self, run: _EpochRun) -> None:
+        with self._changed:
+            if not run.left:
+                run.finish_reading()
+                self._runs.pop(run.epoch, None)
+            self._changed.notify_all()
+
+    def _detach(self, number: int) -> None:
+        """Nobody reads output `number` any more: nobody waits for it."""
+        with self._changed:
+            for run in list(self._runs.values()):
+                run.leave(number)
+                self._finish(run)
+
+    # -- outputs that wait for each other (see `Turns`)
+
+    @property
+    def changed(self) -> threading.Condition:
+        return self._changed
+
+    def stuck(self, number: int, other: int, blocked: Callable[[], bool]) -> bool:
+        """Whether output `number` waits for `other` in vain: its own reader has read everything,
+        and the other's does not read. False as soon as it is not `blocked` any more.
+        """
+        one = self.exits[number]
+        if not one.hungry():
+            return False
+        with self._changed:
+            while blocked():
+                if self.exits[other].gate.shut_out:
+                    return True
+                self._changed.wait()
+        return False
+
+    def _note_wait(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+class _EpochRun:
+    """One pass of a task over its inputs.
+
+    Attributes:
+        epoch: which.
+        outputs: an iterator each.
+        left: outputs that are not done with it.
+    """
+
+    def __init__(self, task: SequentialTask, epoch: int) -> None:
+        self._task = task
+        self.epoch = epoch
+        self.left = set(range(len(task.exits)))
+        self._chain = Chain(
+            task.body,
+            epoch,
+            counted=not task.inboxes and not task.one_to_one,
+            turns=task if len(task.exits) > 1 else None,
+            kept=task.kept,
+        )
+        self._edges = {
+            number: task.inboxes[part.edge]
+            for number, part in enumerate(task.body.parts)
+            if part.edge is not None
+        }
+        self._reading = set(self._edges)
+        self._read = 0
+        self.outputs = self._chain.start(self._input)
+        for number, one in enumerate(task.exits):
+            if one.gate.detached:
+                self.leave(number)
+
+    def holds(self, epoch: int) -> bool:
+        """Whether nobody can begin `epoch` before this one is done with."""
+        return bool(self.left) and (bool(self._reading) or self.epoch < epoch - 1)
+
+    def advance(self, count: int) -> int:
+        """Take note of `count` values that are sent; return up to which position of the inputs
+        they reach.
+        """
+        chain = self._chain
+        if self._edges:
+            for number in self._reading:
+                chain.cursors[number].position = self._edges[number].position
+            return chain.position
+        if self._task.one_to_one:
+            chain.cursor.position += count
+        read = chain.position
+        self._task.meter.items_in += read - self._read
+        self._read = read
+        return read
+
+    def report(self, error: BaseException) -> Failure:
+        """Return the report of `error`, which a stage of this chain or one before it raised."""
+        for number, inbox in self._edges.items():
+            if inbox.failure is not None and inbox.failure[0] is error:
+                return inbox.failure[1]
+            if number in self._reading:
+                self._chain.cursors[number].position = max(0, inbox.position - 1)
+        return Failure.of(error, where=self._chain.where(error, self._task.worker))
+
+    def leave(self, output: int) -> None:
+        """Output `output` wants no more of this epoch; with the last one, all generators end."""
+        if output not in self.left:
+            return
+        self.left.discard(output)
+        if self.left:
+            self._chain.leave(output)
+        else:
+            self._chain.close()
+
+    def finish_reading(self) -> None:
+        """Be done with the epoch at every input. Safe to call twice."""
+        self._reading = set()
+        last = self.epoch + 1 == self._task.epochs
+        for number in sorted(self._edges):
+            if not self._ended:
+                self._edges[number].end_epoch(last=last)
+        if not self._ended and not self._edges:
+            self.advance(0)
+        self._ended = True
+        if not self.left and not self._counted:
+            self._counted = True
+            self._task.meter.dropped += self._chain.dropped
+
+    _ended = False
+    _counted = False
+
+    def _input(self, number: int, part: Part) -> Iterator[Any]:
+        if part.edge is None:
+            assert part.source is not None
+            return open_source(part.source, self.epoch, part.positions)
+        inbox = self._edges[number]
+        return inbox.epoch() if len(self.left) == 1 else self._follow(number, inbox)
+
+    def _follow(self, number: int, inbox: Inbox) -> Iterator[Any]:
+        yield from inbox.epoch()
+        self._chain.cursors[number].position = inbox.position
+        self._reading.discard(number)
+        with self._task.changed:
+            self._task.changed.notify_all()

@@ -25,14 +25,14 @@ from typing import Any
 
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.pipeline.allocate import use_allocator
-from splitpipe.pipeline.source import Source
-from splitpipe.pipeline.stage import Stage
+from splitpipe.pipeline.graph import Body
 from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.metrics import Board, Meter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
-from splitpipe.runtime.tasks import Gate, SequentialTask
+from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
@@ -40,18 +40,27 @@ from splitpipe.transport.envelope import Packer
 from splitpipe.transport.message import NOWHERE
 from splitpipe.transport.pickling import load
 
-__all__ = ["Work", "WorkerSpec", "main"]
+__all__ = ["ExitSpec", "WorkerSpec", "main"]
 
 ORPHANED = 70
 """Exit status of a worker whose owner is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What travels pickled: the user's part of a task."""
+class ExitSpec:
+    """One output of a worker.
 
-    stages: tuple[Stage, ...]
-    source: Source | None
+    Attributes:
+        producer: its number in the run; names its arena in messages.
+        gate: link on which it is given credits.
+        output: link to write to.
+        arena: its own.
+    """
+
+    producer: int
+    gate: Link | None
+    output: Link
+    arena: ArenaLink
 
 
 @dataclass(slots=True)
@@ -60,32 +69,28 @@ class WorkerSpec:
 
     Attributes:
         course: what everybody in the run knows of it.
-        producer: number of this worker in the run; names its arena in messages.
+        row: of the board.
         name: how it is called.
-        work: a `Work`, pickled unless the process is forked.
+        body: a `Body`, the user's part of it all; pickled unless the process is forked.
         pool: whether it shares its units with others.
         in_order: whether its units come in their order. A worker that gets them out of order may
             hold the very one that the merge needs before it can give slots back: it must not wait.
         index: its number among the workers of its task.
-        region: what it reads, and merges unless it is one of a pool.
-        gate: link on which it is given credits.
-        output: link to write to.
-        arena: its own.
-        board: counters; its row is `producer`.
+        regions: what it reads, and merges unless it is one of a pool.
+        exits: what it writes.
+        board: counters.
         owner: pidfd of the owner, where there are such.
     """
 
     course: Course
-    producer: int
+    row: int
     name: str
-    work: Any
+    body: Any
     pool: bool
     in_order: bool
     index: int
-    region: Region
-    gate: Link | None
-    output: Link
-    arena: ArenaLink
+    regions: tuple[Region, ...]
+    exits: tuple[ExitSpec, ...]
     board: Board
     owner: Descriptor | None
 
@@ -95,63 +100,84 @@ def main(spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     _die_with_owner(spec.owner)
-    meter = Meter(spec.board.row(spec.producer))
-    arena = spec.arena.writer()
-    packer = Packer(arena, wait=spec.in_order)
-    sender = spec.output.sender(spec.index)
-    outbox = Outbox(sender, packer, run=spec.course.run, producer=spec.producer, meter=meter)
-    entry = spec.region.entry
-    receiver = entry.receiver(spec.index) if entry is not None else None
-    use_allocator(outbox.allocate)
+    meter = Meter(spec.board.row(spec.row))
+    doors = [_Door(one, spec, meter) for one in spec.exits]
+    receivers = [r.entry.receiver(spec.index) for r in spec.regions if r.entry is not None]
+    first = doors[0].outbox
+    use_allocator(first.allocate)
     try:
         try:
-            task = _task(spec, receiver, outbox, meter)
+            task = _task(spec, receivers, doors, meter)
         except BaseException as error:
             where = (f"while worker {spec.name} started",)
             failure = Failure.of(error, where=where)
-            outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
+            first.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
         else:
             task.run()
         meter.finish()
-        if spec.output.lingers:
-            arena.wait_for_shut()
+        for door in doors:
+            door.linger()
     except (BrokenChannel, ClosedChannel):
         pass  # the owner shut it: this is how a run ends
     except Exception as error:
         # Not a stage's doing: a message without room, say. It has no place in the order.
         failure = Failure.of(error, where=(f"in worker {spec.name}, outside of its stages",))
         with contextlib.suppress(ChannelError):
-            outbox.packer.discard()
-            outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
+            first.packer.discard()
+            first.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
         meter.finish()
     finally:
         use_allocator(None)
-        if receiver is not None:
+        for receiver in receivers:
             receiver.close()
-        sender.close()
+        for door in doors:
+            door.close()
+
+
+class _Door:
+    """This process's ends of one output."""
+
+    def __init__(self, one: ExitSpec, spec: WorkerSpec, meter: Meter) -> None:
+        self._one = one
+        self._meter = meter
+        self._arena = one.arena.writer()
+        self._sender = one.output.sender(spec.index)
+        packer = Packer(self._arena, wait=spec.in_order)
+        self.outbox = Outbox(
+            self._sender, packer, run=spec.course.run, producer=one.producer, meter=meter
+        )
+
+    def exit(self) -> Exit:
+        assert self._one.gate is not None
+        return Exit(self.outbox, Gate(self._one.gate.receiver(), self._meter))
+
+    def linger(self) -> None:
+        """Stay until the run is shut, where leaving earlier would take messages away."""
+        if self._one.output.lingers:
+            self._arena.wait_for_shut()
+
+    def close(self) -> None:
+        self._sender.close()
 
 
 def _task(
-    spec: WorkerSpec, receiver: Receiver | None, outbox: Outbox, meter: Meter
+    spec: WorkerSpec, receivers: list[Receiver], doors: list[_Door], meter: Meter
 ) -> SequentialTask | PoolWorker:
-    work: Work = load(spec.work) if isinstance(spec.work, bytes) else spec.work
-    intake = None
-    if receiver is not None:
-        intake = spec.region.intake(receiver, spec.course, meter)
+    body: Body = load(spec.body) if isinstance(spec.body, bytes) else spec.body
+    intakes = [
+        region.intake(receiver, spec.course, meter)
+        for region, receiver in zip(spec.regions, receivers, strict=True)
+    ]
     if spec.pool:
-        assert intake is not None
-        return PoolWorker(
-            work.stages, intake, outbox, source=work.source, worker=spec.name, meter=meter
-        )
-    inbox = spec.region.inbox(intake, spec.course) if intake is not None else None
-    assert spec.gate is not None
+        return PoolWorker(body, intakes[0], doors[0].outbox, worker=spec.name, meter=meter)
+    inboxes = [
+        region.inbox(intake, spec.course)
+        for region, intake in zip(spec.regions, intakes, strict=True)
+    ]
     return SequentialTask(
-        work.stages,
-        outbox,
-        Gate(spec.gate.receiver(), meter),
-        source=work.source,
-        positions=spec.course.positions,
-        inbox=inbox,
+        body,
+        [door.exit() for door in doors],
+        inboxes,
         epochs=spec.course.epochs,
         worker=spec.name,
         meter=meter,

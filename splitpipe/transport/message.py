@@ -18,11 +18,14 @@ from typing import ClassVar
 
 from splitpipe.transport.base import Buffer
 
-__all__ = ["NOWHERE", "Claim", "Credit", "End", "Failed", "Item", "Message", "decode", "encode"]
+__all__ = ["NEVER", "NOWHERE", "Claim", "Credit", "End", "Failed", "Item", "Message", "decode", "encode"]
 
 _HEADER = struct.Struct("<BBHIQQQQQQQ")
 """kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload
 (bytes)."""
+
+NEVER = 2**32 - 1
+"""The epoch that ends all: a reader that will not read on says that it does not want it."""
 
 NOWHERE = 2**64 - 1
 """The sequence of a failure that has no place in the order: a worker could not even start."""
@@ -92,7 +95,8 @@ class Claim(Message):
 class Credit(Message):
     """Backwards: ``count`` more messages may be sent, of at most ``start`` values each (0: any).
 
-    With ``stop`` = 1 the rest of the epoch is not wanted.
+    With ``stop`` = 1 the rest of the epoch is not wanted; a ``sequence`` beyond 0 says that the
+    reader has everything before message ``sequence - 1`` and waits for it.
     """
 
     __slots__ = ()

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
+from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import FactorySource
+from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Chunker, Outbox
-from splitpipe.runtime.tasks import Gate, SequentialTask
+from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.transport.envelope import Packer, unpack
 from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.message import Credit, End, Failed, Item, decode, encode
@@ -160,13 +162,10 @@ class TestSequentialTask:
             grant.send([encode(Credit(1, 0, skip, 0, 0, 1, 0))])
         grant.send([encode(Credit(1, 0, 0, 0, most, 0, credits))])
         meter = Meter()
+        gate = Gate(back.receiver(), meter)
         task = SequentialTask(
-            (),
-            Outbox(out.sender(), Packer(None), run=1, producer=0, meter=meter),
-            Gate(back.receiver(), meter),
-            source=FactorySource(factory),
-            positions=None,
-            inbox=None,
+            Body((Part(source=FactorySource(factory)),)),
+            [Exit(Outbox(out.sender(), Packer(None), run=1, producer=0, meter=meter), gate)],
             epochs=epochs,
             worker="worker 0 of x",
             meter=meter,
@@ -218,13 +217,10 @@ class TestSequentialTask:
     def test_a_shut_run_ends_it(self) -> None:
         out, back = MemoryLink(), MemoryLink()
         meter = Meter()
+        gate = Gate(back.receiver(), meter)
         task = SequentialTask(
-            (),
-            Outbox(out.sender(), Packer(None), run=1, producer=0, meter=meter),
-            Gate(back.receiver(), meter),
-            source=FactorySource(lambda: iter(range(9))),
-            positions=None,
-            inbox=None,
+            Body((Part(source=FactorySource(lambda: iter(range(9)))),)),
+            [Exit(Outbox(out.sender(), Packer(None), run=1, producer=0, meter=meter), gate)],
             epochs=1,
             worker="w",
             meter=meter,

@@ -353,7 +353,7 @@ def test_death_while_idle_or_blocked(victim: int) -> None:
     with pipe.loader(start_method="fork", prefetch=1) as loader:
         for _ in range(3):
             next(loader)
-        process = loader._supervisor._processes[victim][0]
+        process = loader._run.supervisor._processes[victim][0]
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(sp.WorkerDied, match=f"pid {process.pid}.*SIGKILL"):
             for _ in loader:

@@ -6,7 +6,7 @@ turns iterators into an iterator; see `base` for what all of them must keep true
 
 from __future__ import annotations
 
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Join, Operation
 from splitpipe.pipeline.stages.batch import Batch
 from splitpipe.pipeline.stages.filter import Filter
 from splitpipe.pipeline.stages.flat_map import FlatMap
@@ -20,6 +20,7 @@ __all__ = [
     "Context",
     "Filter",
     "FlatMap",
+    "Join",
     "Map",
     "Operation",
     "Take",

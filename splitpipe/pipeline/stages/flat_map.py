@@ -30,5 +30,6 @@ class FlatMap(Operation):
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         function, random = self.function, self.random
         for item in items:
-            yield from function(item, rng=context.item_rng()) if random else function(item)
+            made = function(item, rng=context.item_rng()) if random else function(item)
+            yield from context.divided(made)
             del item

@@ -1,0 +1,297 @@
+"""What a pipeline is made of: nodes of a graph without cycles.
+
+Responsible for: `Node`, walking graphs, and the two forms in which they are handed on: `Graph`, the
+whole with every stage's name settled, and `Body`, the part that one process runs.
+
+Rules:
+- a node is an immutable value that knows its inputs, never its readers: a node that several others
+  read is a branch, and nothing has to be said for it;
+- a source with random access costs nothing to read again: each of its readers reads it for itself,
+  at its own pace, so it never is a branch;
+- `take` right behind such a source is a bound on its positions: what is not wanted is not read;
+- the order of nodes, and with it every name and number that depends on it, follows from the graph
+  alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from splitpipe.errors import CycleError, GraphError
+from splitpipe.pipeline.source import SequenceSource, Source
+from splitpipe.pipeline.stage import Stage
+from splitpipe.pipeline.stages import Batch, Take
+
+__all__ = ["Body", "Graph", "Node", "Part", "make_graph", "walk"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """A source, or a stage and what it reads.
+
+    Attributes:
+        stage: None for a source.
+        source: None for a stage.
+        inputs: what the stage reads, in its order.
+        seed: of the pipeline, at a source.
+        positions: of a source with random access that are read in an epoch.
+    """
+
+    stage: Stage | None = None
+    source: Source | None = None
+    inputs: tuple[Node, ...] = ()
+    seed: int = 0
+    positions: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        if self.stage is not None:
+            return self.stage.name
+        assert self.source is not None
+        return self.source.name
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether every reader of it can read it for itself."""
+        return isinstance(self.source, SequenceSource)
+
+
+def walk(ends: Iterable[Node]) -> list[Node]:
+    """Return every node that `ends` depend on, each after its inputs.
+
+    Raises:
+        CycleError: a node depends on itself.
+    """
+    done: dict[Node, None] = {}
+    under_way: set[Node] = set()
+    todo = list(ends)[::-1]
+    while todo:
+        node = todo[-1]
+        if node in done:
+            todo.pop()
+        elif node in under_way:
+            todo.pop()
+            under_way.remove(node)
+            done[node] = None
+        else:
+            under_way.add(node)
+            for one in reversed(node.inputs):
+                if one in under_way:
+                    raise CycleError(f"{one.name!r} is fed by what it feeds; a graph has no cycles")
+                todo.append(one)
+    return list(done)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Outputs by name, and all the nodes that they depend on, each after its inputs.
+
+    Every stage has a name of its own, every reader of a source with random access its own copy.
+
+    Attributes:
+        nodes: all of them.
+        outputs: what is read from outside.
+        seed: of everything random in it.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, Node]
+    seed: int
+
+    def readers(self) -> dict[Node, list[Node | str]]:
+        """Return who reads each node: other nodes, and names of outputs."""
+        made: dict[Node, list[Node | str]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for one in node.inputs:
+                made[one].append(node)
+        for name, node in self.outputs.items():
+            made[node].append(name)
+        return made
+
+
+def make_graph(outputs: Mapping[str, Node]) -> Graph:
+    """Return the graph of `outputs`.
+
+    Raises:
+        GraphError: its sources have different seeds, or it is no graph (`CycleError`).
+    """
+    nodes = walk(outputs.values())
+    seed = common_seed(nodes)
+    names = unique_names(nodes)
+    made: dict[Node, Node] = {}
+
+    def copy(node: Node) -> Node:
+        if node.reads_again:
+            return replace(node)
+        return made[node]
+
+    for node in nodes:
+        if node.stage is not None:
+            stage = replace(node.stage, name=names[node])
+            made[node] = replace(node, stage=stage, inputs=tuple(map(copy, node.inputs)))
+        elif not node.reads_again:
+            made[node] = replace(node)
+    ends = {name: copy(node) for name, node in outputs.items()}
+    ends = _fold_takes(ends)
+    return Graph(tuple(walk(ends.values())), ends, seed)
+
+
+def common_seed(nodes: Iterable[Node]) -> int:
+    """Return the seed of all sources among `nodes`.
+
+    Raises:
+        GraphError: they differ.
+    """
+    seeds: dict[int, str] = {}
+    for node in nodes:
+        if node.source is not None:
+            seeds.setdefault(node.seed, repr(node.source))
+    if len(seeds) > 1:
+        (one, first), (two, second) = list(seeds.items())[:2]
+        raise GraphError(
+            f"the source {first} has the seed {one}, {second} has {two}; one graph has one seed: "
+            "give all its sources the same"
+        )
+    return next(iter(seeds), 0)
+
+
+def unique_names(nodes: Iterable[Node]) -> dict[Node, str]:
+    """Return a name for every stage; the second `decode` is `decode-2`."""
+    taken: set[str] = set()
+    names: dict[Node, str] = {}
+    for node in nodes:
+        if node.stage is None:
+            continue
+        name, number = node.stage.name, 2
+        while name in taken:
+            name = f"{node.stage.name}-{number}"
+            number += 1
+        taken.add(name)
+        names[node] = name
+    return names
+
+
+def _fold_takes(ends: Mapping[str, Node]) -> dict[str, Node]:
+    """Turn every `take` whose input counts are known into a bound on its source's positions."""
+    nodes = walk(ends.values())
+    fed: dict[Node, int] = dict.fromkeys(nodes, 0)
+    for node in nodes:
+        for one in node.inputs:
+            fed[one] += 1
+    for node in ends.values():
+        fed[node] += 1
+    made: dict[Node, Node] = {}
+    chains: dict[Node, _Counted] = {}
+    for node in nodes:
+        inputs = tuple(made[one] for one in node.inputs)
+        counted = chains.get(node.inputs[0]) if len(inputs) == 1 else None
+        if isinstance(node.source, SequenceSource):
+            chains[node] = _Counted(len(node.source))
+            made[node] = replace(node, positions=len(node.source))
+        elif counted is not None and fed[node.inputs[0]] == 1 and counted.follow(node):
+            chains[node] = counted
+            made[node] = counted.rebuilt(node, inputs[0])
+        else:
+            made[node] = replace(node, inputs=inputs)
+    return {name: made[node] for name, node in ends.items()}
+
+
+@dataclass(slots=True)
+class _Counted:
+    """A chain behind a source with random access, for as long as its counts are known."""
+
+    positions: int
+    unit: int = 1
+
+    def follow(self, node: Node) -> bool:
+        """Whether counts are still known behind `node`; if so, take note of it."""
+        assert node.stage is not None
+        operation = node.stage.operation
+        if isinstance(operation, Take):
+            self.positions = min(self.positions, operation.count * self.unit)
+            return True
+        ratio = operation.ratio
+        if ratio is None:
+            return False
+        if isinstance(operation, Batch) and operation.drop_last and self.unit > 1:
+            return False  # rows of a dropped batch must not be counted again by what follows
+        self.unit *= ratio
+        return True
+
+    def rebuilt(self, node: Node, before: Node) -> Node:
+        """Return `node` behind `before`, or, for a `take`, `before` with fewer positions."""
+        if node.stage is not None and isinstance(node.stage.operation, Take):
+            return _bounded(before, self.positions)
+        return replace(node, inputs=(before,))
+
+
+def _bounded(node: Node, positions: int) -> Node:
+    if node.source is not None:
+        return replace(node, positions=positions)
+    return replace(node, inputs=(_bounded(node.inputs[0], positions),))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One node as a process sees it: a source, an input from another task, or a stage.
+
+    Attributes:
+        stage: None for a source or an input.
+        source: None for an input or a stage.
+        edge: number of the input, among those of its body; None for a source or a stage.
+        inputs: numbers of the parts that the stage reads.
+        positions: of a source with random access.
+        numbered: whether somebody behind it asks which number an item has.
+    """
+
+    stage: Stage | None = None
+    source: Source | None = None
+    edge: int | None = None
+    inputs: tuple[int, ...] = ()
+    positions: int | None = None
+    numbered: bool = False
+
+
+@dataclass(frozen=True)
+class Body:
+    """The part of a graph that runs in one process; travels to it.
+
+    Attributes:
+        parts: each after its inputs.
+        outputs: numbers of the parts that are read from outside.
+        seed: of everything random in it.
+    """
+
+    parts: tuple[Part, ...]
+    outputs: tuple[int, ...] = (0,)
+    seed: int = 0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(part.stage for part in self.parts if part.stage is not None)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Numbers of the parts that are a source or an input."""
+        return tuple(number for number, part in enumerate(self.parts) if part.stage is None)
+
+    @property
+    def name(self) -> str:
+        """Its stages, in order; its source where there are none."""
+        names = [stage.name for stage in self.stages]
+        if not names:
+            names = [part.source.name for part in self.parts if part.source is not None]
+        return " > ".join(names) or "relay"
+
+    def without_last(self) -> Body:
+        """Return the body that gives what the last stage of this one, which is a chain, reads."""
+        return Body(self.parts[:-1], self.parts[-1].inputs, self.seed)
+
+    @property
+    def source(self) -> Source | None:
+        """Its source, where it has exactly one and nothing else to read."""
+        if len(self.heads) != 1:
+            return None
+        return self.parts[self.heads[0]].source

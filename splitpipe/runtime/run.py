@@ -1,0 +1,104 @@
+"""One run of a graph, as its loaders share it.
+
+Responsible for: `Run`, which starts what a plan says, and ends it when nobody reads it any more or
+when it failed.
+
+Rules:
+- an output that is closed no longer holds up the others; with the last one everything ends;
+- what fails for one output ends the run for all of them: each says so when it is read next.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+
+from splitpipe.errors import PipelineError
+from splitpipe.pipeline.graph import Node
+from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.runtime.engine import Engine
+from splitpipe.runtime.metrics import Meter, TaskStatistics
+from splitpipe.runtime.supervisor import Supervisor
+
+__all__ = ["Run"]
+
+
+class Run:
+    """What the loaders of one run have in common.
+
+    Args:
+        outputs: by name.
+        options: how to run them.
+    """
+
+    def __init__(self, outputs: Mapping[str, Node], options: RunOptions) -> None:
+        self.options = options
+        self.plan = plan(outputs, options)
+        self._names = tuple(outputs)
+        self._open = set(range(len(outputs)))
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._failure: BaseException | None = None
+        self.supervisor: Supervisor | None = None
+        if self.plan.tasks:
+            self.supervisor = Supervisor(self.plan, options)
+            self._engines = [
+                Engine(local, inboxes, meter)
+                for local, inboxes, meter in zip(
+                    self.plan.locals,
+                    self.supervisor.inboxes,
+                    self.supervisor.meters,
+                    strict=True,
+                )
+            ]
+        else:
+            self._engines = [Engine(local, (), Meter()) for local in self.plan.locals]
+
+    @property
+    def processes(self) -> bool:
+        """Whether there are others than the consumer's."""
+        return self.supervisor is not None
+
+    def engine(self, number: int) -> tuple[Engine, int]:
+        """Return what makes output `number`, and as which of its outputs."""
+        if len(self._engines) == 1:
+            return self._engines[0], number
+        return self._engines[number], 0
+
+    def statistics(self) -> tuple[TaskStatistics, ...]:
+        """Return what every task in another process did so far."""
+        return self.supervisor.statistics() if self.supervisor is not None else ()
+
+    def fail(self, error: BaseException) -> BaseException:
+        """End the run for all outputs because of `error`; return what to raise for this one."""
+        if self._failure is not None and self._failure is not error:
+            ended = PipelineError(
+                f"the run ended with {type(self._failure).__name__} for another output: "
+                f"{self._failure}"
+            )
+            ended.__cause__ = self._failure
+            return ended
+        self._failure = error
+        if self.supervisor is not None:
+            self.supervisor.close()
+        return error
+
+    def release(self, number: int) -> None:
+        """Output `number` is not read any more. Safe to call twice."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if number not in self._open:
+                return
+            self._open.discard(number)
+            last = not self._open
+        if last:
+            if self.supervisor is not None:
+                self.supervisor.close()
+            return
+        engine, output = self.engine(number)
+        engine.forget(output)
+        if self.supervisor is not None and self._failure is None:
+            for inbox in self.supervisor.inboxes[number]:
+                inbox.detach()
