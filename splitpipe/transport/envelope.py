@@ -33,12 +33,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer
-from splitpipe.transport.objects import Shelf
+from splitpipe.transport.objects import ObjectPacker, Shelf
 from splitpipe.transport.pickling import dump, load
 from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
 
-__all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "release", "unpack"]
+__all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "make_packer", "release", "unpack"]
 
 OUT_OF_BAND = 2048
 """Bytes from which a buffer leaves the pickle; below, a copy is cheaper than a table entry."""
@@ -280,6 +280,11 @@ class Packer:
         target = slot.take(nbytes, phase)
         assert target is not None
         return len(self._slots) - 1, target
+
+
+def make_packer(place: Arena | Shelf, *, wait: bool) -> Packer | ObjectPacker:
+    """Return what packs values for readers of `place`; see `Packer` for `wait`."""
+    return ObjectPacker(place, wait=wait) if isinstance(place, Shelf) else Packer(place, wait=wait)
 
 
 def _phase(array: NDArray[Any]) -> int:

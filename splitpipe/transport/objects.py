@@ -20,13 +20,13 @@ import math
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.errors import BrokenChannel, NotPicklable
+from splitpipe.transport.arena import ArenaStatistics
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.ownership import (
     COUNTED,
@@ -41,7 +41,7 @@ from splitpipe.transport.ownership import (
     weight_of,
 )
 
-__all__ = ["ObjectPacker", "Shelf", "ShelfStatistics"]
+__all__ = ["ObjectPacker", "Shelf"]
 
 _TICKET = struct.Struct("<4sQ")
 _MARK = b"here"
@@ -50,15 +50,6 @@ _MOST_HELD = 8
 
 _MADE = np.dtype(np.uint8, metadata={"splitpipe": "made by allocate"})
 """Marks memory that is handed over with the array that its maker still holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShelfStatistics:
-    """Messages whose values wait, the bytes of those, and how many may."""
-
-    messages: int
-    nbytes: int
-    limit: int
 
 
 class Shelf:
@@ -118,6 +109,26 @@ class Shelf:
     def keep(self) -> None:
         """As of `ArenaView`: what a reader keeps is no concern of a shelf."""
 
+    def writer(self) -> Shelf:
+        """As of `ArenaLink`: the producer's side."""
+        return self
+
+    def reader(self, *, warn: bool = False) -> Shelf:
+        """As of `ArenaLink`: a reader's side; nothing here is worth a warning."""
+        del warn
+        return self
+
+    def wait_for_shut(self) -> None:
+        """Wait until the run is over.
+
+        Raises:
+            BrokenChannel: it is.
+        """
+        with self._taken:
+            while not self._shut:
+                self._taken.wait()
+        raise BrokenChannel("the shelf was shut")
+
     def shut(self) -> None:
         """Wake a producer that waits: nothing more will be taken."""
         with self._taken:
@@ -132,9 +143,10 @@ class Shelf:
             self._nbytes = 0
         del left  # its end may run anything: not under the lock
 
-    def statistics(self) -> ShelfStatistics:
+    def statistics(self) -> ArenaStatistics:
+        """Return what waits, as an arena says what it has: messages, bytes, and the limit."""
         with self._taken:
-            return ShelfStatistics(len(self._values), self._nbytes, self._limit)
+            return ArenaStatistics(len(self._values), self._nbytes, self._limit, 0)
 
 
 class ObjectPacker:

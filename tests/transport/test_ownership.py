@@ -590,7 +590,7 @@ def test_atoms_pass_together() -> None:
 def test_a_shelf_is_bounded_and_shut() -> None:
     shelf = Shelf(100)
     tickets = [shelf.put([number], 40, wait=False) for number in range(4)]
-    assert shelf.statistics().messages == 4
+    assert shelf.statistics().slots == 4
     assert shelf.statistics().nbytes == 160
     release(tickets[3], shelf)
     assert [shelf.take(ticket) for ticket in tickets[:3]] == [[0], [1], [2]]
