@@ -26,6 +26,7 @@ from splitpipe.cli.repair import repair
 from splitpipe.cli.split import split
 from splitpipe.cli.stats import stats
 from splitpipe.cli.tokenize import tokenize
+from splitpipe.cli.top import top
 from splitpipe.errors import SplitpipeError
 
 __all__ = ["app", "run"]
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback is for bugs: let Python print it whole
 )
-_READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index)
+_READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index, top)
 _WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
 _CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
 

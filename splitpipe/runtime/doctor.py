@@ -78,8 +78,7 @@ def _nothing_yet(case: Case) -> Diagnosis | None:
     return Diagnosis(
         "unknown",
         "",
-        f"No item has arrived in this interval, {case.seen.startup_s + case.elapsed_s:.1f} s after "
-        f"the beginning: {where}.",
+        f"No item has arrived in these {case.elapsed_s:.1f} s: {where}.",
         "Ask again when there are some.",
     )
 
@@ -265,8 +264,8 @@ def _slow_stage(case: Case) -> Diagnosis | None:
     if more is not None:
         workers, gain = more
         advice = (
-            f"Give it more workers: workers={workers} instead of {task.workers}; then "
-            f"{case.next_limit(task)} is next."
+            f"Give it more workers: workers={workers} instead of {task.workers}; what "
+            f"limits then is {case.next_limit(task)}."
         )
         return Diagnosis(
             "source" if source else "workers", stage.name, evidence, advice, gain, workers

@@ -92,18 +92,22 @@ class Recorder:
         self._flushed = time.perf_counter()
         if not events or self._left <= 0:
             return
-        lines = "".join(f"{_line(event | self._ids)},\n" for event in events).encode()
+        lines = b"".join(self._line(event) for event in events)
         if len(lines) > self._left:
             self._left = 0
             full = {"name": "the trace has reached its limit", "ph": "i", "s": "t"}
             when = {"ts": events[0].get("ts", _us(self._flushed))}
-            lines = f"{_line(full | when | self._ids)},\n".encode()
+            lines = self._line(full | when)
         self._left -= len(lines)
         try:
-            if os.write(self._file.fd, lines) < len(lines):
+            # The first line break ends what a killed worker may have left of a line.
+            if os.write(self._file.fd, b"\n" + lines) <= len(lines):
                 self._left = 0
         except OSError:
             self._left = 0  # a disk that is full ends the drawing, not the run
+
+    def _line(self, event: dict[str, Any]) -> bytes:
+        return f"{_line(event | self._ids)},\n".encode()
 
     def _add(self, event: dict[str, Any]) -> None:
         if self._left <= 0:
@@ -154,12 +158,14 @@ class Trace:
         """Whether every line is one: a worker that is killed may leave half of one."""
         with open(self.path, "rb") as file:
             next(file, b"")
-            return all(line.startswith(b"{") and line.endswith(b"},\n") for line in file)
+            return all(
+                line == b"\n" or (line.startswith(b"{") and line.endswith(b"},\n")) for line in file
+            )
 
     def _mend(self) -> None:
         """Leave out what is no whole event, in place."""
         with open(self.path, "rb") as file:
-            lines = [line for line in file if _is_event(line)]
+            lines = [line.rstrip(b",\n") + b",\n" for line in file if _is_event(line)]
         os.truncate(self.path, 0)
         os.write(self._file.fd, b"[\n" + b"".join(lines))
 

@@ -74,7 +74,7 @@ class TestKinds:
         assert found.gain == pytest.approx(4.0)
         assert "workers=4" in found.text
         assert "85% of it in 'decode'" in found.text
-        assert "the loop is next" in found.text
+        assert "limits then is the loop" in found.text
 
     def test_workers_as_far_as_there_are_cpus(self) -> None:
         found = seen(task("decode", divisible=True), loop(0.9, cpu_s=0.0), cpus=3.0)
