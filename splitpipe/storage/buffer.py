@@ -7,14 +7,14 @@ Rules:
 - a record is checked whole, its key too, before anything of it is taken;
 - memory is bounded: `PENDING_NBYTES` of records, or one record, are held before they are written;
 - room is made before a record is taken, never after: a disk that fails loses none;
-- records of plain bytes without keys take a lane of their own, which costs nothing that they do
-  not need.
+- plain bytes are taken many at a time, without a look at each, and without the catalog where they
+  have no keys and no metadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice, repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, repeat
 from typing import Any
 from uuid import uuid4
 
@@ -26,10 +26,14 @@ from splitpipe.storage.session import Session
 __all__ = ["PENDING_NBYTES", "Meta", "RecordBuffer"]
 
 PENDING_NBYTES = 8 << 20
-# Records that are checked and added to the catalog together.
+# Records that are checked and added to the catalog together, one by one and as plain bytes.
 _CHUNK_ROWS = 512
+_BLOCK_ROWS = 8192
 
 Meta = Mapping[str, Any]
+Values = Sequence[bytes | None]
+Keys = Iterable[str | None] | None
+Metas = Iterable[Meta | None] | None
 # A record as it waits: its key, its metadata, and the values of its columns.
 _Taken = tuple[str | None, Meta | None, list[bytes | None]]
 
@@ -64,8 +68,8 @@ class RecordBuffer:
         fields = {intake.column.name: intake.field for intake in self._intakes}
         self.schema = Schema(fields[BARE]) if session.manifest.bare else Schema(fields)
         self._pending = self._intakes[0].pending
-        plain = self.schema == Schema("bytes") and session.catalog is None
-        self._fast = plain and self._keys is None
+        self._plain = self.schema == Schema("bytes")
+        self._fast = self._plain and session.catalog is None and self._keys is None
 
     def begin_catalog(self, *, needed: bool = False) -> None:
         """Begin the catalog if it is needed: for keys or metadata that were asked for."""
@@ -86,8 +90,9 @@ class RecordBuffer:
         rows = self._session.rows
         values = self._encoded(record, rows)
         self._make_room()
-        self._enlist(rows, [self._key_of(key, rows)], [meta], [values])
-        self._hold(values)
+        columns = [[value] for value in values]
+        self._enlist(rows, [self._key_of(key, rows)], [meta], columns)
+        self._hold(columns)
 
     def _encoded(self, record: Any, row: int) -> list[bytes | None]:
         """The bytes of a record's values, in the order of the columns."""
@@ -125,46 +130,48 @@ class RecordBuffer:
         row: int,
         keys: Sequence[str | None],
         metas: Sequence[Meta | None],
-        values: Sequence[Sequence[bytes | None]],
+        columns: Sequence[Values],
     ) -> None:
         """Add records to the catalog, if there is one or has to be."""
         session = self._session
         if session.catalog is None:
-            if not any(key is not None for key in keys) and not any(meta for meta in metas):
+            if not any(key is not None for key in keys) and not any(metas):
                 return
             self.begin_catalog(needed=True)
         assert session.catalog is not None
-        present = {}
-        for at, intake in enumerate(self._intakes):
-            there = [record[at] is not None for record in values]
-            if not all(there):
-                present[intake.column.name] = there
-        session.catalog.add(row, keys, metas, present, count=len(values))
+        present = {
+            intake.column.name: [value is not None for value in values]
+            for intake, values in zip(self._intakes, columns, strict=True)
+            if None in values
+        }
+        session.catalog.add(row, keys, metas, present, count=len(keys))
         session.catalog_changed = True
 
-    def _hold(self, values: Sequence[bytes | None]) -> None:
-        for intake, value in zip(self._intakes, values, strict=True):
-            intake.pending.append(value)
-            self._pending_nbytes += 0 if value is None else len(value)
+    def _hold(self, columns: Sequence[Values]) -> None:
+        for intake, values in zip(self._intakes, columns, strict=True):
+            intake.pending.extend(values)
+            self._pending_nbytes += sum(len(value) for value in values if value is not None)
 
     # -- many ------------------------------------------------------------------------------
 
-    def add_many(
-        self,
-        records: Iterable[Any],
-        keys: Iterable[str | None] | None,
-        metas: Iterable[Meta | None] | None,
-    ) -> None:
+    def add_many(self, records: Iterable[Any], keys: Keys, metas: Metas) -> None:
         """See `DatasetWriter.write_many`."""
+        done = 0
+        given = [part for part in (records, keys, metas) if part is not None]
+        if all(isinstance(part, (list, tuple)) for part in given):
+            if len({len(part) for part in given}) > 1:  # type: ignore[arg-type]
+                raise _uneven()
+            done = self._add_blocks(records, keys, metas) if self._plain else 0
+            records = islice(records, done, None)
         if self._fast and keys is None and metas is None:
-            self._add_bytes(records)
+            self._add_bytes(iter(records))
             return
-        source = zip(
-            records,
-            repeat(None) if keys is None else keys,
-            repeat(None) if metas is None else metas,
-            strict=False,
-        )
+        keys = None if keys is None else islice(keys, done, None)
+        metas = None if metas is None else islice(metas, done, None)
+        self._add_each(_together(records, keys, metas))
+
+    def _add_each(self, source: Iterator[tuple[Any, str | None, Meta | None]]) -> None:
+        """Add records one by one, and to the catalog a chunk at a time."""
         more = True
         while more:
             self._make_room()
@@ -187,21 +194,20 @@ class RecordBuffer:
         if not chunk:
             return
         keys, metas, values = map(list, zip(*chunk, strict=True))
+        columns = list(zip(*values, strict=True))
         try:
-            self._enlist(self._session.rows, keys, metas, values)
+            self._enlist(self._session.rows, keys, metas, columns)
         except FormatError:
             # One of them is to blame: those before it are added.
             for key, meta, record in chunk:
-                self._enlist(self._session.rows, [key], [meta], [record])
-                self._hold(record)
+                alone = [[value] for value in record]
+                self._enlist(self._session.rows, [key], [meta], alone)
+                self._hold(alone)
             raise
-        for record in values:
-            self._hold(record)
+        self._hold(columns)
 
-    def _add_bytes(self, records: Iterable[Any]) -> None:
-        source = iter(records)
-        if isinstance(records, (list, tuple)):
-            source = islice(records, self._add_blocks(records), None)
+    def _add_bytes(self, source: Iterator[Any]) -> None:
+        """Add plain records without keys one by one."""
         more = True
         while more:
             if self._pending_nbytes >= PENDING_NBYTES or len(self._pending) >= self._room:
@@ -222,7 +228,7 @@ class RecordBuffer:
             finally:
                 self._pending_nbytes = nbytes
 
-    def _add_blocks(self, records: Sequence[Any]) -> int:
+    def _add_blocks(self, records: Any, keys: Any, metas: Any) -> int:
         """Add records from the front, many at a time, while they are plain bytes and small.
 
         Returns:
@@ -232,16 +238,36 @@ class RecordBuffer:
         while done < len(records):
             if self._pending_nbytes >= PENDING_NBYTES or len(self._pending) >= self._room:
                 self.flush()
-            block = records[done : done + self._room - len(self._pending)]
+            part = slice(done, done + min(self._room - len(self._pending), _BLOCK_ROWS))
+            block = records[part]
             if set(map(type, block)) != {bytes}:
                 break
             nbytes = self._pending_nbytes + sum(map(len, block))
             if nbytes > PENDING_NBYTES:
                 break
+            if not self._fast or keys is not None or metas is not None:
+                try:
+                    their_keys = None if keys is None else keys[part]
+                    self._enlist_block(block, their_keys, None if metas is None else metas[part])
+                except FormatError:
+                    # One of them is to blame, and nothing was added.
+                    break
             self._pending.extend(block)
             self._pending_nbytes = nbytes
             done += len(block)
         return done
+
+    def _enlist_block(
+        self,
+        block: Sequence[bytes],
+        keys: Sequence[str | None] | None,
+        metas: Sequence[Meta | None] | None,
+    ) -> None:
+        first, nothing = self._session.rows, [None] * len(block)
+        keys = nothing if keys is None else keys
+        if self._keys:
+            keys = [self._key_of(key, row) for row, key in enumerate(keys, first)]
+        self._enlist(first, keys, nothing if metas is None else metas, [block])
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -265,3 +291,31 @@ class RecordBuffer:
         for intake in self._intakes:
             intake.pending.clear()
         self._room = 0
+
+
+def _together(
+    records: Iterable[Any], keys: Keys, metas: Metas
+) -> Iterator[tuple[Any, str | None, Meta | None]]:
+    """Records with their keys and metadata; an error where one of them ends before another."""
+    end: Any = object()
+    nothing = repeat(None)
+    their_keys = nothing if keys is None else chain(keys, repeat(end))
+    their_metas = nothing if metas is None else chain(metas, repeat(end))
+    for record, key, meta in zip(records, their_keys, their_metas, strict=False):
+        if key is end or meta is end:
+            raise _uneven()
+        yield record, key, meta
+    ends = [
+        next(part)
+        for part, given in ((their_keys, keys), (their_metas, metas))
+        if given is not None
+    ]
+    if any(found is not end for found in ends):
+        raise _uneven()
+
+
+def _uneven() -> FormatError:
+    return FormatError(
+        "keys and metadata must be as many as records, with None for a record without; one of "
+        "them ended before another"
+    )

@@ -72,6 +72,8 @@ def encode_metas(metas: Sequence[Mapping[str, Any] | None], first_row: int) -> l
     the text is cut.
     """
     there = [meta for meta in metas if meta is not None]
+    if not there:
+        return [None] * len(metas)
     if set(map(type, there)) <= {dict} and set(map(type, chain.from_iterable(there))) <= {str}:
         between: list[Any] = [_BETWEEN] * (2 * len(there) - 1)
         between[::2] = there

@@ -17,6 +17,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from splitpipe.errors import FormatError, StorageError
@@ -24,6 +25,10 @@ from splitpipe.storage import files
 from splitpipe.storage.catalog_file import CatalogId, catalog_name, checksum_of, work_name
 
 __all__ = ["WorkFile"]
+
+# Rows that one execution of a statement inserts, if they have no more values than this together.
+_ROWS_AT_ONCE: Final = 8
+_MOST_VARIABLES: Final = 900
 
 _SETTINGS: Final = (
     # `publish` makes the file durable; until then a crash loses it anyway.
@@ -65,8 +70,8 @@ class WorkFile:
         with self._translated():
             return self._open().execute(statement, parameters)
 
-    def change(self, statement: str, values: Sequence[tuple[Any, ...]]) -> int:
-        """Run a statement for all values or, if something fails, for none.
+    def change(self, *changes: tuple[str, Sequence[Sequence[Any]]]) -> int:
+        """Run statements, each for all of its values or, if something fails, none for any.
 
         Returns:
             How many rows were changed.
@@ -75,7 +80,7 @@ class WorkFile:
             connection = self._open()
             try:
                 connection.execute("BEGIN")
-                changed = connection.executemany(statement, values).rowcount
+                changed = sum(connection.executemany(*change).rowcount for change in changes)
                 connection.execute("COMMIT")
             except BaseException:
                 # Some failures SQLite takes back by itself.
@@ -83,6 +88,29 @@ class WorkFile:
                     connection.execute("ROLLBACK")
                 raise
             return changed
+
+    def insert(self, names: Sequence[str], columns: Sequence[list[Any]]) -> None:
+        """Insert rows into ``records``, all or none.
+
+        Binding values is most of the work. So a column in which all are missing is not bound,
+        and one execution inserts several rows.
+
+        Args:
+            names: of columns of the table.
+            columns: their values, equally many in each.
+        """
+        there = [at for at, values in enumerate(columns) if not _all_missing(values)]
+        listed = ", ".join(f'"{names[at]}"' for at in there)
+        line = f"({', '.join('?' * len(there))})"
+        flat = list(chain.from_iterable(zip(*(columns[at] for at in there), strict=True)))
+        together = max(1, min(_ROWS_AT_ONCE, _MOST_VARIABLES // len(there)))
+        size = together * len(there)
+        whole = len(flat) // size * size
+        head = f"INSERT INTO records ({listed}) VALUES "
+        self.change(
+            (head + ", ".join([line] * together), _cut(flat[:whole], size)),
+            (head + line, _cut(flat[whole:], len(there))),
+        )
 
     def publish(self, number: int, metadata: Mapping[str, str]) -> CatalogId:
         """Make it a commit's catalog; what is changed later goes into a copy.
@@ -161,3 +189,11 @@ class WorkFile:
                 "abort",
                 self.path,
             ) from error
+
+
+def _all_missing(values: list[Any]) -> bool:
+    return values[0] is None and values.count(None) == len(values)
+
+
+def _cut(values: list[Any], size: int) -> list[list[Any]]:
+    return [values[at : at + size] for at in range(0, len(values), size)]

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +33,7 @@ from splitpipe.storage.catalog_values import (
     encode_metas,
 )
 from splitpipe.storage.catalog_work import WorkFile
+from splitpipe.storage.hashes import Hashes
 
 __all__ = ["CatalogId", "CatalogWriter"]
 
@@ -96,12 +96,13 @@ class CatalogWriter:
         self._columns = list(columns)
         check_names(self._metadata, self._columns)
         self._closed = False
-        self._pending: list[tuple[Any, ...]] = []
+        # What waits: rows, keys, metadata, declared metadata, presence; a list each.
+        self._pending: list[list[Any]] = [[] for _ in range(3 + len(self._metadata) + len(columns))]
         self._pending_keys: set[str] = set()
         self._pending_nbytes = 0
         # Hashes of all keys, as long as they have no index; and how many records may still be
         # added to an index.
-        self._known: _Hashes | None = None
+        self._known: Hashes | None = None
         self._left = 0
         self._work = WorkFile(directory, volume, previous)
         try:
@@ -138,7 +139,7 @@ class CatalogWriter:
         """
         self._check_open()
         # What waits is written first: once this batch was looked at, nothing can fail any more.
-        if len(self._pending) >= _PENDING or self._pending_nbytes >= _PENDING_NBYTES:
+        if len(self._pending[0]) >= _PENDING or self._pending_nbytes >= _PENDING_NBYTES:
             self._flush()
         total = _count(keys, metas, present, count)
         rows = range(first_row, first_row + total)
@@ -146,15 +147,16 @@ class CatalogWriter:
         values = self._meta_values(rows, metas)
         flags = self._presence(present, total)
         self._claim(given)
-        self._pending.extend(zip(rows, given, *values, *flags, strict=True))
+        for waiting, new in zip(self._pending, (rows, given, *values, *flags), strict=True):
+            waiting.extend(new)
         self._left -= total
 
     def _meta_values(
         self, rows: range, metas: Sequence[Mapping[str, Any] | None] | None
-    ) -> list[Iterable[Any]]:
+    ) -> list[Sequence[Any]]:
         """The values of the column ``meta`` and of all declared ones."""
         if metas is None:
-            return [repeat(None, len(rows)) for _ in range(1 + len(self._metadata))]
+            return [[None] * len(rows) for _ in range(1 + len(self._metadata))]
         texts = encode_metas(metas, rows.start)
         self._pending_nbytes += sum(len(text) for text in texts if text is not None)
         declared = [
@@ -164,12 +166,12 @@ class CatalogWriter:
 
     def _presence(
         self, present: Mapping[str, Sequence[bool]] | None, total: int
-    ) -> list[Iterable[int | None]]:
+    ) -> list[Sequence[int | None]]:
         present = present or {}
         for name in present:
             self._check_column(name)
         return [
-            [1 if flag else None for flag in present[name]] if name in present else repeat(1, total)
+            [1 if flag else None for flag in present[name]] if name in present else [1] * total
             for name in self._columns
         ]
 
@@ -237,7 +239,7 @@ class CatalogWriter:
 
     def _forget_index(self) -> None:
         self._flush()
-        known = _Hashes()
+        known = Hashes()
         cursor = self._work.run("SELECT key FROM records WHERE key IS NOT NULL")
         while found := cursor.fetchmany(_PENDING):
             known.add(np.fromiter((hash(key) for (key,) in found), np.int64, len(found)))
@@ -258,9 +260,9 @@ class CatalogWriter:
             FormatError: there is no such row, or the metadata does not fit.
         """
         self._flush()
-        values = [next(iter(part)) for part in self._meta_values(range(row, row + 1), [meta])]
+        values = [part[0] for part in self._meta_values(range(row, row + 1), [meta])]
         sets = ", ".join(f'"{name}" = ?' for name in ("meta", *self._metadata))
-        if self._work.change(f"UPDATE records SET {sets} WHERE row = ?", [(*values, row)]) != 1:
+        if self._work.change((f"UPDATE records SET {sets} WHERE row = ?", [(*values, row)])) != 1:
             raise FormatError(f"the catalog has no row {row}")
 
     def set_present(
@@ -272,15 +274,13 @@ class CatalogWriter:
         """Say of records whether they have a value in a column."""
         self._check_column(column)
         self._flush()
-        self._work.change(
-            f'UPDATE records SET "{column}" = ? WHERE row = ?',
-            [(1 if flag else None, int(row)) for flag, row in zip(present, rows, strict=True)],
-        )
+        flags = [(1 if flag else None, int(row)) for flag, row in zip(present, rows, strict=True)]
+        self._work.change((f'UPDATE records SET "{column}" = ? WHERE row = ?', flags))
 
     def delete(self, rows: Sequence[int] | I64) -> None:
         """Remove records; their keys are free again."""
         self._flush()
-        self._work.change("DELETE FROM records WHERE row = ?", [(int(row),) for row in rows])
+        self._work.change(("DELETE FROM records WHERE row = ?", [(int(row),) for row in rows]))
 
     def add_column(self, name: str) -> None:
         """Add a column of the dataset, in which all values are missing."""
@@ -290,6 +290,7 @@ class CatalogWriter:
         self._flush()
         self._work.run(f'ALTER TABLE records ADD COLUMN "{name}" INTEGER').fetchall()
         self._columns.append(name)
+        self._pending.append([])
 
     # -- the table -------------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class CatalogWriter:
         self._work.run(
             f"CREATE TABLE records (row INTEGER PRIMARY KEY, key TEXT, meta TEXT{rest})"
         ).fetchall()
-        self._known = _Hashes()
+        self._known = Hashes()
 
     def _complete(self) -> None:
         """Add what was declared since the last catalog was finished."""
@@ -324,22 +325,19 @@ class CatalogWriter:
             (row,),
         ).fetchall():
             row = found[-1][0]
-            self._work.change(
-                f'UPDATE records SET "{name}" = ? WHERE row = ?',
-                [
-                    (declared_value(name, kind, decode_meta(meta).get(name), at), at)
-                    for at, meta in found
-                ],
-            )
+            values = [
+                (declared_value(name, kind, decode_meta(meta).get(name), at), at)
+                for at, meta in found
+            ]
+            self._work.change((f'UPDATE records SET "{name}" = ? WHERE row = ?', values))
 
     def _flush(self) -> None:
         self._check_open()
-        if self._pending:
+        if self._pending[0]:
             names = ["row", "key", "meta", *self._metadata, *self._columns]
-            listed = ", ".join(f'"{name}"' for name in names)
-            marks = ", ".join("?" * len(names))
-            self._work.change(f"INSERT INTO records ({listed}) VALUES ({marks})", self._pending)
-        self._pending = []
+            self._work.insert(names, self._pending)
+        for waiting in self._pending:
+            waiting.clear()
         self._pending_keys = set()
         self._pending_nbytes = 0
 
@@ -372,7 +370,7 @@ class CatalogWriter:
         """End the session; what was not finished is gone. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._pending = []
+            self._pending.clear()
             self._work.close()
 
     def __enter__(self) -> CatalogWriter:
@@ -399,33 +397,3 @@ def _count(
             f"{' and '.join(map(str, sorted(sizes))) or 'an unknown number (say count=)'}"
         )
     return sizes.pop()
-
-
-class _Hashes:
-    """A set of 64-bit numbers in 8 bytes each: sorted arrays, each at least twice the next."""
-
-    __slots__ = ("_levels",)
-
-    def __init__(self) -> None:
-        self._levels: list[I64] = []
-
-    def any_of(self, hashes: I64) -> bool:
-        """Whether one of these numbers is in the set, or there twice."""
-        wanted = np.sort(hashes)
-        if bool((wanted[1:] == wanted[:-1]).any()):
-            return True
-        for level in self._levels:
-            places = np.searchsorted(level, wanted)
-            places[places == len(level)] = 0
-            if bool((level[places] == wanted).any()):
-                return True
-        return False
-
-    def add(self, hashes: I64) -> None:
-        """Add numbers that may be in the set already."""
-        merged = np.sort(hashes)
-        while self._levels and len(self._levels[-1]) < 2 * len(merged):
-            # A stable sort merges two sorted runs in one pass.
-            merged = np.sort(np.concatenate((self._levels.pop(), merged)), kind="stable")
-        if len(merged):
-            self._levels.append(merged)

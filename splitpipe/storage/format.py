@@ -210,7 +210,7 @@ def place(seed: int, offset: int, row: int) -> int:
 
     Example:
         >>> hex(place(0, 100, 5)), hex(place(0, 101, 5))
-        ('0x8a631e83', '0x289a983d')
+        ('0x8a64f197', '0x289c6b50')
     """
     return seed ^ (offset * OFFSET_FACTOR + row * ROW_FACTOR) >> 32 & 0xFFFFFFFF
 
