@@ -18,11 +18,12 @@ from splitpipe.errors import __all__ as _errors
 if TYPE_CHECKING:
     from splitpipe.codecs import Zstd
     from splitpipe.conversion import convert
-    from splitpipe.dataset import Dataset, concat, open_dataset
+    from splitpipe.dataset import Dataset, open_dataset
     from splitpipe.loader import Loader
     from splitpipe.mpqitr import MpQItr
     from splitpipe.pipeline.allocate import empty
     from splitpipe.pipeline.builder import Pipeline
+    from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
     from splitpipe.splitdata import SplitDataLoader, write_split_data
     from splitpipe.storage.check import check_dataset
@@ -47,7 +48,7 @@ _HOMES = {
     "audio": "splitpipe.schema",
     "check_dataset": "splitpipe.storage.check",
     "compact": "splitpipe.storage.compact",
-    "concat": "splitpipe.dataset",
+    "concat": "splitpipe.pipeline.joining",
     "convert": "splitpipe.conversion",
     "empty": "splitpipe.pipeline.allocate",
     "image": "splitpipe.schema",
@@ -59,6 +60,12 @@ _HOMES = {
     "token_info": "splitpipe.tokens",
     "tokenize": "splitpipe.tokens",
     "video": "splitpipe.schema",
+    "interleave": "splitpipe.pipeline.joining",
+    "merge": "splitpipe.pipeline.joining",
+    "mix": "splitpipe.pipeline.joining",
+    "run": "splitpipe.pipeline.joining",
+    "stage": "splitpipe.pipeline.joining",
+    "zip": "splitpipe.pipeline.joining",
     "write_split_data": "splitpipe.splitdata",
 }
 
@@ -87,6 +94,12 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "token_info",
     "tokenize",
     "video",
+    "interleave",
+    "merge",
+    "mix",
+    "run",
+    "stage",
+    "zip",
     "write_split_data",
     *_errors,
 ]

@@ -14,13 +14,15 @@ Rules:
       StorageError (OSError)        LockedError, RemoteError, CacheFull
       GraphError (ValueError)       CycleError, NotPicklable
       ChannelError                  ClosedChannel, BrokenChannel
-      PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord
+      PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord,
+                                    BranchStalled
       ResumeError
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "BranchStalled",
     "BrokenChannel",
     "CacheFull",
     "ChannelError",

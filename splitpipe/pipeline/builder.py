@@ -14,25 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
+from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
 from splitpipe.pipeline.stage import Stage, StageOptions, check_count
-from splitpipe.pipeline.stages import (
-    Batch,
-    Filter,
-    FlatMap,
-    Join,
-    Map,
-    Operation,
-    Take,
-    Through,
-    Unbatch,
-)
+from splitpipe.pipeline.stages import Batch, Join, Operation, Take
 
 if TYPE_CHECKING:
     from splitpipe.loader import Loader
@@ -56,7 +47,7 @@ def set_runner(runner: _Runner) -> None:
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Pipeline:
+class Pipeline(ItemMethods, GroupMethods, FlowMethods):
     """A lazy description of where items come from and what happens to them.
 
     Args:
@@ -104,123 +95,6 @@ class Pipeline:
         stages = ((node.stage, names.get(node)) for node in nodes)
         return tuple(replace(stage, name=name) for stage, name in stages if stage and name)
 
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        *,
-        workers: int | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline:
-        """One item in, one item out.
-
-        Args:
-            function: called with each item.
-            workers: processes for this stage and the ones that ride with it; 0 is the consumer's
-                own process, None lets the stage ride with its neighbour.
-            ordered: False lets items overtake one another between workers.
-            capacity: most units of work under way at a time; bounds memory, changes nothing else.
-            name: how the stage is called in messages and statistics.
-        """
-        options = StageOptions(workers, ordered, capacity)
-        return self._with(Map(_callable("map", function)), name, options)
-
-    def filter(
-        self,
-        function: Callable[[Any], Any],
-        *,
-        workers: int | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline:
-        """Keep the items for which `function` says yes; the others are counted. Options as for
-        `map`.
-        """
-        options = StageOptions(workers, ordered, capacity)
-        return self._with(Filter(_callable("filter", function)), name, options)
-
-    def flat_map(
-        self,
-        function: Callable[[Any], Iterable[Any]],
-        *,
-        workers: int | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline:
-        """One item in, any number out: `function` is a generator, or returns an iterable.
-
-        With several workers the outputs of one item travel together and must fit into memory; with
-        one they stream. Options as for `map`.
-        """
-        options = StageOptions(workers, ordered, capacity)
-        return self._with(FlatMap(_callable("flat_map", function)), name, options)
-
-    def through(
-        self,
-        generator: Callable[..., Iterable[Any]],
-        *args: Any,
-        workers: int | None = None,
-        capacity: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
-    ) -> Pipeline:
-        """Pass the whole stream through ``generator(items, *args, **kwargs)``: the general stage.
-
-        It runs anew for every epoch, in one process. It may end before its input does; what it did
-        not take is then not made.
-
-        Example:
-            >>> import splitpipe as sp
-            >>> def pairs(items, gap):
-            ...     for item in items:
-            ...         yield item, item + gap
-            >>> list(sp.Pipeline(range(2)).through(pairs, gap=10))
-            [(0, 10), (1, 11)]
-        """
-        operation = Through(_callable("through", generator), args, kwargs)
-        return self._with(operation, name, StageOptions(workers, True, capacity))
-
-    def batch(
-        self,
-        size: int,
-        *,
-        drop_last: bool = False,
-        collate: Callable[[list[Any]], Any] | None = None,
-        workers: int | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline:
-        """Join `size` items into one.
-
-        Arrays of one shape and type are stacked, numbers become an array, dicts and tuples are
-        batched key by key, anything else becomes a list.
-
-        Args:
-            size: items a batch.
-            drop_last: leave out a last batch that is not full (it is counted).
-            collate: makes the batch out of the list of its items instead.
-            workers: as for `map`, like the options that follow.
-            ordered: see `map`.
-            capacity: see `map`.
-            name: see `map`.
-        """
-        check_count("size", size, least=1)
-        operation = Batch(size, drop_last, collate)
-        return self._with(operation, name, StageOptions(workers, ordered, capacity))
-
-    def unbatch(self, *, name: str | None = None) -> Pipeline:
-        """Split every item into its rows: the inverse of `batch`."""
-        return self._with(Unbatch(), name, StageOptions())
-
-    def take(self, count: int, *, name: str | None = None) -> Pipeline:
-        """End every epoch after `count` items."""
-        check_count("count", count, least=0)
-        return self._with(Take(count), name, StageOptions())
-
     def loader(
         self,
         *,
@@ -248,7 +122,7 @@ class Pipeline:
             NotPicklable: a stage cannot travel to another process.
         """
         options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
-        return run({"": self}, options)[""]
+        return start({"": self}, options)[""]
 
     def explain(self, **options: Any) -> str:
         """Return the plan in words, for the same options that `loader` takes."""
@@ -280,12 +154,12 @@ class Pipeline:
     def _with(
         self,
         operation: Operation,
-        name: str | None,
-        options: StageOptions,
-        others: Iterable[Pipeline] = (),
-    ) -> Pipeline:
+        name: str | None = None,
+        options: StageOptions = StageOptions(),  # noqa: B008  a frozen value
+        others: Iterable[Any] = (),
+    ) -> Self:
         stage = Stage(operation, name or operation.label, options)
-        return joined(stage, [self, *others])
+        return cast(Self, joined(stage, [self, *others]))
 
 
 def joined(stage: Stage, inputs: Iterable[Pipeline]) -> Pipeline:
@@ -318,7 +192,7 @@ def from_factory(factory: Callable[[], Iterable[Any]], name: str) -> Pipeline:
     return pipeline_of(Node(source=FactorySource(factory, name)))
 
 
-def run(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
+def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
     """Start one run that makes all `outputs`; see `splitpipe.run`."""
     if _runner is None:
         raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
@@ -354,9 +228,3 @@ def _text(node: Node, name: str, inputs: list[str]) -> str:
     if len(inputs) == 1:
         return f"{inputs[0]} > {stage}"
     return f"[{', '.join(inputs)}] > {stage}"
-
-
-def _callable(stage: str, function: Any) -> Any:
-    if not callable(function):
-        raise GraphError(f"{stage} needs a function, not {function!r}")
-    return function

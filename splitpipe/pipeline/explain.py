@@ -39,7 +39,8 @@ def _describe(plan: Plan, task: Task, number: int, origin: dict[int, int]) -> st
     before = sorted({origin[edge] for edge in task.inputs})
     if before and before != [number - 1]:
         reads += f"reads {_numbers(before)}, "
-    who = "1 process" if task.workers == 1 else f"{task.workers} processes"
+    many = "threads" if task.executor == "thread" else "processes"
+    who = f"1 {task.executor}" if task.workers == 1 else f"{task.workers} {many}"
     how = ""
     if task.pool:
         how = ", results in order" if task.ordered else ", results as they come"

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from splitpipe.errors import CycleError, GraphError
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Take
+from splitpipe.pipeline.stages import Batch, Repeat, Take
 
 __all__ = ["Body", "Graph", "Node", "Part", "make_graph", "walk"]
 
@@ -134,7 +134,7 @@ def make_graph(outputs: Mapping[str, Node]) -> Graph:
         elif not node.reads_again:
             made[node] = replace(node)
     ends = {name: copy(node) for name, node in outputs.items()}
-    ends = _fold_takes(ends)
+    ends = _fold_takes(_fold_repeats(ends))
     return Graph(tuple(walk(ends.values())), ends, seed)
 
 
@@ -173,15 +173,58 @@ def unique_names(nodes: Iterable[Node]) -> dict[Node, str]:
     return names
 
 
-def _fold_takes(ends: Mapping[str, Node]) -> dict[str, Node]:
-    """Turn every `take` whose input counts are known into a bound on its source's positions."""
-    nodes = walk(ends.values())
+def _fed(nodes: Iterable[Node], ends: Mapping[str, Node]) -> dict[Node, int]:
+    """Return how many read each node."""
     fed: dict[Node, int] = dict.fromkeys(nodes, 0)
-    for node in nodes:
+    for node in fed:
         for one in node.inputs:
             fed[one] += 1
     for node in ends.values():
         fed[node] += 1
+    return fed
+
+
+def _fold_repeats(ends: Mapping[str, Node]) -> dict[str, Node]:
+    """Let sources repeat themselves where everything before a `repeat` treats each item by itself:
+    that is the same, and leaves the items of all passes to be shared out among workers.
+    """
+    nodes = walk(ends.values())
+    fed = _fed(nodes, ends)
+    made: dict[Node, Node] = {}
+    for node in nodes:
+        operation = node.stage.operation if node.stage is not None else None
+        if isinstance(operation, Repeat):
+            chain = _private_chain(node.inputs[0], fed)
+            if chain is not None:
+                made[node] = _repeated(made[node.inputs[0]], operation.count)
+                continue
+        made[node] = replace(node, inputs=tuple(made[one] for one in node.inputs))
+    return {name: made[node] for name, node in ends.items()}
+
+
+def _private_chain(node: Node, fed: dict[Node, int]) -> Node | None:
+    """Return the source at the beginning of a chain of per-item stages that ends in `node` and that
+    nobody else reads; None where there is no such chain.
+    """
+    while fed[node] == 1:
+        if node.stage is None:
+            return node
+        if not node.stage.operation.per_item:
+            return None
+        node = node.inputs[0]
+    return None
+
+
+def _repeated(node: Node, count: int | None) -> Node:
+    if node.source is not None:
+        return replace(node, source=node.source.repeated(count))
+    return replace(node, inputs=(_repeated(node.inputs[0], count),))
+
+
+def _fold_takes(ends: Mapping[str, Node]) -> dict[str, Node]:
+    """Turn every `take` whose input counts are known into a bound on its source's positions."""
+    nodes = walk(ends.values())
+    fed = _fed(nodes, ends)
     made: dict[Node, Node] = {}
     chains: dict[Node, _Counted] = {}
     for node in nodes:

@@ -4,8 +4,9 @@ Responsible for: `place`, which divides the nodes of a graph into groups. It dec
 whom; what a group costs and how much lies between two is said in `plan`.
 
 Rules:
-- a stage with ``workers=n`` begins a group of n processes; a stage without rides with the one
-  before it when it can, and stages before the first such stage ride with that one;
+- a stage with ``workers=n`` or ``executor=`` begins a group of n workers, processes or threads; a
+  stage without rides with the one before it when it can, and stages before the first such stage
+  ride with that one. What asks for another executor never rides;
 - stages that treat each item by itself may have several workers, and so may a batch whose rows are
   known beforehand: everything before it, back to a source with random access, keeps counts;
 - everything else needs the stream in order and has one process;
@@ -37,12 +38,14 @@ class Group:
     Attributes:
         workers: how many such processes; 0 is the consumer's own.
         asked: whether the user asked for them.
+        executor: what its workers are.
         relays: a node of another group that it only hands on.
     """
 
     nodes: list[Node] = field(default_factory=list)
     workers: int = 1
     asked: bool = False
+    executor: str = "process"
     relays: Node | None = None
 
     @property
@@ -62,8 +65,12 @@ class Group:
         return list(dict.fromkeys(i for node in self.nodes for i in node.inputs if i not in own))
 
 
-def place(graph: Graph) -> list[Group]:
+def place(graph: Graph, executor: str = "process") -> list[Group]:
     """Return groups, each after those that it reads.
+
+    Args:
+        graph: what to divide.
+        executor: of groups for which nobody asked for one.
 
     Raises:
         GraphError: the stages cannot be run as they ask to be.
@@ -72,7 +79,7 @@ def place(graph: Graph) -> list[Group]:
     groups: list[Group] = []
     begins: list[Group] = []
     for chain in _chains(graph, readers):
-        made = _groups(chain)
+        made = _groups(chain, executor)
         if chain[0].source is None:
             begins.append(made[0])
         groups += made
@@ -81,6 +88,7 @@ def place(graph: Graph) -> list[Group]:
     for group in list(groups):
         _relay(group, groups, graph)
     groups = _sorted(groups, graph)
+    _check_reopened(groups, readers)
     _check_local(groups, graph)
     return groups
 
@@ -112,41 +120,58 @@ def _chains(graph: Graph, readers: dict[Node, list[Node | str]]) -> list[list[No
     return chains
 
 
-def _groups(chain: Sequence[Node]) -> list[Group]:
+def _groups(chain: Sequence[Node], executor: str) -> list[Group]:
     source = chain[0].source
     nodes = list(chain[1:] if source is not None else chain)
-    groups = [_leading(source, nodes)]
+    groups = [_leading(source, nodes, executor)]
     for node in nodes[len(groups[0].nodes) :]:
-        workers = _stage(node).options.workers
-        if workers is None and _joins(source, groups[-1], node, len(groups) == 1):
+        if _stage(node).options.workers is None and _joins(
+            source, groups[-1], node, len(groups) == 1
+        ):
             groups[-1].nodes.append(node)
         else:
-            groups.append(Group([node], 1 if workers is None else workers, workers is not None))
+            groups.append(_begun([node], node, executor))
     if source is not None:
         if groups[0].workers > 1 and not chain[0].reads_again:
-            groups.insert(0, Group())  # one process reads what only one can read
+            # One worker reads what only one can read.
+            groups.insert(0, Group(executor=groups[0].executor))
         groups[0].nodes.insert(0, chain[0])
     for number, group in enumerate(groups):
         _check_pool(source, group, number == 0)
     return groups
 
 
-def _leading(source: Source | None, nodes: list[Node]) -> Group:
-    """The first group: stages before the first one with ``workers=`` ride with it when they can."""
-    asked = [n for n, node in enumerate(nodes) if _stage(node).options.workers is not None]
+def _leading(source: Source | None, nodes: list[Node], executor: str) -> Group:
+    """The first group: stages before the first one that asks for workers ride with it when they
+    can.
+    """
+    asked = [n for n, node in enumerate(nodes) if _asks(node)]
     if not asked:
-        return Group(list(nodes))
+        return Group(list(nodes), executor=executor)
     first = asked[0]
-    workers = _stage(nodes[first]).options.workers
-    assert workers is not None
+    together = _begun([], nodes[first], executor)
     if first == 0:
-        return Group([nodes[0]], workers, True)
-    together = Group([], workers, True)
+        together.nodes.append(nodes[0])
+        return together
+    workers = together.workers
     fits = workers == 1 or (workers > 1 and isinstance(source, SequenceSource))
     for node in nodes[: first + 1]:
         fits = fits and _joins(source, together, node, True)
         together.nodes.append(node)
-    return together if fits else Group(list(nodes[:first]))
+    return together if fits else Group(list(nodes[:first]), executor=executor)
+
+
+def _asks(node: Node) -> bool:
+    """Whether the user said who is to run a stage."""
+    options = _stage(node).options
+    return options.workers is not None or options.executor is not None
+
+
+def _begun(nodes: list[Node], node: Node, executor: str) -> Group:
+    """A group as the stage of `node` asks for it."""
+    options = _stage(node).options
+    workers = 1 if options.workers is None else options.workers
+    return Group(nodes, workers, _asks(node), options.executor or executor)
 
 
 def _stage(node: Node) -> Stage:
@@ -155,6 +180,8 @@ def _stage(node: Node) -> Stage:
 
 
 def _joins(source: Source | None, group: Group, node: Node, first: bool) -> bool:
+    if _stage(node).options.executor not in (None, group.executor):
+        return False
     if group.workers <= 1 or _stage(node).operation.per_item:
         return True
     return _aligned(source, [*group.stages, _stage(node)], first)
@@ -195,6 +222,7 @@ def _merge(group: Group, groups: list[Group], readers: dict[Node, list[Node | st
             own = {*one.nodes, *group.nodes}
             order = {node: n for n, node in enumerate(_known(groups)) if node in own}
             group.nodes = sorted(own, key=order.__getitem__)
+            group.executor = one.executor if one.asked else group.executor
             group.asked = group.asked or one.asked
             groups.remove(one)
 
@@ -241,7 +269,7 @@ def _relay(group: Group, groups: list[Group], graph: Graph) -> None:
     reading = _after(group, groups)
     outside = [name for name, node in graph.outputs.items() if node is end]
     if len(reading) + len(outside) > 1:
-        groups.append(Group(relays=end))
+        groups.append(Group(relays=end, executor=group.executor))
 
 
 def _sorted(groups: list[Group], graph: Graph) -> list[Group]:
@@ -264,6 +292,26 @@ def _sorted(groups: list[Group], graph: Graph) -> list[Group]:
         if ready.relays is not None:
             have.add(ready.relays)
     return made
+
+
+def _check_reopened(groups: list[Group], readers: dict[Node, list[Node | str]]) -> None:
+    """What is begun anew runs where it is asked for, and for nobody else."""
+    for group in groups:
+        for node in group.nodes:
+            if node.stage is None or not node.stage.operation.reopens:
+                continue
+            before = walk(node.inputs)
+            for one in reversed(before):
+                if one not in group.nodes:
+                    raise GraphError(
+                        f"{node.name!r} begins its input anew, and {one.name!r} runs in another "
+                        f"process; give workers= to stages behind {node.name!r} instead"
+                    )
+                if any(reader is not node and reader not in before for reader in readers[one]):
+                    raise GraphError(
+                        f"{node.name!r} begins its input anew, and {one.name!r} is read by another "
+                        "branch too; let that branch read the source for itself"
+                    )
 
 
 def _check_local(groups: list[Group], graph: Graph) -> None:

@@ -16,15 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from splitpipe.errors import GraphError
 from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
-from splitpipe.pipeline.stage import Stage, check_count
+from splitpipe.pipeline.stage import Stage, check_choice, check_count
 
 __all__ = ["Local", "Plan", "RunOptions", "Task", "plan"]
 
-EXECUTORS = ("inline", "process")
-TRANSPORTS = ("pipe", "zmq")
+EXECUTORS = ("inline", "thread", "process")
+TRANSPORTS = ("pipe", "zmq", "zmq+tcp")
 START_METHODS = ("forkserver", "spawn", "fork")
 
 ITEM_WINDOW = 64
@@ -53,29 +52,24 @@ class RunOptions:
     arena_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        _check_choice("executor", self.executor, EXECUTORS)
-        _check_choice("transport", self.transport, TRANSPORTS)
+        check_choice("executor", self.executor, EXECUTORS)
+        check_choice("transport", self.transport, TRANSPORTS)
         if self.start_method is not None:
-            _check_choice("start_method", self.start_method, START_METHODS)
+            check_choice("start_method", self.start_method, START_METHODS)
         check_count("prefetch", self.prefetch, least=1)
         check_count("epochs", self.epochs, least=1)
         check_count("arena_bytes", self.arena_bytes, least=0)
 
 
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise GraphError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
-
-
 @dataclass(frozen=True)
 class Task:
-    """What one kind of process runs, and how many such processes there are.
+    """What one kind of worker runs, and how many such workers there are.
 
     Attributes:
         body: the part of the graph that each of them runs.
         inputs: numbers of the edges it reads, in the order of its body's inputs.
         outputs: numbers of the edges it writes, in the order of its body's outputs.
-        workers: how many processes.
+        workers: how many.
         pool: units of work are taken by whichever worker is free.
         ordered: units leave the pool's merge in their order.
         window: units that may be on their way from the head of the region to where this task's
@@ -84,6 +78,7 @@ class Task:
         lease_limit: slots of one worker that one reader may keep.
         warm_nbytes: bytes beyond which a worker gets only a few slots; None: as many as said.
         unit: positions that must stay together in the work of a pool that reads its source.
+        executor: whether the workers are processes or threads of the consumer's process.
     """
 
     body: Body
@@ -97,6 +92,7 @@ class Task:
     lease_limit: int = 4
     warm_nbytes: int | None = None
     unit: int = 1
+    executor: str = "process"
 
     @property
     def name(self) -> str:
@@ -175,7 +171,7 @@ def plan(outputs: Mapping[str, Node], options: RunOptions) -> Plan:
         body, _ = _body(graph.nodes, list(graph.outputs.values()), graph, numbered)
         return Plan((), (Local(body, tuple(graph.outputs)),), 0, options.arena_bytes)
     made = _Plans(graph, numbered, options)
-    for group in place(graph):
+    for group in place(graph, options.executor):
         made.add(group)
     made.finish()
     return Plan(tuple(made.tasks), tuple(made.locals), made.edges, options.arena_bytes)
@@ -298,5 +294,7 @@ def _task(
     # Single items may be anything. A wide window of large ones is memory for nothing; so they get
     # fewer slots, unless the user said how many may be under way.
     warm = WARM_NBYTES if pool and group.claims and not asked and slots > window else None
-    task = Task(body, inputs, outputs, workers, pool, ordered, window, unit=unit)
+    task = Task(
+        body, inputs, outputs, workers, pool, ordered, window, unit=unit, executor=group.executor
+    )
     return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

@@ -12,11 +12,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, TypeAlias
 
 from splitpipe.errors import GraphError, SplitpipeError
 from splitpipe.order import Order, make_order
+from splitpipe.pipeline.passes import FOREVER, Passes
 
 __all__ = ["FactorySource", "SequenceSource", "Source", "make_source"]
 
@@ -32,16 +34,29 @@ class SequenceSource:
     shuffle: str | None = None
     seed: int = 0
     window: int = 1
+    passes: int = 1
 
     @property
     def name(self) -> str:
         return "read" if hasattr(self.sequence, "iterate") else "source"
 
+    def repeated(self, passes: int | None) -> SequenceSource:
+        """Return the source whose epochs are `passes` of this one; None: for ever."""
+        if passes is None:
+            passes = max(1, FOREVER // max(1, len(self)))
+        return replace(self, passes=self.passes * passes)
+
     def __len__(self) -> int:
-        return len(self.sequence)
+        return len(self.sequence) * self.passes
 
     def order(self, epoch: int) -> Order:
         """Return the order of `epoch`: position -> index of the record."""
+        if self.passes == 1:
+            return self._order(epoch)
+        size, first = len(self.sequence), epoch * self.passes
+        return Passes(size, self.passes, lambda number: self._order(first + number))
+
+    def _order(self, epoch: int) -> Order:
         return make_order(
             self.sequence, self.shuffle, seed=self.seed, epoch=epoch, window=self.window
         )
@@ -69,7 +84,8 @@ class SequenceSource:
 
     def __repr__(self) -> str:
         shuffle = f", shuffle={self.shuffle!r}, seed={self.seed}" if self.shuffle else ""
-        return f"{_short(self.sequence)}{shuffle}"
+        passes = f", {self.passes} passes" if self.passes > 1 else ""
+        return f"{_short(self.sequence)}{shuffle}{passes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +94,32 @@ class FactorySource:
 
     factory: Callable[[], Iterable[Any]]
     name: str = "source"
+    passes: int | None = 1
+
+    def repeated(self, passes: int | None) -> FactorySource:
+        """Return the source whose epochs are `passes` of this one; None: for ever."""
+        total = None if passes is None or self.passes is None else passes * self.passes
+        return replace(self, passes=total)
 
     def open(self) -> Iterator[Any]:
-        """Call the factory.
+        """Call the factory, for every pass anew.
 
         Raises:
             GraphError: what it returned cannot be iterated.
         """
+        return self._open() if self.passes == 1 else self._all_passes()
+
+    def _all_passes(self) -> Iterator[Any]:
+        for _ in count() if self.passes is None else range(self.passes):
+            empty = True
+            for item in self._open():
+                empty = False
+                yield item
+                del item
+            if empty and self.passes is None:
+                return  # nothing, for ever, is nothing
+
+    def _open(self) -> Iterator[Any]:
         iterable = self.factory()
         try:
             return iter(iterable)

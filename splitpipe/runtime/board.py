@@ -32,7 +32,7 @@ from typing import Any, TypeAlias
 from splitpipe.errors import PipelineError
 from splitpipe.transport.anonymous import Descriptor, anonymous_file, map_shared, reserve
 
-__all__ = ["Board", "BoardView", "Heading", "Row", "StageHead", "TaskHead", "boards"]
+__all__ = ["Board", "BoardView", "Heading", "Row", "StageHead", "TaskHead", "boards", "row_of"]
 
 Row: TypeAlias = "memoryview[float]"
 
@@ -153,6 +153,12 @@ class Heading:
         """Most stages that a task has."""
         return max((len(task.stages) for task in self.tasks), default=0)
 
+    @property
+    def floats(self) -> int:
+        """Floats that a row has."""
+        floats = FIELDS + STAGE_FIELDS * self.stages
+        return -(-floats // _CACHE_LINE) * _CACHE_LINE
+
     def split(self) -> Iterator[tuple[TaskHead, range]]:
         """Yield each task with the numbers of its rows."""
         first = 0
@@ -169,6 +175,11 @@ class Heading:
         return cls(**{**values, "tasks": tuple(map(TaskHead.of_json, values["tasks"]))})
 
 
+def row_of(heading: Heading) -> Row:
+    """Return a row that nobody else sees."""
+    return memoryview(bytearray(8 * heading.floats)).cast("d")
+
+
 class Board:
     """The owner's side, and each worker's: it travels to them.
 
@@ -180,8 +191,7 @@ class Board:
         text = heading.to_json().encode()
         page = mmap.PAGESIZE
         self._first = -(-(_PREFIX.size + len(text)) // page) * page
-        floats = FIELDS + STAGE_FIELDS * heading.stages
-        self._floats = -(-floats // _CACHE_LINE) * _CACHE_LINE
+        self._floats = heading.floats
         self._nbytes = self._first + -(-8 * self._floats * heading.rows // page) * page
         self._memory = Descriptor(anonymous_file(LABEL))
         try:

@@ -38,8 +38,10 @@ class Turns(Protocol):
     def changed(self) -> threading.Condition:
         """Held while anything of a `Branches` changes; its lock may be taken again."""
 
-    def stuck(self, number: int, other: int, blocked: Callable[[], bool]) -> bool:
-        """Wait while output `number` is `blocked` by `other`, or return True: for ever."""
+    def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
+        """Wait while the output that this thread serves is `blocked` by output `other` (below 0: by
+        any of the others), or return True: for ever.
+        """
 
 
 class Branches:
@@ -85,7 +87,7 @@ class Branches:
 
         Args:
             name: what it is called in messages.
-            output: for which output of its task it reads.
+            output: for which output of its task it reads; below 0: for several.
         """
         self._readers.append((name, output))
         return _Reader(self, len(self._readers) - 1)
@@ -117,9 +119,7 @@ class Branches:
                     self._changed.wait()  # for another reader, who pulls
                     continue
             if self._turns is None or self._turns.stuck(
-                self._readers[number][1],
-                self._readers[full][1],
-                lambda: not pending and self._full(number) is not None,
+                self._readers[full][1], lambda: not pending and self._full(number) is not None
             ):
                 raise self._stalled(number, full)
         return self._pull(number)

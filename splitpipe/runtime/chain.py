@@ -16,16 +16,18 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Context, Map
+from splitpipe.pipeline.stages import Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.failure import failing_stage
+from splitpipe.runtime.metrics import NOWHERE, Layer
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
@@ -88,11 +90,17 @@ class Chain:
         self._turns = turns
         self._kept = {} if kept is None else kept
         self._readers = _readers(body)
-        self._shared: dict[int, Branches] = {}
+        self._shared: dict[tuple[int, int], Branches] = {}
         self._layers: dict[int, list[Any]] = {}
-        self._sources: list[Iterator[Any]] = []
-        self._open: Callable[[int, Part], Iterator[Any]] = _nothing
-        self.contexts: list[Context] = []
+        self._passes = count(_EVERYBODY - 1, -1)
+        self._serves: dict[int, int] = {}  # for which output a pass is made
+        self._sources: dict[int, Iterator[Any]] = {}
+        self._open: Callable[[int, Part, int], Iterator[Any]] = _nothing
+        self.contexts: dict[str, Context] = {}
+        """Of every stage, by its name: what it counted."""
+        self.running: list[Layer] = []
+        """What runs, for whoever measures it."""
+        self._edges = sum(part.edge is not None for part in body.parts)
         self.cursors = {head: Cursor(first, counted=counted) for head in body.heads}
 
     @property
@@ -108,18 +116,19 @@ class Chain:
     @property
     def dropped(self) -> int:
         """How many items the stages left out on purpose."""
-        return sum(context.dropped for context in self.contexts)
+        return sum(context.dropped for context in self.contexts.values())
 
-    def start(self, open_head: Callable[[int, Part], Iterator[Any]]) -> list[Iterator[Any]]:
+    def start(self, open_head: Callable[[int, Part, int], Iterator[Any]]) -> list[Iterator[Any]]:
         """Return an iterator for each output; once.
 
         Args:
-            open_head: called with a source or an input and its number; returns its items.
+            open_head: called with the number of a source or an input, with it, and with which pass
+                over it is wanted, usually the epoch; returns its items.
         """
         self._open = open_head
         made: list[Iterator[Any]] = []
         for output, number in enumerate(self._body.outputs):
-            items, place = self._read(number, output, f"output {output}")
+            items, place = self._read(number, output, self._epoch, f"output {output}")
             if self._body.parts[number].numbered:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
@@ -143,7 +152,7 @@ class Chain:
     def where(self, error: BaseException, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
         stages = self._body.stages
-        name = failing_stage(error, stages, self._sources)
+        name = failing_stage(error, stages, self._sources.values())
         if name is None and isinstance(error, NotPicklable) and stages:
             name = stages[-1].name
         heads = self._heads_of(name)
@@ -176,62 +185,89 @@ class Chain:
                 heads.add(number)
         return sorted(heads) or list(self._body.heads)
 
-    # -- putting together
+    # -- putting together; `owner` is for what a layer is made, `epoch` which pass it is
 
-    def _read(self, number: int, output: int, reader: str) -> Stream:
+    def begin(self, number: int, epoch: int, owner: int, reader: str) -> tuple[Iterator[Any], int]:
+        """Return the items of part `number` in another pass, and the owner of what makes them."""
+        made = next(self._passes)
+        self._serves[made] = self._serves.get(owner, owner)
+        self._layers.setdefault(owner, []).append(_Pass(self, made))
+        return self._read(number, made, epoch, reader)[0], made
+
+    def end(self, owner: int) -> None:
+        """Close what was made for `owner`."""
+        _close(self._layers.pop(owner, []))
+
+    def _read(self, number: int, owner: int, epoch: int, reader: str) -> Stream:
         """Return the items of part `number` for one reader of it."""
         if self._readers[number] == 1:
-            return self._make(number, output)
+            return self._make(number, owner, epoch)
         numbered = self._body.parts[number].numbered
-        branches = self._shared.get(number)
+        branches = self._shared.get((number, epoch))
         if branches is None:
-            branches = self._branch(number, numbered=numbered)
-        items: Iterator[Any] = self._layer(output, branches.reader(reader, output))
+            branches = self._branch(number, epoch, numbered=numbered)
+        items: Iterator[Any] = self._layer(
+            owner, branches.reader(reader, self._serves.get(owner, owner))
+        )
         if not numbered:
             return items, None
         place = Place()
-        return self._layer(output, _untag(items, place)), place
+        return self._layer(owner, _untag(items, place)), place
 
-    def _branch(self, number: int, *, numbered: bool) -> Branches:
+    def _branch(self, number: int, epoch: int, *, numbered: bool) -> Branches:
         part = self._body.parts[number]
-        items, place = self._make(number, _EVERYBODY)
+        items, place = self._make(number, _EVERYBODY, epoch)
         if numbered:
             assert place is not None
             items = self._layer(_EVERYBODY, _tag(items, place))
-        name = part.stage.name if part.stage is not None else "source"
         capacity = part.stage.options.capacity if part.stage is not None else None
         branches = Branches(
             items,
             self._readers[number],
             capacity=capacity or CAPACITY,
-            name=name,
+            name=part.stage.name if part.stage is not None else "source",
             turns=self._turns,
         )
-        self._shared[number] = branches
+        self._shared[number, epoch] = branches
         return branches
 
-    def _make(self, number: int, output: int) -> Stream:
+    def _make(self, number: int, owner: int, epoch: int) -> Stream:
         part = self._body.parts[number]
         if part.stage is None:
-            return self._head(number, part, output)
-        name = part.stage.name
-        inputs = [self._read(one, output, name) for one in part.inputs]
-        operation = part.stage.operation
-        before = inputs[0][1]
-        context = Context(
-            name,
-            seed=self._body.seed,
-            epoch=self._epoch,
-            place=before,
-            measures=operation.measures,
-            kept=self._kept.setdefault(name, {}),
-        )
-        self.contexts.append(context)
-        items = self._layer(output, operation.run([items for items, _ in inputs], context))
+            return self._head(number, part, owner, epoch)
+        name, operation = part.stage.name, part.stage.operation
+        before: Place | None = None
+        inputs: list[Iterator[Any]] = []
+        if operation.reopens:
+            inputs += (_Again(self, one, epoch, owner, name) for one in part.inputs)
+        else:
+            streams = [self._read(one, owner, epoch, name) for one in part.inputs]
+            inputs += (items for items, _ in streams)
+            before = streams[0][1]
+        context = self._context(name, operation, epoch, before)
+        items = self._layer(owner, operation.run(inputs, context))
+        self.running.append(Layer(number - self._edges, context, items))
         if operation.per_item or not part.numbered:
             return items, before
         place = Place(self._first // self._ratio(number))
-        return self._layer(output, place.mark(items)), place
+        return self._layer(owner, place.mark(items)), place
+
+    def _context(self, name: str, operation: Operation, epoch: int, place: Place | None) -> Context:
+        """Return the context of a stage: of every pass over it the same counters."""
+        kept = self._kept.setdefault(name, {})
+        context = Context(
+            name,
+            seed=self._body.seed,
+            epoch=epoch,
+            place=place,
+            measures=operation.measures,
+            kept=kept,
+        )
+        earlier = self.contexts.get(name)
+        if earlier is not None:
+            context.dropped, context.measured = earlier.dropped, earlier.measured
+        self.contexts[name] = context
+        return context
 
     def _ratio(self, number: int) -> int:
         """How many positions of the source make one item of part `number`, in a pool."""
@@ -241,21 +277,56 @@ class Chain:
             part = self._body.parts[part.inputs[0]]
         return ratio
 
-    def _head(self, number: int, part: Part, output: int) -> Stream:
-        items = self._layer(output, self._open(number, part))
-        self._sources.append(items)
+    def _head(self, number: int, part: Part, owner: int, epoch: int) -> Stream:
+        items = self._layer(owner, self._open(number, part, epoch))
+        self._sources[number] = items
+        stage = NOWHERE if part.edge is not None else number - self._edges
+        self.running.append(Layer(stage, None, items))
         cursor = self.cursors[number]
         if cursor.counted:
-            items = self._layer(output, cursor.count(items))
+            items = self._layer(owner, cursor.count(items))
         if not part.numbered:
             return items, None
         place = Place(self._first)
         items = place.mark(items) if part.edge is None else _untag(items, place)
-        return self._layer(output, items), place
+        return self._layer(owner, items), place
 
-    def _layer(self, output: int, items: Any) -> Any:
-        self._layers.setdefault(output, []).append(items)
+    def _layer(self, owner: int, items: Any) -> Any:
+        self._layers.setdefault(owner, []).append(items)
         return items
+
+
+class _Again(Iterator[Any]):
+    """An input that can be begun anew; see `Repeat`."""
+
+    def __init__(self, chain: Chain, number: int, epoch: int, owner: int, reader: str) -> None:
+        self._begin = lambda label: chain.begin(number, label, owner, reader)
+        self._end = chain.end
+        self._epoch = epoch
+        self._done = 0
+        self._items, self._owner = self._begin(epoch)
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def again(self) -> Iterator[Any]:
+        """Return the items of the next pass, an epoch of its own to everything random in it."""
+        self._end(self._owner)
+        self._done += 1
+        self._items, self._owner = self._begin(self._epoch + (self._done << 32))
+        return self._items
+
+
+class _Pass:
+    """Closes what one pass was made of, with what it was made for."""
+
+    leaves = True
+
+    def __init__(self, chain: Chain, owner: int) -> None:
+        self._chain, self._owner = chain, owner
+
+    def close(self) -> None:
+        self._chain.end(self._owner)
 
 
 _EVERYBODY = -1
@@ -272,7 +343,7 @@ def _readers(body: Body) -> list[int]:
     return readers
 
 
-def _nothing(number: int, part: Part) -> Iterator[Any]:
+def _nothing(number: int, part: Part, epoch: int) -> Iterator[Any]:
     raise AssertionError("a chain is started once")
 
 

@@ -116,13 +116,13 @@ class Engine:
                     "outputs in step"
                 )
         chain = Chain(self._local.body, epoch, kept=self._kept)
-        made = _Pass(epoch, chain, chain.start(lambda n, part: self._open(epoch, part)))
+        made = _Pass(epoch, chain, chain.start(self._open))
         self._passes[epoch] = made
         for gone in self._gone:
             self._done(made, gone)
         return made
 
-    def _open(self, epoch: int, part: Part) -> Iterator[Any]:
+    def _open(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
         if part.edge is not None:
             return self._inboxes[part.edge].epoch()
         assert part.source is not None

@@ -5,10 +5,10 @@ Responsible for: `Gate`, the credits that the merge behind one output gives.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+from splitpipe.runtime.board import WAITS_FOR_OUTPUT
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import CHUNK_ITEMS, EpochSkipped
 from splitpipe.transport.base import Receiver
@@ -57,17 +57,19 @@ class Gate:
 
     def wait_for_word(self) -> None:
         """Wait until the reader says anything."""
+        self._meter.wait(WAITS_FOR_OUTPUT)
         self._note(self._receiver.receive())
+        self._meter.resume()
 
     def _wait(self, epoch: int) -> None:
-        since = time.perf_counter()
+        self._meter.wait(WAITS_FOR_OUTPUT)
         self.shut_out = True
         if self.on_wait is not None:
             self.on_wait()
         while self._credits == 0 and self._skipped < epoch:
             self._note(self._receiver.receive())
         self.shut_out = False
-        self._meter.wait_output_s += time.perf_counter() - since
+        self._meter.resume()
 
     def _collect(self) -> None:
         while (wire := self._receiver.receive(block=False)) is not None:

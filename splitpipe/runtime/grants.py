@@ -151,10 +151,12 @@ class Grants(ABC):
         """The rest of `epoch` is not wanted."""
 
     def detach(self) -> None:
-        """Nothing more is wanted, ever."""
+        """Nothing more is wanted, ever. A source whose claims are not renewed needs no word."""
+        return
 
     def hungry(self, sequence: int) -> None:
         """The reader has everything before message `sequence`, and waits for it."""
+        del sequence
 
     def ends(self) -> Iterator[End]:
         """Yield the ends of epochs that this side knows of by itself."""

@@ -1,50 +1,23 @@
-"""What this machine has to offer.
+"""What this machine does beside a run.
 
-Responsible for: how many CPUs a run may use, how many of them have nothing to do, how fast memory
-is copied.
+Responsible for: how many of its CPUs have nothing to do, and how fast it copies memory.
 
 Rules:
-- what the operating system or a container allows counts, not what is built in;
 - what cannot be found out is None, never a guess.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import psutil
 
-__all__ = ["CpuTimes", "copying_nbytes_s", "usable_cpus"]
+__all__ = ["CpuTimes", "copying_nbytes_s"]
 
 _COPIED = 32 << 20
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def usable_cpus() -> float:
-    """Return how many CPUs this process may use: by its affinity, and by its container's quota."""
-    try:
-        cpus = float(len(os.sched_getaffinity(0)))
-    except AttributeError:
-        cpus = float(os.cpu_count() or 1)
-    quota = _quota()
-    return cpus if quota is None else max(0.1, min(cpus, quota))
-
-
-def _quota() -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        allowed, period = (_CGROUP / "cpu.max").read_text().split()  # version 2
-        return None if allowed == "max" else int(allowed) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        allowed = (_CGROUP / "cpu/cpu.cfs_quota_us").read_text()
-        period = (_CGROUP / "cpu/cpu.cfs_period_us").read_text()
-        return int(allowed) / int(period) if int(allowed) > 0 else None
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ Rules:
 - a row is written at most once a message, what is dear to find out (CPU time, the arena) a few
   times a second: measuring costs next to nothing;
 - a worker that waits says so before it waits: others can tell how long it has been waiting;
-- a meter belongs to one thread. Only `sample` may be called by another.
+- a meter belongs to one thread; only `sample` may be called by another. Where several threads share
+  one worker they have a `SharedMeter`.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -22,14 +24,15 @@ from splitpipe.pipeline.stages import Context
 from splitpipe.runtime import board as b
 from splitpipe.runtime import statistics
 from splitpipe.runtime.board import Heading, Row, TaskHead
-from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
+from splitpipe.runtime.statistics import TaskStatistics
 
 __all__ = [
+    "NOWHERE",
     "Board",
     "Layer",
     "Meter",
     "Row",
-    "StageStatistics",
+    "SharedMeter",
     "TaskStatistics",
     "finished",
     "started",
@@ -85,15 +88,17 @@ class Meter:
         "_clock",
         "_cpu",
         "_cut",
+        "_folded",
         "_items",
         "_layers",
+        "_live",
         "_row",
         "_seldom",
         "_stages",
-        "arena",
+        "arenas",
         "awake",
         "dropped",
-        "intake",
+        "intakes",
         "items_in",
         "items_out",
         "messages",
@@ -124,8 +129,10 @@ class Meter:
         self.units_in = self.units_out = 0
         self.wait_input_s = self.wait_output_s = self.wait_memory_s = 0.0
         self.state = b.BUSY
-        self.arena: _Arena | None = None
-        self.intake: _Intake | None = None
+        self._folded: dict[int, float] = {}  # what stages of earlier chains counted, by place
+        self._live = 0
+        self.arenas: Sequence[_Arena] = ()
+        self.intakes: Sequence[_Intake] = ()
         self.recorder: _Recorder | None = None
         self.on_publish: Callable[[float], None] | None = None
         """Called a few times a second, with the time."""
@@ -197,22 +204,23 @@ class Meter:
         """The stages of the task begin to run."""
         self._layers = layers
 
-    def leave(self) -> None:
-        """They are done; what they counted is added up."""
-        layers, self._layers = self._layers, ()
-        row = self._row
-        for number, context, _ in layers:
+    def leave(self, layers: Sequence[Layer], *, counted: bool = True) -> None:
+        """`layers` are done; what they counted is added up, unless it is to be counted again."""
+        self._layers = ()
+        self._live = 0
+        if not counted:
+            return
+        # Several passes over a stage count in the context of the last one.
+        contexts = {layer.stage: layer for layer in layers}
+        for layer in contexts.values():
+            context = layer.context
             if context is None:
                 continue
             self.dropped += context.dropped
-            if row is None or number >= self._stages:
-                continue
-            start = b.FIELDS + number * b.STAGE_FIELDS
-            if context.dropped:
-                row[start + b.STAGE_DROPPED] += context.dropped
-            for place, value in enumerate(context.measured.values(), start + b.STAGE_MEASURES):
-                if place < start + b.STAGE_FIELDS:
-                    row[place] += value
+            if context.dropped or context.measured:
+                for place, value in _counts(layer):
+                    self._folded[place] = self._folded.get(place, 0.0) + value
+                    self._write(place, self._folded[place])
 
     def sample(self, frame: Any, seconds: float) -> None:
         """Count `seconds` for the innermost stage that `frame` runs in."""
@@ -243,26 +251,34 @@ class Meter:
         if self._row is None:
             return
         now = time.perf_counter()
-        _FREQUENT.pack_into(
-            self._buffer,
-            0,
-            self.items_in,
-            self.items_out,
-            self.dropped,
-            self.wait_input_s,
-            self.wait_output_s,
-            self.wait_memory_s,
-            self.messages,
-            self.nbytes,
-            self.units_in,
-            self.units_out,
-            self.state,
-            self.since,
-        )
+        due = now - self._seldom > SELDOM_S
+        if due:
+            self._publish_stages()
+        self.write()
         if self.recorder is not None:
             self._record(now, "work")
-        if now - self._seldom > SELDOM_S:
+        if due:
             self._publish_seldom(now)
+
+    def write(self) -> None:
+        """Write the counters to the row, and do no more."""
+        if self._row is not None:
+            _FREQUENT.pack_into(
+                self._buffer,
+                0,
+                self.items_in,
+                self.items_out,
+                self.dropped + self._live,
+                self.wait_input_s,
+                self.wait_output_s,
+                self.wait_memory_s,
+                self.messages,
+                self.nbytes,
+                self.units_in,
+                self.units_out,
+                self.state,
+                self.since,
+            )
 
     def finish(self) -> None:
         """The task is done: from now on its worker may go."""
@@ -286,16 +302,28 @@ class Meter:
         if row is None:
             return
         row[b.CPU] = self._clock() - self._cpu
-        if self.arena is not None:
-            arena = self.arena.statistics()
-            row[b.ARENA_SLOTS] = arena.slots
-            row[b.ARENA_NBYTES] = arena.nbytes
-            row[b.ARENA_LIMIT] = arena.limit
-            row[b.ARENA_REFUSED] = arena.refused
-        if self.intake is not None:
-            row[b.COPIES] = self.intake.copies
+        shelves = [arena.statistics() for arena in self.arenas]
+        row[b.ARENA_SLOTS] = sum(shelf.slots for shelf in shelves)
+        row[b.ARENA_NBYTES] = sum(shelf.nbytes for shelf in shelves)
+        row[b.ARENA_LIMIT] = sum(shelf.limit for shelf in shelves)
+        row[b.ARENA_REFUSED] = sum(shelf.refused for shelf in shelves)
+        row[b.COPIES] = sum(intake.copies for intake in self.intakes)
         if self.on_publish is not None:
             self.on_publish(now)
+
+    def _publish_stages(self) -> None:
+        """Let others see what running stages have counted so far."""
+        live = 0
+        for layer in {layer.stage: layer for layer in self._layers}.values():
+            if layer.context is not None:
+                live += layer.context.dropped
+                for place, value in _counts(layer):
+                    self._write(place, self._folded.get(place, 0.0) + value)
+        self._live = live
+
+    def _write(self, place: int, value: float) -> None:
+        if self._row is not None and place < len(self._row):
+            self._row[place] = value
 
     def _record(self, now: float, name: str) -> None:
         """Draw the time since the last cut."""
@@ -303,6 +331,40 @@ class Meter:
         self.recorder.span(name, self._cut, now, self.items_out - self._items)
         self._cut = now
         self._items = self.items_out
+
+
+def _counts(layer: Layer) -> Iterator[tuple[int, float]]:
+    """Yield what a stage counted, and where in a row it belongs."""
+    assert layer.context is not None
+    start = b.FIELDS + layer.stage * b.STAGE_FIELDS
+    yield start + b.STAGE_DROPPED, layer.context.dropped
+    measured = list(layer.context.measured.values())[: b.MEASURES]
+    yield from enumerate(measured, start + b.STAGE_MEASURES)
+
+
+class SharedMeter(Meter):
+    """The counters of a worker whose outputs are served by a thread each.
+
+    A wait of one of them is a wait of that part of the worker.
+    """
+
+    __slots__ = ("_begun", "_threads")
+
+    def __init__(self, row: Row | None = None, *, threads: int) -> None:
+        super().__init__(row)
+        self._threads = threads
+        self._begun: dict[int, tuple[int, float]] = {}
+
+    def wait(self, state: int) -> None:
+        self._begun[threading.get_ident()] = state, time.perf_counter()
+
+    def resume(self) -> None:
+        state, since = self._begun.pop(threading.get_ident())
+        seconds = (time.perf_counter() - since) / self._threads
+        if state == b.WAITS_FOR_INPUT:
+            self.wait_input_s += seconds
+        else:
+            self.waited(state, seconds)
 
 
 class Board(b.Board):

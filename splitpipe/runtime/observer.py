@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -22,14 +21,15 @@ from dataclasses import replace
 import psutil
 
 from splitpipe.runtime import board as b
-from splitpipe.runtime.board import Board, Heading, Row, TaskHead
+from splitpipe.runtime.allowance import allowance
+from splitpipe.runtime.board import Board, Heading, Row, TaskHead, row_of
 from splitpipe.runtime.doctor import Diagnosis, Observation, diagnose
-from splitpipe.runtime.machine import CpuTimes, copying_nbytes_s, usable_cpus
+from splitpipe.runtime.machine import CpuTimes, copying_nbytes_s
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.statistics import TaskStatistics, read, since
 from splitpipe.runtime.trace import Recorder, Trace, TraceLink
 
-__all__ = ["Observer", "OwnerMeter", "program_name", "resident"]
+__all__ = ["Observer", "OwnerMeter", "resident"]
 
 log = logging.getLogger("splitpipe")
 log.addHandler(logging.NullHandler())
@@ -57,19 +57,22 @@ class Observer:
 
     Args:
         heading: of its board; the last tasks are the consumers, one an output, of one row each.
+        shared: whether other processes are to write there, and may look.
         trace: where to draw the run; None: nowhere.
     """
 
-    def __init__(self, heading: Heading, *, trace: str | None = None) -> None:
+    def __init__(
+        self, heading: Heading, *, shared: bool = True, trace: str | None = None
+    ) -> None:
         self.heading = replace(heading, started=time.time(), started_at=time.perf_counter())
         self._trace = None if trace is None else Trace(trace, self.heading.rows)
         try:
-            self.board = Board(self.heading)
+            self.board = Board(self.heading) if shared else None
         except BaseException:
             if self._trace is not None:
                 self._trace.close()
             raise
-        self.rows: list[Row] = [self.board.row(number) for number in range(heading.rows)]
+        self.rows = [self._row(number) for number in range(heading.rows)]
         self._consumers = [
             number for number, task in enumerate(heading.tasks) if task.executor == "consumer"
         ]
@@ -78,7 +81,7 @@ class Observer:
         for number, meter in enumerate(self.meters, heading.rows - len(self.meters)):
             meter.on_publish = self._look
             if self._trace is not None:
-                meter.recorder = self._recorder = self._trace.link.recorder("consumer", 0, number)
+                meter.recorder = self._recorder = self._trace.link.recorder("consumer", number)
         self._idle = CpuTimes.now()
         self._first: tuple[TaskStatistics, ...] | None = None
         self._looked = 0.0
@@ -125,7 +128,7 @@ class Observer:
                 tasks=tasks,
                 elapsed_s=max(0.0, elapsed),
                 startup_s=startup,
-                cpus=usable_cpus(),
+                cpus=allowance().cores,
                 idle_cpus=self._idle_cpus,
                 copied_nbytes_s=copying_nbytes_s() if fast else None,
             )
@@ -145,7 +148,8 @@ class Observer:
         self.rows = [memoryview(bytes(row)).cast("d") for row in self.rows]
         for meter in self.meters:
             meter.detach()
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
         if self._trace is not None:
             self._trace.close()
         log.info("run %s: %s", self._name, _totals_line(self._read(rss=False)))
@@ -166,8 +170,15 @@ class Observer:
                 self._recorder.counter(f"queued: {task.name}", now, {"messages": task.queued})
         self._compare_fingerprints()
 
+    def _row(self, number: int) -> Row:
+        if self.board is not None:
+            return self.board.row(number)
+        return row_of(self.heading)
+
     def _read(self, *, rss: bool) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far, all consumers included."""
+        for meter in self.meters:
+            meter.write()
         now = self._ended or time.perf_counter()
         memory = resident(self.rows) if rss and self._ended is None else None
         return read(self.heading, self.rows, now=now, rss=memory)
@@ -237,11 +248,6 @@ def resident(rows: Iterable[Row]) -> dict[int, int]:
         with contextlib.suppress(psutil.Error):
             found[pid] = int(psutil.Process(pid).memory_info().rss)
     return found
-
-
-def program_name() -> str:
-    """Return what this program is called in lists of running pipelines."""
-    return sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python"
 
 
 def _plan_line(heading: Heading) -> str:

@@ -6,7 +6,7 @@ the consumer's, and how regions follow each other in a plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from splitpipe.pipeline.plan import Task
@@ -15,6 +15,7 @@ from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
+from splitpipe.transport.objects import Shelf
 
 __all__ = ["Course", "Region"]
 
@@ -46,7 +47,8 @@ class Region:
         ordered: whether the merge gives them out in their order.
         pooled: whether there is a pool in it.
         branched: whether its head has other readers too.
-        arenas: of those who write to `entry`, by their number.
+        arenas: of those who write to `entry`, by their number; shelves, where all of this happens
+        in one process.
     """
 
     entry: Link | None
@@ -57,9 +59,9 @@ class Region:
     ordered: bool = True
     pooled: bool = False
     branched: bool = False
-    arenas: dict[int, ArenaLink] = field(default_factory=dict)
+    arenas: Mapping[int, ArenaLink | Shelf] = field(default_factory=dict)
 
-    def after(self, task: Task, output: Link, arenas: dict[int, ArenaLink]) -> Region:
+    def after(self, task: Task, output: Link, arenas: Mapping[int, ArenaLink | Shelf]) -> Region:
         """Return the region as it is behind the pool `task`: the same one, longer."""
         return replace(
             self,

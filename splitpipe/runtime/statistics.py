@@ -142,11 +142,12 @@ def summarise(
     waits = [_waiting(rows, state, now) for state in range(4)]
     first = [row[b.FIRST_AT] for row in rows if row[b.FIRST_AT] > 0]
     last = max(row[b.STARTED_AT] for row in rows)
+    consumer = head.executor == "consumer"
     return TaskStatistics(
         name=head.name,
-        workers=0 if head.executor == "consumer" else head.workers,
+        workers=0 if consumer else head.workers,
         items_in=int(total[b.ITEMS_IN]),
-        items_out=int(total[b.ITEMS_OUT]),
+        items_out=int(total[b.ITEMS_IN if consumer else b.ITEMS_OUT]),
         dropped=int(total[b.DROPPED]),
         running_s=max(0.0, running),
         wait_input_s=total[b.WAIT_INPUT] + waits[b.WAITS_FOR_INPUT],

@@ -1,14 +1,17 @@
-"""The processes of a run, as their owner sees them.
+"""The workers of a run, as their owner sees them.
 
 Responsible for: making links and arenas after a plan, starting the workers, noticing their death,
 and ending everything, in whatever way it ends.
 
 Rules:
 - what cannot travel is found out before anything starts;
+- an edge whose ends are all in this process carries objects; any other carries messages and slots;
+- processes start before threads: what is forked holds no lock of a thread;
 - a worker may leave when it has done its work or when the run was shut; any other leave is its
   death, and is told at once to whoever waits;
 - `close` is quick and certain: links are shut, which wakes every worker wherever it waits; who has
-  not left after `GRACE_S` is killed. No worker holds anything that its death could break;
+  not left after `GRACE_S` is killed, a thread left to itself. No worker holds anything that its
+  death could break;
 - closing happens at the latest when the loader is collected or the interpreter ends, and only in
   the process that started the workers.
 """
@@ -19,6 +22,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -40,11 +44,14 @@ from splitpipe.runtime.metrics import (
     summarise,
 )
 from splitpipe.runtime.region import Course, Region
-from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main
+from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
+from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
+from splitpipe.transport.memory import MemoryLink
+from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import dump_description
 from splitpipe.transport.pipe import PipeLink
 from splitpipe.transport.slot import Bounds
@@ -64,14 +71,17 @@ class Supervisor:
     """
 
     def __init__(self, plan: Plan, options: RunOptions) -> None:
-        _refuse_import_of_main()
+        self._threaded = all(task.executor == "thread" for task in plan.tasks)
+        if not self._threaded:
+            _refuse_import_of_main()
         self._plan = plan
         self._options = options
         run = int.from_bytes(os.urandom(8), "little")
         self._course = Course(run, options.epochs)
         self._links: list[Link] = []
-        self._arenas: list[ArenaLink] = []
+        self._arenas: list[ArenaLink | Shelf] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
+        self._threads: list[WorkerThread] = []
         self._watched: list[int] = []
         self._receivers: list[Receiver] = []
         self._closed = False
@@ -105,10 +115,10 @@ class Supervisor:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        channels: list[Link | ArenaLink] = [*self._links, *self._arenas]
+        channels: list[Link | ArenaLink | Shelf] = [*self._links, *self._arenas]
         for channel in channels:
             channel.shut()
-        self._join()
+        left = self._join()
         for receiver in self._receivers:
             receiver.close()
         for channel in channels:
@@ -118,14 +128,15 @@ class Supervisor:
         for closable in (self._board, self._owner):
             if closable is not None:
                 closable.close()
+        warn_of(left, GRACE_S)
 
     # -- building
 
     def _specs(self, board: Board) -> list[WorkerSpec]:
         """Return what each worker is given, and make the consumer's ends."""
         tasks, plan = self._plan.tasks, self._plan
-        pickled = [self._pickled(task.body) for task in tasks]
-        readers = {edge: task.workers for task in tasks for edge in task.inputs}
+        pickled = [self._pickled(task) for task in tasks]
+        readers = {edge: task for task in tasks for edge in task.inputs}
         regions: dict[int, Region] = {}
         specs: list[WorkerSpec] = []
         producers = count()
@@ -136,15 +147,12 @@ class Supervisor:
                 before = (
                     Region(claims, claims, task.window, positions=task.positions, unit=task.unit),
                 )
-            links = [
-                self._link(writers=task.workers, readers=readers.get(edge, 1))
-                for edge in task.outputs
-            ]
+            links = [self._link(task, readers.get(edge)) for edge in task.outputs]
             gates = [None if task.pool else self._control() for _ in links]
             made: list[WorkerSpec] = []
             for index in range(task.workers):
                 exits = tuple(
-                    ExitSpec(next(producers), gate, link, self._arena(task))
+                    ExitSpec(next(producers), gate, link, self._arena(task, link))
                     for link, gate in zip(links, gates, strict=True)
                 )
                 made.append(self._spec(task, index, len(specs) + index, body, before, exits, board))
@@ -204,20 +212,29 @@ class Supervisor:
         )
         return region.inbox(intake, self._course)
 
-    def _arena(self, task: Task) -> ArenaLink:
-        bounds = Bounds(self._plan.arena_limit, task.slots, task.lease_limit, task.warm_nbytes)
-        arena = ArenaLink(bounds)
+    def _arena(self, task: Task, link: Link) -> ArenaLink | Shelf:
+        """Make the place for what one worker sends over `link`."""
+        limit = self._plan.arena_limit
+        arena: ArenaLink | Shelf
+        if isinstance(link, MemoryLink):
+            arena = Shelf(limit if task.warm_nbytes is None else min(limit, task.warm_nbytes))
+        else:
+            arena = ArenaLink(Bounds(limit, task.slots, task.lease_limit, task.warm_nbytes))
         self._arenas.append(arena)
         return arena
 
     def _control(self) -> Link:
-        """Make a link for grants: always the kernel's, which gives each to who is free first."""
-        link = PipeLink()
+        """Make a link for grants: a message goes to who is free first. ZeroMQ deals them out."""
+        link = MemoryLink(capacity=1 << 16) if self._threaded else PipeLink()
         self._links.append(link)
         return link
 
-    def _link(self, *, writers: int, readers: int) -> Link:
-        link = make_link(self._options.transport, writers=writers, readers=readers)
+    def _link(self, task: Task, reader: Task | None) -> Link:
+        """Make the link of an edge from `task` to `reader`, or to the consumer."""
+        here = all(one is None or one.executor == "thread" for one in (task, reader))
+        transport = "memory" if here else self._options.transport
+        readers = 1 if reader is None else reader.workers
+        link = make_link(transport, writers=task.workers, readers=readers)
         self._links.append(link)
         return link
 
@@ -228,22 +245,33 @@ class Supervisor:
             first += task.workers
         return rows
 
-    def _pickled(self, body: Body) -> Any:
-        """Return what the workers of a task run; pickled unless they are forked."""
-        return body if self._options.start_method == "fork" else _pickled(body)
+    def _pickled(self, task: Task) -> Any:
+        """Return what the workers of a task run; pickled unless they are forked, or threads."""
+        stays = task.executor == "thread" or self._options.start_method == "fork"
+        return task.body if stays else _pickled(task.body)
 
-    # -- processes
+    # -- processes and threads
 
     def _start(self, specs: list[WorkerSpec]) -> None:
-        context: Any = _context(self._options.start_method)
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
         rows = [row for rows in self._rows for row in rows]
+        every = list(zip(specs, tasks, rows, strict=True))
+        if not self._threaded:
+            self._start_processes([one for one in every if one[1][0].executor == "process"])
+        for spec, (task, _), _ in every:
+            if task.executor == "thread":
+                worker = WorkerThread(partial(serve, spec), spec.name, self._note_death(spec.name))
+                self._threads.append(worker)
+                worker.start()
+
+    def _start_processes(self, every: list[tuple[WorkerSpec, tuple[Task, int], Row]]) -> None:
+        context: Any = _context(self._options.start_method)
         # A worker that is being started inherits the mask: it leaves when the run is shut, without
         # a traceback of its own. The fork server would hand it on to processes that are not ours.
         deferred = {signal.SIGINT} if context.get_start_method() != "forkserver" else set()
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
         try:
-            for spec, (task, index), row in zip(specs, tasks, rows, strict=True):
+            for spec, (task, index), row in every:
                 worker: Any = context.Process(
                     target=main, args=(spec,), name=f"splitpipe {spec.name}"
                 )
@@ -261,9 +289,9 @@ class Supervisor:
 
     def _wait(self, receiver: Receiver) -> None:
         """Wait for a message; tell the death of a worker instead if one dies."""
-        if self._death is not None:
-            raise WorkerDied(self._death)
+        self._tell_death()
         if receiver.wait(self._watched):
+            self._tell_death()
             return
         for worker, task, index, row in self._processes:
             if worker.sentinel not in self._watched or worker.exitcode is None:
@@ -271,24 +299,42 @@ class Supervisor:
             self._watched.remove(worker.sentinel)
             if not finished(row):
                 self._death = _obituary(worker, task, index, began=started(row))
-                raise WorkerDied(self._death)
+                self._tell_death()
 
-    def _join(self) -> None:
+    def _tell_death(self) -> None:
+        if self._death is not None:
+            raise WorkerDied(self._death)
+
+    def _note_death(self, name: str) -> Callable[[BaseException], None]:
+        """Return what a thread calls that ends as none should: the consumer is woken to tell it."""
+
+        def note(error: BaseException) -> None:
+            self._death = f"{name}, a thread, ended with {type(error).__qualname__}: {error}"
+            for link in self._links:
+                link.shut()
+
+        return note
+
+    def _join(self) -> list[WorkerThread]:
+        """Wait for the workers to leave, and kill those that do not; return the threads left."""
         deadline = time.monotonic() + GRACE_S
         waiting = {worker.sentinel: worker for worker, *_ in self._processes}
         while waiting:
-            left = deadline - time.monotonic()
-            ready = connection.wait(list(waiting), timeout=max(0.0, left))
+            timeout_s = max(0.0, deadline - time.monotonic())
+            ready = connection.wait(list(waiting), timeout=timeout_s)
             for sentinel in ready:
                 waiting.pop(sentinel)
             if not ready:
                 break
+        left = join_all(self._threads, deadline - time.monotonic())
+        self._threads.clear()
         for worker in waiting.values():
             worker.kill()
         for worker, *_ in self._processes:
             worker.join()
             worker.close()
         self._processes.clear()
+        return left
 
 
 def _pickled(body: Body) -> bytes:

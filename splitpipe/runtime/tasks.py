@@ -157,6 +157,7 @@ class SequentialTask:
         """What stages keep from one epoch to the next."""
         self.one_to_one = len(body.heads) == len(body.outputs) == 1 and one_to_one(body.stages)
         self._runs: dict[int, _EpochRun] = {}
+        self._serving: dict[int, int] = {}  # which output a thread serves
         self._changed = threading.Condition(threading.RLock())
 
     def run(self) -> None:
@@ -177,6 +178,7 @@ class SequentialTask:
             thread.join()
 
     def _thread(self, number: int) -> None:
+        self._serving[threading.get_ident()] = number
         outbox = self.exits[number].outbox
         use_allocator(outbox.allocate)
         try:
@@ -231,7 +233,7 @@ class SequentialTask:
                     run = self._runs[epoch] = _EpochRun(self, epoch)
                     return run
                 other = min(held.left)
-            if self.stuck(number, other, lambda held=held: held.holds(epoch)):  # type: ignore[misc]
+            if self.stuck(other, lambda held=held: held.holds(epoch)):  # type: ignore[misc]
                 raise BranchStalled(
                     f"output {other} of {self.worker} is not read: it is still in epoch "
                     f"{held.epoch} when output {number} would begin epoch {epoch}; read the "
@@ -265,16 +267,17 @@ class SequentialTask:
     def changed(self) -> threading.Condition:
         return self._changed
 
-    def stuck(self, number: int, other: int, blocked: Callable[[], bool]) -> bool:
-        """Whether output `number` waits for `other` in vain: its own reader has read everything,
-        and the other's does not read. False as soon as it is not `blocked` any more.
+    def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
+        """Whether the output of this thread waits for `other` in vain: its own reader has read
+        everything, and the other's does not read. False as soon as it is not `blocked` any more.
         """
-        one = self.exits[number]
+        one = self.exits[self._serving[threading.get_ident()]]
         if not one.hungry():
             return False
+        others = [self.exits[other]] if other >= 0 else [e for e in self.exits if e is not one]
         with self._changed:
             while blocked():
-                if self.exits[other].gate.shut_out:
+                if all(one.gate.shut_out for one in others):
                     return True
                 self._changed.wait()
         return False
@@ -312,6 +315,7 @@ class _EpochRun:
         self._reading = set(self._edges)
         self._read = 0
         self.outputs = self._chain.start(self._input)
+        task.meter.enter(self._chain.running)
         for number, one in enumerate(task.exits):
             if one.gate.detached:
                 self.leave(number)
@@ -367,15 +371,15 @@ class _EpochRun:
         self._ended = True
         if not self.left and not self._counted:
             self._counted = True
-            self._task.meter.dropped += self._chain.dropped
+            self._task.meter.leave(self._chain.running)
 
     _ended = False
     _counted = False
 
-    def _input(self, number: int, part: Part) -> Iterator[Any]:
+    def _input(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
         if part.edge is None:
             assert part.source is not None
-            return open_source(part.source, self.epoch, part.positions)
+            return open_source(part.source, epoch, part.positions)
         inbox = self._edges[number]
         return inbox.epoch() if len(self.left) == 1 else self._follow(number, inbox)
 

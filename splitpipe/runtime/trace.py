@@ -46,16 +46,15 @@ class TraceLink:
         self._file = file
         self._limit = limit
 
-    def recorder(self, task: str, worker: int, thread: int) -> Recorder:
-        """Return what worker number `worker` of `task` writes with.
+    def recorder(self, name: str, thread: int) -> Recorder:
+        """Return what a worker writes with.
 
         Args:
-            task: its name.
-            worker: its number in the task.
+            name: how it is called.
             thread: its number in the run: tells workers of one process apart.
         """
         made = Recorder(self._file, self._limit, thread)
-        made.name(task, worker)
+        made.name(name)
         return made
 
 
@@ -69,10 +68,9 @@ class Recorder:
         self._events: list[dict[str, Any]] = []
         self._flushed = time.perf_counter()
 
-    def name(self, task: str, worker: int) -> None:
+    def name(self, name: str) -> None:
         """Say whose events these are."""
-        thread = f"{task} [{worker}]"
-        for event, name in (("process_name", f"splitpipe {task}"), ("thread_name", thread)):
+        for event in ("process_name", "thread_name"):
             self._add({"name": event, "ph": "M", "args": {"name": name}})
 
     def span(self, name: str, start: float, stop: float, items: int) -> None:

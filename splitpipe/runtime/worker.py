@@ -1,10 +1,11 @@
-"""A worker process, from its first line to its last.
+"""A worker, from its first line to its last.
 
-Responsible for: `main`, what a child process runs; taking its ends of the channels; its death with
-its owner.
+Responsible for: `main`, what a child process runs, and `serve`, what a thread runs; taking its ends
+of the channels; the death of a process with its owner.
 
 Rules:
-- it ignores Ctrl-C: the owner gets it too, and says what is to happen;
+- a process and a thread do the same, between the same two ends;
+- a process ignores Ctrl-C: the owner gets it too, and says what is to happen;
 - it does not outlive its owner: a thread waits on the owner's pidfd, whatever user code is doing
   meanwhile;
 - whatever goes wrong before the first item is reported like any other failure of a stage;
@@ -19,7 +20,10 @@ import os
 import select
 import signal
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import process
 from typing import Any
 
@@ -34,13 +38,14 @@ from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.transport.anonymous import Descriptor
-from splitpipe.transport.arena import ArenaLink
+from splitpipe.transport.arena import Arena, ArenaLink
 from splitpipe.transport.base import Link, Receiver
-from splitpipe.transport.envelope import Packer
+from splitpipe.transport.envelope import make_packer
 from splitpipe.transport.message import NOWHERE
+from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import load
 
-__all__ = ["ExitSpec", "WorkerSpec", "main"]
+__all__ = ["ExitSpec", "WorkerSpec", "main", "serve"]
 
 ORPHANED = 70
 """Exit status of a worker whose owner is gone."""
@@ -54,13 +59,13 @@ class ExitSpec:
         producer: its number in the run; names its arena in messages.
         gate: link on which it is given credits.
         output: link to write to.
-        arena: its own.
+        arena: its own; a shelf where its readers are in the same process.
     """
 
     producer: int
     gate: Link | None
     output: Link
-    arena: ArenaLink
+    arena: ArenaLink | Shelf
 
 
 @dataclass(slots=True)
@@ -71,7 +76,7 @@ class WorkerSpec:
         course: what everybody in the run knows of it.
         row: of the board.
         name: how it is called.
-        body: a `Body`, the user's part of it all; pickled unless the process is forked.
+        body: a `Body`, the user's part of it all; pickled for a process that is not forked.
         pool: whether it shares its units with others.
         in_order: whether its units come in their order. A worker that gets them out of order may
             hold the very one that the merge needs before it can give slots back: it must not wait.
@@ -96,11 +101,26 @@ class WorkerSpec:
 
 
 def main(spec: WorkerSpec) -> None:
-    """Run one worker to its end."""
+    """Run one worker to its end, as a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     _die_with_owner(spec.owner)
-    meter = Meter(spec.board.row(spec.row))
+    _work(spec, Meter(spec.board.row(spec.row)))
+
+
+def serve(spec: WorkerSpec) -> None:
+    """Run one worker to its end, in this thread."""
+    _work(spec, Meter(spec.board.row(spec.row), clock=_thread_clock()))
+
+
+def _thread_clock() -> Callable[[], float]:
+    """Return what tells the CPU seconds of this thread, whichever thread asks."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return time.thread_time  # macOS
+    return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
+
+
+def _work(spec: WorkerSpec, meter: Meter) -> None:
     doors = [_Door(one, spec, meter) for one in spec.exits]
     receivers = [r.entry.receiver(spec.index) for r in spec.regions if r.entry is not None]
     first = doors[0].outbox
@@ -140,9 +160,9 @@ class _Door:
     def __init__(self, one: ExitSpec, spec: WorkerSpec, meter: Meter) -> None:
         self._one = one
         self._meter = meter
-        self._arena = one.arena.writer()
+        self._arena: Arena | Shelf = one.arena.writer()
         self._sender = one.output.sender(spec.index)
-        packer = Packer(self._arena, wait=spec.in_order)
+        packer = make_packer(self._arena, wait=spec.in_order)
         self.outbox = Outbox(
             self._sender, packer, run=spec.course.run, producer=one.producer, meter=meter
         )

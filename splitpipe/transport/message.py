@@ -18,7 +18,18 @@ from typing import ClassVar
 
 from splitpipe.transport.base import Buffer
 
-__all__ = ["NEVER", "NOWHERE", "Claim", "Credit", "End", "Failed", "Item", "Message", "decode", "encode"]
+__all__ = [
+    "NEVER",
+    "NOWHERE",
+    "Claim",
+    "Credit",
+    "End",
+    "Failed",
+    "Item",
+    "Message",
+    "decode",
+    "encode",
+]
 
 _HEADER = struct.Struct("<BBHIQQQQQQQ")
 """kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload

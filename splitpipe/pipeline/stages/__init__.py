@@ -8,22 +8,42 @@ from __future__ import annotations
 
 from splitpipe.pipeline.stages.base import Context, Join, Operation
 from splitpipe.pipeline.stages.batch import Batch
+from splitpipe.pipeline.stages.branch import Label, Pick, Tee
+from splitpipe.pipeline.stages.concat import Concat
 from splitpipe.pipeline.stages.filter import Filter
 from splitpipe.pipeline.stages.flat_map import FlatMap
+from splitpipe.pipeline.stages.interleave import Interleave
 from splitpipe.pipeline.stages.map import Map
+from splitpipe.pipeline.stages.mix import Mix
+from splitpipe.pipeline.stages.repeat import Repeat
+from splitpipe.pipeline.stages.shuffle import Shuffle
+from splitpipe.pipeline.stages.skip import Skip
 from splitpipe.pipeline.stages.take import Take
 from splitpipe.pipeline.stages.through import Through
 from splitpipe.pipeline.stages.unbatch import Unbatch
+from splitpipe.pipeline.stages.window import Window
+from splitpipe.pipeline.stages.zip import Zip
 
 __all__ = [
     "Batch",
+    "Concat",
     "Context",
     "Filter",
     "FlatMap",
+    "Interleave",
     "Join",
+    "Label",
     "Map",
+    "Mix",
     "Operation",
+    "Pick",
+    "Repeat",
+    "Shuffle",
+    "Skip",
     "Take",
+    "Tee",
     "Through",
     "Unbatch",
+    "Window",
+    "Zip",
 ]

@@ -180,6 +180,11 @@ class Operation(ABC):
         return False
 
     @property
+    def reopens(self) -> bool:
+        """Whether it calls ``again()`` of its inputs, which begins them anew."""
+        return False
+
+    @property
     @abstractmethod
     def label(self) -> str:
         """The name of the stage unless the user gives one."""

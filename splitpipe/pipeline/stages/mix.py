@@ -75,6 +75,10 @@ class Mix(Join):
         return "mix"
 
     @property
+    def reopens(self) -> bool:
+        return self.stop == "repeat"
+
+    @property
     def measures(self) -> tuple[str, ...]:
         return tuple(f"input {number}" for number in range(self.inputs))
 

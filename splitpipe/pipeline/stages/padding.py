@@ -21,7 +21,7 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.allocate import empty
 from splitpipe.pipeline.stages.checks import settle, whole
 
-__all__ = ["Pad", "Padded", "Ragged", "pad_rows", "padding_waste", "ragged_rule"]
+__all__ = ["Pad", "Padded", "Ragged", "filler", "pad_rows", "padding_waste", "ragged_rule"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def pad_rows(rows: Sequence[Any], pad: Pad, name: str = "") -> Padded:
     values = empty((len(arrays), *shape), first.dtype)
     alike = all(list(array.shape) == shape for array in arrays)
     if not alike:
-        values[...] = _filler(pad.value, first.dtype, name)
+        values[...] = filler(pad.value, first.dtype, name)
     for target, array in zip(values, arrays, strict=True):
         target[tuple(map(slice, array.shape))] = array
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
@@ -185,7 +185,7 @@ def _kind(array: NDArray[Any]) -> str:
     return f"{array.dtype} with {array.ndim} ax{'i' if array.ndim == 1 else 'e'}s"
 
 
-def _filler(value: Any, dtype: np.dtype[Any], name: str) -> Any:
+def filler(value: Any, dtype: np.dtype[Any], name: str) -> Any:
     """Return `value`, if it can stand in an array of `dtype` as what it is."""
     number = isinstance(value, int | float | np.number | np.bool_)
     if dtype.kind == "b":

@@ -1,0 +1,243 @@
+"""Where streams join, and graphs with several ends.
+
+Responsible for: the functions that make one pipeline out of several, and `run`, which runs several
+at once. What a join does is said in `splitpipe.pipeline.stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from splitpipe.dataset import Dataset
+from splitpipe.dataset import concat as concat_datasets
+from splitpipe.errors import GraphError
+from splitpipe.pipeline.builder import Pipeline, joined, start
+from splitpipe.pipeline.methods.base import function_of
+from splitpipe.pipeline.plan import RunOptions
+from splitpipe.pipeline.stage import Stage, StageOptions
+from splitpipe.pipeline.stages import Concat, Interleave, Mix, Operation, Through, Zip
+
+if TYPE_CHECKING:
+    from splitpipe.loader import Loader
+
+__all__ = ["concat", "interleave", "merge", "mix", "run", "stage", "zip"]
+
+
+def stage(
+    generator: Callable[..., Iterable[Any]],
+    *inputs: Pipeline,
+    workers: int | None = None,
+    capacity: int | None = None,
+    name: str | None = None,
+    **kwargs: Any,
+) -> Pipeline:
+    """Return the pipeline of a free generator over one or several streams.
+
+    It is called as ``generator(*iterators, **kwargs)``, anew for every epoch, in one process, and
+    takes from each input what it wants, when it wants. A parameter called ``rng`` gets a numpy
+    Generator that depends on seed, stage and epoch alone.
+
+    Args:
+        generator: also an asynchronous one; its inputs are asynchronous iterators then.
+        inputs: what it reads.
+        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
+        capacity: most messages under way to its reader.
+        name: how it is called in messages and statistics.
+        kwargs: handed to the generator.
+
+    Raises:
+        GraphError: an input is no pipeline, or their seeds differ.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> def matched(left, right):
+        ...     other = dict(right)
+        ...     for key, value in left:
+        ...         yield key, value, other[key]
+        >>> words = sp.Pipeline([(1, "one"), (2, "two")])
+        >>> list(sp.stage(matched, words, sp.Pipeline([(2, "zwei"), (1, "eins")])))
+        [(1, 'one', 'eins'), (2, 'two', 'zwei')]
+    """
+    if not inputs:
+        raise GraphError("a stage reads at least one pipeline; sp.Pipeline(function) begins one")
+    operation = Through(function_of("stage", generator), (), kwargs)
+    return _join(operation, inputs, name, workers, capacity)
+
+
+def zip(
+    *inputs: Pipeline | Mapping[str, Pipeline],
+    uneven: str = "raise",
+    workers: int | None = None,
+    name: str | None = None,
+) -> Pipeline:
+    """Join items that belong together: tuples, or dicts where the inputs have names.
+
+    Args:
+        inputs: pipelines, or one mapping of names to pipelines.
+        uneven: ``"raise"``: inputs of different lengths are an error that names the one that ended;
+            ``"shortest"``: the epoch ends with the first that does.
+        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
+        name: how it is called in messages and statistics.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> numbers = sp.Pipeline(range(2))
+        >>> list(sp.zip({"x": numbers, "y": numbers.map(lambda x: x * x)}))
+        [{'x': 0, 'y': 0}, {'x': 1, 'y': 1}]
+    """
+    names, pipelines = _named(inputs)
+    return _join(Zip(names, uneven), pipelines, name, workers)
+
+
+def mix(
+    inputs: Sequence[Pipeline] | Mapping[str, Pipeline],
+    weights: Any = None,
+    *,
+    temperature: float = 1.0,
+    stop: str = "all",
+    method: str = "random",
+    workers: int | None = None,
+    name: str | None = None,
+) -> Pipeline:
+    """Choose the input of every next item by weight; the same choices for the same seed and epoch.
+
+    Args:
+        inputs: what is mixed.
+        weights: one for each input, of any sum (a mapping where the inputs have names); None: equal
+            ones. Or a schedule: pairs ``(step, weights)``, each valid from that step on, or a
+            function of the step; steps are the items that came out in this epoch.
+        temperature: weights are raised to the power 1 / `temperature`: above 1 they become more
+            equal.
+        stop: ``"all"``: an input that has ended leaves, the epoch ends with the last;
+            ``"first"``: it ends when the first has; ``"repeat"``: inputs that have ended begin
+            anew, until each was read once.
+        method: ``"random"``, or ``"even"``: as evenly as the weights allow.
+        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
+        name: how it is called in messages and statistics.
+
+    Raises:
+        GraphError: weights are negative, not finite, all zero, or not one for each input.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> parts = {"web": sp.Pipeline(["web"] * 6), "book": sp.Pipeline(["book"] * 2)}
+        >>> list(sp.mix(parts, {"web": 3, "book": 1}, method="even").take(5))
+        ['web', 'web', 'book', 'web', 'web']
+    """
+    names, pipelines = _named((inputs,) if isinstance(inputs, Mapping) else tuple(inputs))
+    operation = Mix(len(pipelines), _weights(weights, names), temperature, stop, method)
+    return _join(operation, pipelines, name, workers)
+
+
+def interleave(
+    *inputs: Pipeline, block: int = 1, workers: int | None = None, name: str | None = None
+) -> Pipeline:
+    """Let inputs take turns, up to `block` items each; one that has ended leaves the round.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> list(sp.interleave(sp.Pipeline(["A", "B"]), sp.Pipeline([1, 2, 3])))
+        ['A', 1, 'B', 2, 3]
+    """
+    return _join(Interleave(block), inputs, name, workers)
+
+
+def merge(*inputs: Pipeline, workers: int | None = None, name: str | None = None) -> Pipeline:
+    """Join branches into one stream, item by item in turn: `interleave` for branches of one stream.
+
+    The order is as exact as everything else: it does not depend on which branch is faster.
+    Branches of very different length belong into `mix`, with their sizes as weights, or into
+    `Pipeline.route` with functions, which keeps the order of its input.
+    """
+    return _join(Interleave(1), inputs, name or "merge", workers)
+
+
+def concat(*inputs: Any, name: str | None = None) -> Any:
+    """Return one stream after the other; for datasets, one dataset of all their records.
+
+    Args:
+        inputs: pipelines, or datasets.
+        name: how the stage is called in messages and statistics.
+
+    Raises:
+        GraphError: pipelines and datasets are mixed; wrap the datasets in `Pipeline`.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> list(sp.concat(sp.Pipeline([1, 2]), sp.Pipeline([3])))
+        [1, 2, 3]
+    """
+    if inputs and all(isinstance(one, Dataset) for one in inputs):
+        return concat_datasets(*inputs)
+    return _join(Concat(), inputs, name, None)
+
+
+def run(
+    outputs: Mapping[str, Pipeline],
+    *,
+    executor: str = "process",
+    transport: str = "pipe",
+    prefetch: int = 4,
+    epochs: int | None = 1,
+    start_method: str | None = None,
+    arena_bytes: int = 1 << 30,
+) -> dict[str, Loader]:
+    """Run several pipelines at once: what they share is made once.
+
+    The loaders are read in step: one may be ahead of another by the capacity of the stage that
+    they share (1024 items unless `Pipeline.tee` says more) and by one epoch. What is further behind
+    is an error that names it (`BranchStalled`), never a wait for ever. A loader that is closed is
+    waited for no longer; an error in one ends all.
+
+    Args:
+        outputs: what to run, by name.
+        executor: this and the other options are those of `Pipeline.loader`.
+        transport: see there.
+        prefetch: see there.
+        epochs: see there.
+        start_method: see there.
+        arena_bytes: see there.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> decoded = sp.Pipeline(range(4)).map(lambda x: x * 10)
+        >>> loaders = sp.run({"train": decoded.batch(2), "seen": decoded}, executor="inline")
+        >>> next(loaders["train"]).tolist(), next(loaders["seen"])
+        ([0, 10], 0)
+    """
+    if not outputs or not all(isinstance(one, Pipeline) for one in outputs.values()):
+        raise GraphError('run needs pipelines by name: sp.run({"train": a, "eval": b})')
+    options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
+    return start(outputs, options)
+
+
+def _join(
+    operation: Operation,
+    inputs: Sequence[Any],
+    name: str | None,
+    workers: int | None,
+    capacity: int | None = None,
+) -> Pipeline:
+    if not inputs:
+        raise GraphError(f"{operation.label} needs at least one pipeline")
+    options = StageOptions(workers, True, capacity)
+    return joined(Stage(operation, name or operation.label, options), inputs)
+
+
+def _named(inputs: Sequence[Any]) -> tuple[tuple[str, ...] | None, tuple[Pipeline, ...]]:
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return tuple(inputs[0]), tuple(inputs[0].values())
+    return None, tuple(inputs)
+
+
+def _weights(weights: Any, names: tuple[str, ...] | None) -> Any:
+    """Return weights in the order of the inputs."""
+    if not isinstance(weights, Mapping):
+        return weights
+    if names is None or set(weights) != set(names):
+        raise GraphError(
+            f"weights are given for {sorted(map(str, weights))}, the inputs are "
+            f"{'not named' if names is None else sorted(names)}"
+        )
+    return [weights[name] for name in names]

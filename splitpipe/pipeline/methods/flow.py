@@ -1,0 +1,133 @@
+"""Stages over the whole stream, and branches of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from splitpipe.errors import GraphError
+from splitpipe.pipeline.methods.base import Methods, function_of
+from splitpipe.pipeline.stage import StageOptions, check_count
+from splitpipe.pipeline.stages import Label, Pick, Repeat, Shuffle, Skip, Take, Tee, Through
+
+__all__ = ["FlowMethods"]
+
+
+class FlowMethods(Methods):
+    """Methods of a `Pipeline` that see the stream as a whole."""
+
+    def through(
+        self,
+        generator: Callable[..., Iterable[Any]],
+        *args: Any,
+        workers: int | None = None,
+        capacity: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Pass the whole stream through ``generator(items, *args, **kwargs)``: the general stage.
+
+        It runs anew for every epoch, in one process. It may end before its input does; what it did
+        not take is then not made.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> def pairs(items, gap):
+            ...     for item in items:
+            ...         yield item, item + gap
+            >>> list(sp.Pipeline(range(2)).through(pairs, gap=10))
+            [(0, 10), (1, 11)]
+        """
+        operation = Through(function_of("through", generator), args, kwargs)
+        return self._with(operation, name, StageOptions(workers, True, capacity))
+
+    def shuffle(self, buffer: int, *, name: str | None = None) -> Self:
+        """Give items in random order, within a buffer; the order depends on seed and epoch alone.
+
+        How well that mixed is measured while it runs: see `Loader.stats`. A dataset is shuffled
+        better, and at no cost, by ``Pipeline(dataset, shuffle=...)``.
+
+        Args:
+            buffer: items that are held; no item comes more than `buffer` - 1 places early.
+            name: how the stage is called in messages and statistics.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> sorted(sp.Pipeline(range(5)).shuffle(3))
+            [0, 1, 2, 3, 4]
+        """
+        return self._with(Shuffle(buffer), name)
+
+    def repeat(self, count: int | None = None, *, name: str | None = None) -> Self:
+        """Go through the stream `count` times in every epoch; None: for ever.
+
+        Each pass is one like any other: shuffled anew, with other random numbers. What lies before
+        it must not have a process of its own, unless it treats each item by itself.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> list(sp.Pipeline(range(2)).repeat(2))
+            [0, 1, 0, 1]
+        """
+        return self._with(Repeat(count), name)
+
+    def tee(self, count: int = 2, *, capacity: int | None = None) -> tuple[Self, ...]:
+        """Return the stream `count` times: branches, which `zip`, `mix` or `run` join or read.
+
+        Using a pipeline twice is a branch as well; this says how far branches may be apart.
+
+        Args:
+            count: branches.
+            capacity: items that one branch may be behind another; 1024 unless given. Further behind
+                it is an error that names it (`BranchStalled`).
+
+        Example:
+            >>> import splitpipe as sp
+            >>> left, right = sp.Pipeline(range(3)).tee()
+            >>> list(sp.zip(left, right.map(str)))
+            [(0, '0'), (1, '1'), (2, '2')]
+        """
+        check_count("count", count, least=1)
+        teed = self._with(Tee(), None, StageOptions(capacity=capacity))
+        return (teed,) * count
+
+    def route(
+        self,
+        key: Callable[[Any], Any],
+        labels: Iterable[Any],
+        *,
+        other: str = "raise",
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> dict[Any, Self]:
+        """Return a branch for each of `labels`: the items for which `key` gives it.
+
+        Args:
+            key: called with each item.
+            labels: all that it may give.
+            other: ``"raise"``: any other label is an error; ``"drop"``: such items are counted and
+                left out.
+            capacity: as for `tee`.
+            name: how the stage is called in messages and statistics.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> parts = sp.Pipeline(range(5)).route(lambda x: x % 2 == 0, [True, False])
+            >>> list(parts[True]), list(parts[False])
+            ([0, 2, 4], [1, 3])
+        """
+        choices = tuple(labels)
+        if other not in ("raise", "drop") or not choices:
+            raise GraphError("route needs at least one label, and other='raise' or 'drop'")
+        operation = Label(function_of("route", key), choices, other == "drop")
+        labelled = self._with(operation, name, StageOptions(capacity=capacity))
+        return {label: labelled._with(Pick(label)) for label in choices}
+
+    def skip(self, count: int, *, name: str | None = None) -> Self:
+        """Leave out the first `count` items of every epoch; they are made, and counted."""
+        return self._with(Skip(count), name)
+
+    def take(self, count: int, *, name: str | None = None) -> Self:
+        """End every epoch after `count` items."""
+        check_count("count", count, least=0)
+        return self._with(Take(count), name, StageOptions())

@@ -1,0 +1,74 @@
+"""Stages that treat each item by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from splitpipe.pipeline.methods.base import Methods, function_of
+from splitpipe.pipeline.stage import StageOptions
+from splitpipe.pipeline.stages import Filter, FlatMap, Map, Unbatch
+
+__all__ = ["ItemMethods"]
+
+
+class ItemMethods(Methods):
+    """Methods of a `Pipeline` whose stages may have several workers."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """One item in, one item out.
+
+        Args:
+            function: called with each item.
+            workers: processes for this stage and the ones that ride with it; 0 is the consumer's
+                own process, None lets the stage ride with its neighbour.
+            ordered: False lets items overtake one another between workers.
+            capacity: most units of work under way at a time; bounds memory, changes nothing else.
+            name: how the stage is called in messages and statistics.
+        """
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(Map(function_of("map", function)), name, options)
+
+    def filter(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Keep the items for which `function` says yes; the others are counted. Options as for
+        `map`.
+        """
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(Filter(function_of("filter", function)), name, options)
+
+    def flat_map(
+        self,
+        function: Callable[[Any], Iterable[Any]],
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        capacity: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """One item in, any number out: `function` is a generator, or returns an iterable.
+
+        With several workers the outputs of one item travel together and must fit into memory; with
+        one they stream. Options as for `map`.
+        """
+        options = StageOptions(workers, ordered, capacity)
+        return self._with(FlatMap(function_of("flat_map", function)), name, options)
+
+    def unbatch(self, *, name: str | None = None) -> Self:
+        """Split every item into its rows: the inverse of `batch`."""
+        return self._with(Unbatch(), name, StageOptions())
