@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from splitpipe.errors import SplitpipeError
-from splitpipe.runtime.board import WAITS_FOR_MEMORY
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.metrics import Meter
 from splitpipe.transport.base import Buffer, Sender
@@ -88,7 +87,6 @@ class Outbox:
         message = Item(
             self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes, b""
         )
-        self.meter.units_out += 1
         self._send(message, body, nbytes)
         return nbytes
 
@@ -115,7 +113,6 @@ class Outbox:
             self._run, self._producer, epoch, sequence, start, stop, count, nbytes=len(report)
         )
         self.meter.items_out += count if counted is None else counted
-        self.meter.units_out += 1
         self._send(message, [report, *body], 0)
 
     def end(self, *, epoch: int, sequence: int, stop: int, count: int) -> None:
@@ -132,7 +129,7 @@ class Outbox:
         array = self.packer.allocate(shape, dtype, near)
         waited = time.perf_counter() - since
         if waited > 1e-4:  # less is the allocation itself
-            self.meter.waited(WAITS_FOR_MEMORY, waited)
+            self.meter.wait_output_s += waited
         return array
 
     def _packed(self, *, bulk: bool) -> list[Buffer]:
@@ -140,7 +137,7 @@ class Outbox:
         body = self.packer.pack(bulk=bulk)
         waited = time.perf_counter() - since
         if waited > 1e-3:
-            self.meter.waited(WAITS_FOR_MEMORY, waited)
+            self.meter.wait_output_s += waited
         return body
 
     def _send(self, message: Message, body: list[Buffer], nbytes: int) -> None:

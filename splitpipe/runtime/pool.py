@@ -82,7 +82,6 @@ class PoolWorker:
 
     def _unit(self, unit: Claim | Item | Failed) -> None:
         since = time.perf_counter()
-        self._meter.take()
         waited = self._meter.wait_output_s
         kind = unit.count if isinstance(unit, Claim) else 0
         part = kind in (PART, LAST)
@@ -92,8 +91,7 @@ class PoolWorker:
         counted = int(kind == LAST) if kind else None
         try:
             try:
-                (items,) = chain.start(lambda *_: self._input(unit))
-                self._meter.enter(chain.running)
+                (items,) = chain.start(lambda _number, _part: self._input(unit))
                 self._collect(items, values, part=part)
             finally:
                 chain.close()
@@ -109,7 +107,7 @@ class PoolWorker:
         finally:
             if kind != AGAIN:
                 self._meter.items_in += chain.cursor.position - self._first(unit)
-            self._meter.leave(chain.running, counted=kind != AGAIN)
+                self._meter.dropped += chain.dropped
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
         self._outbox.item(
             values,

@@ -165,6 +165,8 @@ class MemoryReceiver(Receiver):
         with queue.lock:
             if self._closed:
                 raise ClosedChannel("this receiver was closed")
+            while not queue.telling() and not watch:
+                queue.filled.wait()  # without a bell, and without a system call
             if queue.telling():
                 return True
             bell = queue.listen()
