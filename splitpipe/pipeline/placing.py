@@ -88,6 +88,7 @@ def place(graph: Graph, executor: str = "process") -> list[Group]:
     for group in list(groups):
         _relay(group, groups, graph)
     groups = _sorted(groups, graph)
+    _check_reopened(groups, readers)
     _check_local(groups, graph)
     return groups
 
@@ -291,6 +292,26 @@ def _sorted(groups: list[Group], graph: Graph) -> list[Group]:
         if ready.relays is not None:
             have.add(ready.relays)
     return made
+
+
+def _check_reopened(groups: list[Group], readers: dict[Node, list[Node | str]]) -> None:
+    """What is begun anew runs where it is asked for, and for nobody else."""
+    for group in groups:
+        for node in group.nodes:
+            if node.stage is None or not node.stage.operation.reopens:
+                continue
+            before = walk(node.inputs)
+            for one in reversed(before):
+                if one not in group.nodes:
+                    raise GraphError(
+                        f"{node.name!r} begins its input anew, and {one.name!r} runs in another "
+                        f"process; give workers= to stages behind {node.name!r} instead"
+                    )
+                if any(reader is not node and reader not in before for reader in readers[one]):
+                    raise GraphError(
+                        f"{node.name!r} begins its input anew, and {one.name!r} is read by another "
+                        "branch too; let that branch read the source for itself"
+                    )
 
 
 def _check_local(groups: list[Group], graph: Graph) -> None:

@@ -15,12 +15,12 @@ Rules:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from operator import length_hint
 from typing import Any
 
 from splitpipe.errors import PipelineError
+from splitpipe.runtime.board import WAITS_FOR_INPUT
 from splitpipe.runtime.failure import Failure, annotate
 from splitpipe.runtime.grants import Grants
 from splitpipe.runtime.metrics import Meter
@@ -67,18 +67,18 @@ class Intake:
         """Return the next message, waiting for it."""
         wire = self._receiver.receive(block=False)
         if wire is None:
-            since = time.perf_counter()
             for arena in self._arenas.values():
                 arena.keep()
             if self.on_wait is not None:
                 self.on_wait()
+            self.meter.wait(WAITS_FOR_INPUT)
             while wire is None:
                 if self._wait is None:
                     wire = self._receiver.receive()
                 else:
                     self._wait()
                     wire = self._receiver.receive(block=False)
-            self.meter.wait_input_s += time.perf_counter() - since
+            self.meter.resume()
         message = decode(wire)
         if message.run != self._run:
             raise PipelineError(f"a message of run {message.run:x} came into run {self._run:x}")
@@ -393,6 +393,7 @@ class Inbox:
             self._delivered.add(sequence)
         if isinstance(message, (Item, Failed)):
             self._cover(message)
+            self._intake.meter.take()
         return message
 
     def _advance(self) -> None:

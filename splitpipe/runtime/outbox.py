@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from splitpipe.errors import SplitpipeError
+from splitpipe.runtime.board import WAITS_FOR_MEMORY
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.metrics import Meter
 from splitpipe.transport.base import Buffer, Sender
@@ -87,6 +88,7 @@ class Outbox:
         message = Item(
             self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes, b""
         )
+        self.meter.units_out += 1
         self._send(message, body, nbytes)
         return nbytes
 
@@ -113,6 +115,7 @@ class Outbox:
             self._run, self._producer, epoch, sequence, start, stop, count, nbytes=len(report)
         )
         self.meter.items_out += count if counted is None else counted
+        self.meter.units_out += 1
         self._send(message, [report, *body], 0)
 
     def end(self, *, epoch: int, sequence: int, stop: int, count: int) -> None:
@@ -129,7 +132,7 @@ class Outbox:
         array = self.packer.allocate(shape, dtype, near)
         waited = time.perf_counter() - since
         if waited > 1e-4:  # less is the allocation itself
-            self.meter.wait_output_s += waited
+            self.meter.waited(WAITS_FOR_MEMORY, waited)
         return array
 
     def _packed(self, *, bulk: bool) -> list[Buffer]:
@@ -137,7 +140,7 @@ class Outbox:
         body = self.packer.pack(bulk=bulk)
         waited = time.perf_counter() - since
         if waited > 1e-3:
-            self.meter.wait_output_s += waited
+            self.meter.waited(WAITS_FOR_MEMORY, waited)
         return body
 
     def _send(self, message: Message, body: list[Buffer], nbytes: int) -> None:

@@ -82,6 +82,7 @@ class PoolWorker:
 
     def _unit(self, unit: Claim | Item | Failed) -> None:
         since = time.perf_counter()
+        self._meter.take()
         waited = self._meter.wait_output_s
         kind = unit.count if isinstance(unit, Claim) else 0
         part = kind in (PART, LAST)
@@ -91,7 +92,8 @@ class PoolWorker:
         counted = int(kind == LAST) if kind else None
         try:
             try:
-                (items,) = chain.start(lambda _number, _part: self._input(unit))
+                (items,) = chain.start(lambda *_: self._input(unit))
+                self._meter.enter(chain.running)
                 self._collect(items, values, part=part)
             finally:
                 chain.close()
@@ -107,7 +109,7 @@ class PoolWorker:
         finally:
             if kind != AGAIN:
                 self._meter.items_in += chain.cursor.position - self._first(unit)
-                self._meter.dropped += chain.dropped
+            self._meter.leave(chain.running, counted=kind != AGAIN)
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
         self._outbox.item(
             values,
