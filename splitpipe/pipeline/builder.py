@@ -108,10 +108,15 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         """Run the pipeline: return an iterator and context manager over its items.
 
         Args:
-            executor: ``"process"``, or ``"inline"`` for everything in this process, one item at a
-                time: the meaning of the pipeline, and the place for a debugger.
-            transport: ``"pipe"`` (Unix socket pairs) or ``"zmq"``: what carries messages; payloads
-                lie in shared memory either way.
+            executor: what workers are, for the stages that do not say it themselves.
+                ``"process"``: each has an interpreter of its own. ``"thread"``: they share this
+                one: for work that lets the interpreter lock go while it lasts (decoding, reading,
+                numpy on large arrays). Nothing is pickled, a run starts at once and needs no main
+                guard. ``"inline"`` (for all stages, whatever they say): everything in this process,
+                one item at a time: the meaning of the pipeline, and the place for a debugger.
+            transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
+                ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ over ipc or loopback); payloads lie in shared
+                memory either way. Between threads nothing but references moves.
             prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.

@@ -28,20 +28,22 @@ def stage(
     generator: Callable[..., Iterable[Any]],
     *inputs: Pipeline,
     workers: int | None = None,
+    executor: str | None = None,
     capacity: int | None = None,
     name: str | None = None,
     **kwargs: Any,
 ) -> Pipeline:
     """Return the pipeline of a free generator over one or several streams.
 
-    It is called as ``generator(*iterators, **kwargs)``, anew for every epoch, in one process, and
+    It is called as ``generator(*iterators, **kwargs)``, anew for every epoch, in one worker, and
     takes from each input what it wants, when it wants. A parameter called ``rng`` gets a numpy
     Generator that depends on seed, stage and epoch alone.
 
     Args:
         generator: also an asynchronous one; its inputs are asynchronous iterators then.
         inputs: what it reads.
-        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
+        workers: 1 for a worker of its own, 0 for the consumer's process; None to ride along.
+        executor: ``"process"``, ``"thread"``, ``"inline"``; None: as for the whole run.
         capacity: most messages under way to its reader.
         name: how it is called in messages and statistics.
         kwargs: handed to the generator.
@@ -62,7 +64,7 @@ def stage(
     if not inputs:
         raise GraphError("a stage reads at least one pipeline; sp.Pipeline(function) begins one")
     operation = Through(function_of("stage", generator), (), kwargs)
-    return _join(operation, inputs, name, workers, capacity)
+    return _join(operation, inputs, name, StageOptions(workers, True, capacity, executor))
 
 
 def zip(
@@ -87,7 +89,7 @@ def zip(
         [{'x': 0, 'y': 0}, {'x': 1, 'y': 1}]
     """
     names, pipelines = _named(inputs)
-    return _join(Zip(names, uneven), pipelines, name, workers)
+    return _join(Zip(names, uneven), pipelines, name, StageOptions(workers))
 
 
 def mix(
@@ -127,7 +129,7 @@ def mix(
     """
     names, pipelines = _named((inputs,) if isinstance(inputs, Mapping) else tuple(inputs))
     operation = Mix(len(pipelines), _weights(weights, names), temperature, stop, method)
-    return _join(operation, pipelines, name, workers)
+    return _join(operation, pipelines, name, StageOptions(workers))
 
 
 def interleave(
@@ -140,7 +142,7 @@ def interleave(
         >>> list(sp.interleave(sp.Pipeline(["A", "B"]), sp.Pipeline([1, 2, 3])))
         ['A', 1, 'B', 2, 3]
     """
-    return _join(Interleave(block), inputs, name, workers)
+    return _join(Interleave(block), inputs, name, StageOptions(workers))
 
 
 def merge(*inputs: Pipeline, workers: int | None = None, name: str | None = None) -> Pipeline:
@@ -150,7 +152,7 @@ def merge(*inputs: Pipeline, workers: int | None = None, name: str | None = None
     Branches of very different length belong into `mix`, with their sizes as weights, or into
     `Pipeline.route` with functions, which keeps the order of its input.
     """
-    return _join(Interleave(1), inputs, name or "merge", workers)
+    return _join(Interleave(1), inputs, name or "merge", StageOptions(workers))
 
 
 def concat(*inputs: Any, name: str | None = None) -> Any:
@@ -170,7 +172,7 @@ def concat(*inputs: Any, name: str | None = None) -> Any:
     """
     if inputs and all(isinstance(one, Dataset) for one in inputs):
         return concat_datasets(*inputs)
-    return _join(Concat(), inputs, name, None)
+    return _join(Concat(), inputs, name)
 
 
 def run(
@@ -216,12 +218,10 @@ def _join(
     operation: Operation,
     inputs: Sequence[Any],
     name: str | None,
-    workers: int | None,
-    capacity: int | None = None,
+    options: StageOptions = StageOptions(),  # noqa: B008  a frozen value
 ) -> Pipeline:
     if not inputs:
         raise GraphError(f"{operation.label} needs at least one pipeline")
-    options = StageOptions(workers, True, capacity)
     return joined(Stage(operation, name or operation.label, options), inputs)
 
 

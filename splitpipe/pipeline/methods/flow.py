@@ -21,13 +21,14 @@ class FlowMethods(Methods):
         generator: Callable[..., Iterable[Any]],
         *args: Any,
         workers: int | None = None,
+        executor: str | None = None,
         capacity: int | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """Pass the whole stream through ``generator(items, *args, **kwargs)``: the general stage.
 
-        It runs anew for every epoch, in one process. It may end before its input does; what it did
+        It runs anew for every epoch, in one worker. It may end before its input does; what it did
         not take is then not made.
 
         Example:
@@ -39,7 +40,7 @@ class FlowMethods(Methods):
             [(0, 10), (1, 11)]
         """
         operation = Through(function_of("through", generator), args, kwargs)
-        return self._with(operation, name, StageOptions(workers, True, capacity))
+        return self._with(operation, name, StageOptions(workers, True, capacity, executor))
 
     def shuffle(self, buffer: int, *, name: str | None = None) -> Self:
         """Give items in random order, within a buffer; the order depends on seed and epoch alone.

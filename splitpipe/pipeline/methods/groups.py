@@ -22,6 +22,7 @@ class GroupMethods(Methods):
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int | None = None,
+        executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
         name: str | None = None,
@@ -36,10 +37,11 @@ class GroupMethods(Methods):
             drop_last: leave out a last batch that is not full (it is counted).
             collate: makes the batch out of the list of its items instead.
             workers: as for `map`, like the options that follow.
+            executor: see `map`.
             ordered: see `map`.
             capacity: see `map`.
             name: see `map`.
         """
         check_count("size", size, least=1)
         operation = Batch(size, drop_last, collate)
-        return self._with(operation, name, StageOptions(workers, ordered, capacity))
+        return self._with(operation, name, StageOptions(workers, ordered, capacity, executor))

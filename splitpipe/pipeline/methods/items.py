@@ -20,6 +20,7 @@ class ItemMethods(Methods):
         function: Callable[[Any], Any],
         *,
         workers: int | None = None,
+        executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
         name: str | None = None,
@@ -28,13 +29,15 @@ class ItemMethods(Methods):
 
         Args:
             function: called with each item.
-            workers: processes for this stage and the ones that ride with it; 0 is the consumer's
+            workers: how many run this stage and the ones that ride with it; 0 is the consumer's
                 own process, None lets the stage ride with its neighbour.
+            executor: what the workers are: ``"process"``, ``"thread"``, or ``"inline"`` for the
+                consumer's own process; None: as for the whole run (see `Pipeline.loader`).
             ordered: False lets items overtake one another between workers.
             capacity: most units of work under way at a time; bounds memory, changes nothing else.
             name: how the stage is called in messages and statistics.
         """
-        options = StageOptions(workers, ordered, capacity)
+        options = StageOptions(workers, ordered, capacity, executor)
         return self._with(Map(function_of("map", function)), name, options)
 
     def filter(
@@ -42,6 +45,7 @@ class ItemMethods(Methods):
         function: Callable[[Any], Any],
         *,
         workers: int | None = None,
+        executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
         name: str | None = None,
@@ -49,7 +53,7 @@ class ItemMethods(Methods):
         """Keep the items for which `function` says yes; the others are counted. Options as for
         `map`.
         """
-        options = StageOptions(workers, ordered, capacity)
+        options = StageOptions(workers, ordered, capacity, executor)
         return self._with(Filter(function_of("filter", function)), name, options)
 
     def flat_map(
@@ -57,6 +61,7 @@ class ItemMethods(Methods):
         function: Callable[[Any], Iterable[Any]],
         *,
         workers: int | None = None,
+        executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
         name: str | None = None,
@@ -66,7 +71,7 @@ class ItemMethods(Methods):
         With several workers the outputs of one item travel together and must fit into memory; with
         one they stream. Options as for `map`.
         """
-        options = StageOptions(workers, ordered, capacity)
+        options = StageOptions(workers, ordered, capacity, executor)
         return self._with(FlatMap(function_of("flat_map", function)), name, options)
 
     def unbatch(self, *, name: str | None = None) -> Self:
