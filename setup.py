@@ -13,7 +13,8 @@ setup(
         Extension(
             "splitpipe.storage.native._kernel",
             sources=[
-                f"{NATIVE}/{name}.c" for name in ("module", "column", "cold", "crc32c", "permute")
+                f"{NATIVE}/{name}.c"
+                for name in ("module", "column", "cold", "crc32c", "iterate", "permute")
             ],
             depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c", "gil")],
             extra_compile_args=["-O3", "-fvisibility=hidden"],

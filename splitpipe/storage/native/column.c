@@ -21,10 +21,6 @@
 #include <sys/uio.h>
 #endif
 
-/* How a place is mixed into a start value; see docs/format.md. */
-#define OFFSET_FACTOR UINT64_C(0x9E3779B97F4A7C15)
-#define ROW_FACTOR UINT64_C(0xBF58476D1CE4E5B9)
-
 /* Records that are located, allocated and copied together: the GIL changes hands twice for them.
  * The plan of a few fits on the stack. */
 #define CHUNK 2048
@@ -33,7 +29,7 @@
  * hundred nanoseconds, in which five to ten records are copied. */
 #define ENTRIES_AHEAD 12
 #define RECORDS_AHEAD 6
-#define LINES_AHEAD 6
+#define MOST_LINES 6
 /* A single record of this size is worth giving up the GIL for. */
 #define LARGE_RECORD (32 << 10)
 /* Batches smaller than this are not probed: announcing them gains nothing. */
@@ -44,46 +40,6 @@
 _Atomic(PyThreadState *) sp_gil_holder;
 
 /* --- locating ------------------------------------------------------------------------------- */
-
-static inline void
-read_entry(const sp_column *self, int64_t row, sp_entry *entry)
-{
-    const uint8_t *at = self->entries + row * SP_ENTRY_NBYTES;
-    memcpy(&entry->offset, at, 8);
-    memcpy(&entry->length, at + 8, 8);
-    memcpy(&entry->number, at + 16, 4);
-    memcpy(&entry->crc, at + 20, 4);
-}
-
-int
-sp_locate(const sp_column *self, int64_t row, sp_entry *entry)
-{
-    if ((uint64_t)row >= (uint64_t)self->rows) {
-        return 0;
-    }
-    read_entry(self, row, entry);
-    if (entry->number >= self->bin_count) {
-        return 0;
-    }
-    uint64_t size = self->bins[entry->number].size;
-    return entry->offset >= SP_FIRST_OFFSET && entry->offset <= size
-           && entry->length <= size - entry->offset && entry->length <= (uint64_t)PY_SSIZE_T_MAX;
-}
-
-int
-sp_plan(const sp_column *self, int64_t row, const sp_entry *entry, sp_step *step)
-{
-    const sp_bin *bin = &self->bins[entry->number];
-    if (bin->holder == NULL) {
-        return 0;
-    }
-    step->source = bin->base + entry->offset;
-    step->length = entry->length;
-    uint64_t mixed = entry->offset * OFFSET_FACTOR + (uint64_t)row * ROW_FACTOR;
-    step->start = bin->seed ^ (uint32_t)(mixed >> 32);
-    step->crc = entry->crc;
-    return 1;
-}
 
 void
 sp_pin(sp_column *self, uint32_t number, PyObject **pins, Py_ssize_t *count)
@@ -120,9 +76,8 @@ is_cold(const sp_column *self, int64_t row)
 #endif
 }
 
-/* Whether one of a few records, spread over the batch, is not in memory. */
-static int
-probe(sp_column *self, const int64_t *rows, Py_ssize_t count)
+int
+sp_probe(sp_column *self, const int64_t *rows, Py_ssize_t count)
 {
     if (count < WORTH_PROBING) {
         return 0;
@@ -139,28 +94,15 @@ probe(sp_column *self, const int64_t *rows, Py_ssize_t count)
 
 /* --- copying -------------------------------------------------------------------------------- */
 
-static inline void
-fetch_lines(const sp_step *step)
-{
-    const char *source = (const char *)step->source;
-    uint64_t lines = (step->length >> 6) + 1;
-    if (lines > LINES_AHEAD) {
-        lines = LINES_AHEAD;
-    }
-    for (uint64_t line = 0; line < lines; line++) {
-        __builtin_prefetch(source + 64 * line);
-    }
-}
-
 /* Copy and verify; the number of steps that fit, which is `count` if all is well. */
 static Py_ssize_t
-run(const sp_step *steps, Py_ssize_t count, int verify)
+run(const sp_step *steps, Py_ssize_t count, int lines, int verify)
 {
     for (Py_ssize_t at = 0; at < count; at++) {
         const sp_step *step = &steps[at];
         const sp_step *next = at + 1 < count ? step + 1 : step;
         if (at + RECORDS_AHEAD < count) {
-            fetch_lines(step + RECORDS_AHEAD);
+            sp_fetch_lines(step[RECORDS_AHEAD].source, lines);
         }
         if (!verify) {
             memcpy(step->target, step->source, step->length);
@@ -171,6 +113,23 @@ run(const sp_step *steps, Py_ssize_t count, int verify)
         }
     }
     return count;
+}
+
+int
+sp_fill(sp_column *self, sp_step *step, uint32_t number, PyObject *record)
+{
+    step->target = (uint8_t *)PyBytes_AS_STRING(record);
+    int verify = self->verify;
+    if (step->length < LARGE_RECORD) {
+        return run(step, 1, 0, verify) == 1;
+    }
+    PyObject *holder = Py_NewRef(self->bins[number].holder);
+    int fits;
+    SP_WITHOUT_GIL
+    fits = run(step, 1, 0, verify) == 1;
+    SP_WITH_GIL_AGAIN
+    Py_DECREF(holder);
+    return fits;
 }
 
 /* A batch: which rows, and where their records go. */
@@ -213,7 +172,7 @@ locate_all(const sp_column *self, const int64_t *rows, Py_ssize_t count, sp_entr
 {
     for (Py_ssize_t at = 0; at < count; at++) {
         if (at + ENTRIES_AHEAD < count) {
-            __builtin_prefetch(self->entries + (uint64_t)rows[at + ENTRIES_AHEAD] * SP_ENTRY_NBYTES);
+            sp_fetch_entry(self, rows[at + ENTRIES_AHEAD]);
         }
         if (!sp_locate(self, rows[at], &entries[at])) {
             return at;
@@ -238,7 +197,7 @@ gather_chunk(sp_column *self, sp_batch *batch, const sp_scratch *scratch, Py_ssi
     Py_ssize_t left = batch->count - first, count = left < scratch->size ? left : scratch->size;
     Py_ssize_t pinned = 0, planned = 0, located;
     const int64_t *rows = batch->rows + first;
-    int verify = self->verify, outcome = ALL_WELL;
+    int lines = self->lines, verify = self->verify, outcome = ALL_WELL;
     PyObject *kept = Py_XNewRef(self->entries_holder);
     SP_WITHOUT_GIL
     located = locate_all(self, rows, count, scratch->entries);
@@ -259,7 +218,7 @@ gather_chunk(sp_column *self, sp_batch *batch, const sp_scratch *scratch, Py_ssi
     *done = 0;
     if (outcome != FAILED) {
         SP_WITHOUT_GIL
-        *done = run(scratch->steps, planned, verify);
+        *done = run(scratch->steps, planned, lines, verify);
         SP_WITH_GIL_AGAIN
         if (*done < planned || (outcome == ALL_WELL && located < count)) {
             outcome = MISFIT;
@@ -317,7 +276,7 @@ gather_many(sp_column *self, sp_batch *batch, Py_ssize_t *done)
 static int
 gather_all(sp_column *self, sp_batch *batch, Py_ssize_t *done)
 {
-    if (probe(self, batch->rows, batch->count)) {
+    if (sp_probe(self, batch->rows, batch->count)) {
         *done = COLD;
         return MISFIT;
     }
@@ -402,27 +361,10 @@ column_get(sp_column *self, PyObject *index)
     if (!sp_locate(self, row, &entry) || !sp_plan(self, row, &entry, &step)) {
         Py_RETURN_NONE;
     }
-    fetch_lines(&step);
+    sp_fetch_lines(step.source, self->lines);
     PyObject *record = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)step.length);
-    if (record == NULL) {
-        return NULL;
-    }
-    step.target = (uint8_t *)PyBytes_AS_STRING(record);
-    int fits;
-    if (step.length < LARGE_RECORD) {
-        fits = run(&step, 1, self->verify) == 1;
-    }
-    else {
-        PyObject *holder = Py_NewRef(self->bins[entry.number].holder);
-        int verify = self->verify;
-        SP_WITHOUT_GIL
-        fits = run(&step, 1, verify) == 1;
-        SP_WITH_GIL_AGAIN
-        Py_DECREF(holder);
-    }
-    if (!fits) {
-        Py_DECREF(record);
-        Py_RETURN_NONE;
+    if (record != NULL && !sp_fill(self, &step, entry.number, record)) {
+        Py_SETREF(record, Py_NewRef(Py_None));
     }
     return record;
 }
@@ -598,6 +540,7 @@ column_attach(sp_column *self, PyObject *const *arguments, Py_ssize_t count)
     if (holder == NULL) {
         return NULL;
     }
+    self->changes++;
     bin->base = buffer->buf;
     bin->descriptor = descriptor;
     Py_XSETREF(bin->holder, holder);
@@ -611,6 +554,7 @@ column_detach(sp_column *self, PyObject *number)
     if (bin == NULL) {
         return NULL;
     }
+    self->changes++;
     bin->descriptor = -1;
     Py_CLEAR(bin->holder);
     Py_RETURN_NONE;
@@ -620,6 +564,7 @@ static PyObject *
 column_close(sp_column *self, PyObject *Py_UNUSED(nothing))
 {
     self->rows = 0;
+    self->changes++;
     for (uint32_t number = 0; number < self->bin_count; number++) {
         self->bins[number].descriptor = -1;
         Py_CLEAR(self->bins[number].holder);
@@ -656,6 +601,20 @@ fill_bins(sp_column *self, PyObject *sizes, PyObject *seeds)
     return 0;
 }
 
+/* How many lines of 64 bytes a record has: those of half as much again as the average one, and one
+ * more because it begins anywhere. A record's own number of them would be guessed wrongly as often
+ * as its length is another one. */
+static int
+lines_of(const sp_column *self)
+{
+    double nbytes = 0;
+    for (uint32_t number = 0; number < self->bin_count; number++) {
+        nbytes += (double)self->bins[number].size;
+    }
+    double lines = self->rows > 0 ? nbytes / (double)self->rows * 1.5 / 64 : 0;
+    return lines < MOST_LINES - 2 ? (int)lines + 2 : MOST_LINES;
+}
+
 static PyObject *
 column_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
@@ -686,6 +645,7 @@ column_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     const Py_buffer *buffer = PyMemoryView_GET_BUFFER(self->entries_holder);
     self->entries = buffer->buf;
     self->rows = buffer->len / SP_ENTRY_NBYTES;
+    self->lines = lines_of(self);
     return (PyObject *)self;
 }
 
@@ -732,6 +692,7 @@ static PyMethodDef column_methods[] = {
     {"gather", CALL(column_gather), METH_FASTCALL, NULL},
     {"gather_into", CALL(column_gather_into), METH_FASTCALL, NULL},
     {"get", CALL(column_get), METH_O, NULL},
+    {"iterate", CALL(sp_column_iterate), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"take", CALL(column_take), METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

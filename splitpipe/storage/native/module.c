@@ -8,6 +8,12 @@
 #endif
 
 extern PyType_Spec sp_column_spec;
+extern PyType_Spec sp_iterator_spec;
+
+/* What a module has of its own. */
+typedef struct {
+    PyTypeObject *iterator; /* the first: see `sp_column_iterate` */
+} sp_state;
 
 /* Records at most this long are checked with the GIL held. */
 #define SHORT_NBYTES 4096
@@ -129,6 +135,11 @@ kernel_exec(PyObject *module)
         return -1;
     }
     Py_DECREF(ways);
+    sp_state *state = PyModule_GetState(module);
+    state->iterator = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sp_iterator_spec, NULL);
+    if (state->iterator == NULL) {
+        return -1;
+    }
     PyObject *column = PyType_FromModuleAndSpec(module, &sp_column_spec, NULL);
     if (column == NULL) {
         return -1;
@@ -147,9 +158,28 @@ static PyModuleDef_Slot kernel_slots[] = {
     {0, NULL},
 };
 
+static int
+kernel_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    sp_state *state = PyModule_GetState(module);
+    Py_VISIT(state->iterator);
+    return 0;
+}
+
+static int
+kernel_clear(PyObject *module)
+{
+    sp_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->iterator);
+    return 0;
+}
+
 static struct PyModuleDef kernel_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_kernel",
+    .m_size = sizeof(sp_state),
+    .m_traverse = kernel_traverse,
+    .m_clear = kernel_clear,
     .m_slots = kernel_slots,
     .m_methods = kernel_functions,
 };

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
@@ -51,6 +51,8 @@ _extend = google_crc32c.extend
 _unpack = ENTRY.unpack_from
 # Batches smaller than this are not probed: announcing them gains nothing.
 _WORTH_PROBING = 4
+# Records that are held at once while iterating.
+_LIST_NBYTES = 16 << 20
 _FIRST = FILE_HEADER_NBYTES + RECORD_HEADER_NBYTES
 
 
@@ -163,6 +165,8 @@ class Column:
         """
         if rows.ndim != 1 or rows.dtype != np.int64:
             raise TypeError("rows must be a flat array of int64")
+        if len(rows) and not len(self._table):
+            return 0
         rows = rows if nbytes is None else self._within(rows, nbytes)
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self._table):
             return 0
@@ -232,6 +236,28 @@ class Column:
             helpers: how many threads read beside the caller.
         """
         return 0
+
+    def iterate(
+        self, blocks: Iterable[Rows], read_some: Callable[[Rows], list[bytes]]
+    ) -> Iterator[bytes]:
+        """Records of rows, one after the other, for one thread.
+
+        Args:
+            blocks: int64 arrays of shape (n,).
+            read_some: reads what is not plainly right, or not in memory: given the rows that are
+                left of a block, it returns the records of the first of them, at least one, or
+                raises.
+        """
+        for block in blocks:
+            rows = block
+            while len(rows):
+                records: Any = self.gather(rows, _LIST_NBYTES)
+                if not isinstance(records, list):
+                    records = read_some(rows)
+                    if not isinstance(records, list) or not 0 < len(records) <= len(rows):
+                        raise ValueError("a list of one record or more was to be given")
+                rows = rows[len(records) :]
+                yield from records
 
     def gather_into(self, rows: Rows, out: Any) -> bool:
         """Records of one length straight into the rows of an array.
