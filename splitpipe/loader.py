@@ -24,8 +24,9 @@ from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import RunOptions
-from splitpipe.runtime.metrics import TaskStatistics
+from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
+from splitpipe.runtime.statistics import TaskStatistics
 
 __all__ = ["Loader"]
 
@@ -90,7 +91,22 @@ class Loader:
 
     def stats(self) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far; the consumer's own process comes last."""
-        return (*self._run.statistics(), self._engine.statistics())
+        return self._run.observer.statistics(self._run.consumer(self._number))
+
+    def doctor(self) -> Diagnosis:
+        """Return what holds the pipeline back, what to do about it, and what that would gain.
+
+        It looks at everything since the first item came; ask when the run is under way, or when it
+        is over.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> with sp.Pipeline(range(6)).loader(executor="inline") as loader:
+            ...     items = list(loader)
+            >>> loader.doctor().kind
+            'inline'
+        """
+        return self._run.observer.doctor(self._run.consumer(self._number))
 
     def explain(self) -> str:
         """Return the plan in words."""

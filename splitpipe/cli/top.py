@@ -22,10 +22,11 @@ from rich.text import Text
 
 from splitpipe.cli.console import make_console, megabytes
 from splitpipe.cli.sources import AsJson, say_json
+from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import BoardView, Heading, boards
 from splitpipe.runtime.diagnosis import Diagnosis, Observation
 from splitpipe.runtime.doctor import diagnose
-from splitpipe.runtime.machine import CpuTimes, usable_cpus
+from splitpipe.runtime.machine import CpuTimes
 from splitpipe.runtime.observer import resident
 from splitpipe.runtime.statistics import StageStatistics, TaskStatistics, read, since
 
@@ -108,7 +109,7 @@ def _seen(
     age_s = tasks[-1].elapsed_s
     recent = tasks if earlier is None else since(tasks, earlier)
     observation = Observation(
-        tasks=recent, elapsed_s=recent[-1].elapsed_s, cpus=usable_cpus(), idle_cpus=idle_cpus
+        tasks=recent, elapsed_s=recent[-1].elapsed_s, cpus=allowance().cores, idle_cpus=idle_cpus
     )
     return Seen(heading, recent, age_s, diagnose(observation))
 

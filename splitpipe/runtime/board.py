@@ -196,14 +196,14 @@ class Board:
         self._memory = Descriptor(anonymous_file(LABEL))
         try:
             reserve(self._memory.fd, 0, self._nbytes)
+            with map_shared(self._memory.fd, 0, self._first) as memory:
+                memory[_PREFIX.size : _PREFIX.size + len(text)] = text
+                # The magic comes last: who sees it, sees all of it.
+                prefix = _PREFIX.pack(_MAGIC, self._first, len(text), heading.rows, self._floats)
+                memory[: _PREFIX.size] = prefix
         except OSError:
             self._memory.close()
             raise
-        with map_shared(self._memory.fd, 0, self._first) as memory:
-            memory[_PREFIX.size : _PREFIX.size + len(text)] = text
-            # The magic comes last: who sees it, sees all of it.
-            prefix = _PREFIX.pack(_MAGIC, self._first, len(text), heading.rows, self._floats)
-            memory[: _PREFIX.size] = prefix
 
     def row(self, number: int) -> Row:
         """Return row `number`, writable; it stays valid after `close`."""

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from splitpipe.pipeline.plan import Local
 from splitpipe.runtime.chain import Chain, open_source
 from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
-from splitpipe.runtime.metrics import Meter, TaskStatistics
+from splitpipe.runtime.metrics import Meter
 
 __all__ = ["Engine"]
 
@@ -39,8 +38,6 @@ class Engine:
         self._local = local
         self._inboxes = inboxes
         self._meter = meter
-        self._since = time.perf_counter()
-        self._dropped = 0
         self._passes: dict[int, _Pass] = {}
         self._gone: set[int] = set()
         self._kept: dict[str, dict[str, Any]] = {}
@@ -66,24 +63,6 @@ class Engine:
         self._gone.add(output)
         for one in list(self._passes.values()):
             self._done(one, output)
-
-    def statistics(self) -> TaskStatistics:
-        """Return what happened in this process; the consumer's own code counts as waiting for
-        output.
-        """
-        meter = self._meter
-        return TaskStatistics(
-            name=" > ".join(stage.name for stage in self._local.stages) or "consumer",
-            workers=0,
-            items_in=meter.items_in,
-            items_out=meter.items_in,
-            dropped=self._dropped,
-            running_s=time.perf_counter() - self._since,
-            wait_input_s=meter.wait_input_s,
-            wait_output_s=0.0,
-            nbytes=0,
-            messages=0,
-        )
 
     def _through(self, epoch: int, output: int) -> Iterator[Any]:
         """Yield what the local stages make of what they read."""
@@ -118,6 +97,7 @@ class Engine:
         chain = Chain(self._local.body, epoch, kept=self._kept)
         made = _Pass(epoch, chain, chain.start(self._open))
         self._passes[epoch] = made
+        self._meter.enter(chain.running)
         for gone in self._gone:
             self._done(made, gone)
         return made
@@ -136,7 +116,7 @@ class Engine:
             one.chain.leave(output)
             return
         del self._passes[one.epoch]
-        self._dropped += one.chain.dropped
+        self._meter.leave(one.chain.running)
         if not self._inboxes:
             self._meter.items_in += one.chain.position
         one.chain.close()

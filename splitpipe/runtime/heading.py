@@ -26,6 +26,7 @@ def heading_of(plan: Plan, options: RunOptions, run: int) -> Heading:
             workers=task.workers,
             stages=_stages(task.body),
             reads=tuple(writers[edge] for edge in task.inputs),
+            executor=task.executor,
             pool=task.pool,
             source=_reads_source(task.body),
             divisible=task.pool or _divisible(task.body),

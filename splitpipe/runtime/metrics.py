@@ -22,22 +22,9 @@ from typing import Any, NamedTuple, Protocol
 
 from splitpipe.pipeline.stages import Context
 from splitpipe.runtime import board as b
-from splitpipe.runtime import statistics
-from splitpipe.runtime.board import Heading, Row, TaskHead
-from splitpipe.runtime.statistics import TaskStatistics
+from splitpipe.runtime.board import Row
 
-__all__ = [
-    "NOWHERE",
-    "Board",
-    "Layer",
-    "Meter",
-    "Row",
-    "SharedMeter",
-    "TaskStatistics",
-    "finished",
-    "started",
-    "summarise",
-]
+__all__ = ["NOWHERE", "Layer", "Meter", "SharedMeter", "finished", "started"]
 
 SELDOM_S = 0.02
 """How often what is dear to find out is written."""
@@ -365,18 +352,6 @@ class SharedMeter(Meter):
             self.wait_input_s += seconds
         else:
             self.waited(state, seconds)
-
-
-class Board(b.Board):
-    """A board of so many rows that says nothing else."""
-
-    def __init__(self, rows: int | Heading) -> None:
-        super().__init__(Heading((TaskHead("task", rows),)) if isinstance(rows, int) else rows)
-
-
-def summarise(name: str, workers: int, rows: list[Row]) -> TaskStatistics:
-    """Return what the workers of one task did together, until now."""
-    return statistics.summarise(TaskHead(name, workers), rows, now=time.perf_counter())
 
 
 _WAITS = {

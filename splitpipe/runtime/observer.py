@@ -61,18 +61,18 @@ class Observer:
         trace: where to draw the run; None: nowhere.
     """
 
-    def __init__(
-        self, heading: Heading, *, shared: bool = True, trace: str | None = None
-    ) -> None:
+    def __init__(self, heading: Heading, *, shared: bool = True, trace: str | None = None) -> None:
         self.heading = replace(heading, started=time.time(), started_at=time.perf_counter())
         self._trace = None if trace is None else Trace(trace, self.heading.rows)
+        self.board: Board | None = None
         try:
             self.board = Board(self.heading) if shared else None
+            self.rows = [self._row(number) for number in range(heading.rows)]
         except BaseException:
-            if self._trace is not None:
-                self._trace.close()
+            for closable in (self.board, self._trace):
+                if closable is not None:
+                    closable.close()
             raise
-        self.rows = [self._row(number) for number in range(heading.rows)]
         self._consumers = [
             number for number, task in enumerate(heading.tasks) if task.executor == "consumer"
         ]

@@ -18,7 +18,9 @@ from splitpipe.errors import PipelineError
 from splitpipe.pipeline.graph import Node
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.runtime.engine import Engine
-from splitpipe.runtime.metrics import Meter, TaskStatistics
+from splitpipe.runtime.heading import heading_of
+from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.supervisor import Supervisor
 
 __all__ = ["Run"]
@@ -41,19 +43,19 @@ class Run:
         self._pid = os.getpid()
         self._failure: BaseException | None = None
         self.supervisor: Supervisor | None = None
+        number = int.from_bytes(os.urandom(8), "little")
+        heading = heading_of(self.plan, options, number)
+        self.observer = Observer(heading, shared=bool(self.plan.tasks))
+        inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
-            self.supervisor = Supervisor(self.plan, options)
-            self._engines = [
-                Engine(local, inboxes, meter)
-                for local, inboxes, meter in zip(
-                    self.plan.locals,
-                    self.supervisor.inboxes,
-                    self.supervisor.meters,
-                    strict=True,
-                )
-            ]
-        else:
-            self._engines = [Engine(local, (), Meter()) for local in self.plan.locals]
+            self.supervisor = Supervisor(self.plan, options, self.observer)
+            inboxes = self.supervisor.inboxes
+        self._engines = [
+            Engine(local, merges, meter)
+            for local, merges, meter in zip(
+                self.plan.locals, inboxes, self.observer.meters, strict=True
+            )
+        ]
 
     @property
     def processes(self) -> bool:
@@ -66,9 +68,9 @@ class Run:
             return self._engines[0], number
         return self._engines[number], 0
 
-    def statistics(self) -> tuple[TaskStatistics, ...]:
-        """Return what every task in another process did so far."""
-        return self.supervisor.statistics() if self.supervisor is not None else ()
+    def consumer(self, number: int) -> int:
+        """Return which of the consumers of this process reads output `number`."""
+        return 0 if len(self._engines) == 1 else number
 
     def fail(self, error: BaseException) -> BaseException:
         """End the run for all outputs because of `error`; return what to raise for this one."""
@@ -80,8 +82,7 @@ class Run:
             ended.__cause__ = self._failure
             return ended
         self._failure = error
-        if self.supervisor is not None:
-            self.supervisor.close()
+        self._close()
         return error
 
     def release(self, number: int) -> None:
@@ -94,11 +95,15 @@ class Run:
             self._open.discard(number)
             last = not self._open
         if last:
-            if self.supervisor is not None:
-                self.supervisor.close()
+            self._close()
             return
         engine, output = self.engine(number)
         engine.forget(output)
         if self.supervisor is not None and self._failure is None:
             for inbox in self.supervisor.inboxes[number]:
                 inbox.detach()
+
+    def _close(self) -> None:
+        if self.supervisor is not None:
+            self.supervisor.close()
+        self.observer.close()

@@ -200,8 +200,14 @@ def read(
             # Who reads several cannot say which of them a unit came from: they share alike.
             alone = len(head.reads) == 1
             taken[writer] = taken.get(writer, 0.0) + (units if alone else tasks[writer].queued)
+    # The process of the consumer is that of its threads too.
+    in_threads = sum(task.cpu_s for task in tasks if task.executor == "thread")
     return tuple(
-        replace(task, queued=max(0, int(task.queued - taken.get(number, task.queued))))
+        replace(
+            task,
+            queued=max(0, int(task.queued - taken.get(number, task.queued))),
+            cpu_s=task.cpu_s if task.workers else max(0.0, task.cpu_s - in_threads),
+        )
         for number, task in enumerate(tasks)
     )
 

@@ -33,16 +33,10 @@ from typing import Any
 from splitpipe.errors import NotPicklable, PipelineError, WorkerDied
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
+from splitpipe.runtime.board import Board, Row
 from splitpipe.runtime.inbox import Inbox
-from splitpipe.runtime.metrics import (
-    Board,
-    Meter,
-    Row,
-    TaskStatistics,
-    finished,
-    started,
-    summarise,
-)
+from splitpipe.runtime.metrics import Meter, finished, started
+from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
 from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
@@ -68,16 +62,17 @@ class Supervisor:
     Args:
         plan: what to run.
         options: how.
+        observer: sees it, and is closed with it.
     """
 
-    def __init__(self, plan: Plan, options: RunOptions) -> None:
+    def __init__(self, plan: Plan, options: RunOptions, observer: Observer) -> None:
         self._threaded = all(task.executor == "thread" for task in plan.tasks)
         if not self._threaded:
             _refuse_import_of_main()
         self._plan = plan
         self._options = options
-        run = int.from_bytes(os.urandom(8), "little")
-        self._course = Course(run, options.epochs)
+        self._observer = observer
+        self._course = Course(observer.heading.run, options.epochs)
         self._links: list[Link] = []
         self._arenas: list[ArenaLink | Shelf] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
@@ -87,28 +82,16 @@ class Supervisor:
         self._closed = False
         self._pid = os.getpid()
         self._owner: Descriptor | None = None
-        self._board: Board | None = None
-        self._rows: list[list[Row]] = []
-        self.meters = tuple(Meter() for _ in plan.locals)
-        """What this process receives: one for each of the plan's locals."""
         self._death: str | None = None
         self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
         """The merges in this process: for each of the plan's locals, one an input."""
         try:
             self._owner = _pidfd()
-            self._board = Board(sum(task.workers for task in plan.tasks))
-            self._rows = self._split_rows(self._board)
-            self._start(self._specs(self._board))
+            assert observer.board is not None
+            self._start(self._specs(observer.board))
         except BaseException:
             self.close()
             raise
-
-    def statistics(self) -> tuple[TaskStatistics, ...]:
-        """Return what every task did so far."""
-        return tuple(
-            summarise(task.name, task.workers, rows)
-            for task, rows in zip(self._plan.tasks, self._rows, strict=True)
-        )
 
     def close(self) -> None:
         """End everything. Safe to call twice, and in a forked child, where it does nothing."""
@@ -123,11 +106,9 @@ class Supervisor:
             receiver.close()
         for channel in channels:
             channel.close()
-        # A mapping holds a descriptor: keep the numbers, not the memory.
-        self._rows = [[memoryview(bytes(row)).cast("d") for row in rows] for rows in self._rows]
-        for closable in (self._board, self._owner):
-            if closable is not None:
-                closable.close()
+        if self._owner is not None:
+            self._owner.close()
+        self._observer.close()
         warn_of(left, GRACE_S)
 
     # -- building
@@ -173,7 +154,7 @@ class Supervisor:
                 )
         self.inboxes = tuple(
             tuple(self._inbox(regions[edge], meter) for edge in local.inputs)
-            for local, meter in zip(plan.locals, self.meters, strict=True)
+            for local, meter in zip(plan.locals, self._observer.meters, strict=True)
         )
         return specs
 
@@ -199,6 +180,7 @@ class Supervisor:
             regions=tuple(replace(region, back=None) if task.pool else region for region in before),
             exits=exits,
             board=board,
+            trace=self._observer.trace,
             owner=self._owner,
         )
 
@@ -238,13 +220,6 @@ class Supervisor:
         self._links.append(link)
         return link
 
-    def _split_rows(self, board: Board) -> list[list[Row]]:
-        rows, first = [], 0
-        for task in self._plan.tasks:
-            rows.append([board.row(first + i) for i in range(task.workers)])
-            first += task.workers
-        return rows
-
     def _pickled(self, task: Task) -> Any:
         """Return what the workers of a task run; pickled unless they are forked, or threads."""
         stays = task.executor == "thread" or self._options.start_method == "fork"
@@ -254,8 +229,8 @@ class Supervisor:
 
     def _start(self, specs: list[WorkerSpec]) -> None:
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
-        rows = [row for rows in self._rows for row in rows]
-        every = list(zip(specs, tasks, rows, strict=True))
+        rows = self._observer.rows
+        every = [(spec, one, rows[spec.row]) for spec, one in zip(specs, tasks, strict=True)]
         if not self._threaded:
             self._start_processes([one for one in every if one[1][0].executor == "process"])
         for spec, (task, _), _ in every:

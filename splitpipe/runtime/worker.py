@@ -30,13 +30,16 @@ from typing import Any
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body
+from splitpipe.runtime.board import Board
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
-from splitpipe.runtime.metrics import Board, Meter
+from splitpipe.runtime.metrics import Meter, SharedMeter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
+from splitpipe.runtime.sampling import Sampler
 from splitpipe.runtime.tasks import Exit, SequentialTask
+from splitpipe.runtime.trace import TraceLink
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import Arena, ArenaLink
 from splitpipe.transport.base import Link, Receiver
@@ -84,6 +87,7 @@ class WorkerSpec:
         regions: what it reads, and merges unless it is one of a pool.
         exits: what it writes.
         board: counters.
+        trace: where to draw what it does; None: nowhere.
         owner: pidfd of the owner, where there are such.
     """
 
@@ -97,6 +101,7 @@ class WorkerSpec:
     regions: tuple[Region, ...]
     exits: tuple[ExitSpec, ...]
     board: Board
+    trace: TraceLink | None
     owner: Descriptor | None
 
 
@@ -105,12 +110,26 @@ def main(spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     _die_with_owner(spec.owner)
-    _work(spec, Meter(spec.board.row(spec.row)))
+    meter = _meter(spec)
+    sampler = Sampler(meter) if len(spec.exits) == 1 else None
+    try:
+        _work(spec, meter)
+    finally:
+        if sampler is not None:
+            sampler.close()
 
 
 def serve(spec: WorkerSpec) -> None:
     """Run one worker to its end, in this thread."""
-    _work(spec, Meter(spec.board.row(spec.row), clock=_thread_clock()))
+    _work(spec, _meter(spec, clock=_thread_clock()))
+
+
+def _meter(spec: WorkerSpec, clock: Callable[[], float] = time.process_time) -> Meter:
+    row, outputs = spec.board.row(spec.row), len(spec.exits)
+    meter = Meter(row, clock=clock) if outputs == 1 else SharedMeter(row, threads=outputs)
+    if spec.trace is not None:
+        meter.recorder = spec.trace.recorder(spec.name, spec.row)
+    return meter
 
 
 def _thread_clock() -> Callable[[], float]:
@@ -124,6 +143,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
     doors = [_Door(one, spec, meter) for one in spec.exits]
     receivers = [r.entry.receiver(spec.index) for r in spec.regions if r.entry is not None]
     first = doors[0].outbox
+    meter.arenas = [door.arena for door in doors]
     use_allocator(first.allocate)
     try:
         try:
@@ -160,9 +180,9 @@ class _Door:
     def __init__(self, one: ExitSpec, spec: WorkerSpec, meter: Meter) -> None:
         self._one = one
         self._meter = meter
-        self._arena: Arena | Shelf = one.arena.writer()
+        self.arena: Arena | Shelf = one.arena.writer()
         self._sender = one.output.sender(spec.index)
-        packer = make_packer(self._arena, wait=spec.in_order)
+        packer = make_packer(self.arena, wait=spec.in_order)
         self.outbox = Outbox(
             self._sender, packer, run=spec.course.run, producer=one.producer, meter=meter
         )
@@ -174,7 +194,7 @@ class _Door:
     def linger(self) -> None:
         """Stay until the run is shut, where leaving earlier would take messages away."""
         if self._one.output.lingers:
-            self._arena.wait_for_shut()
+            self.arena.wait_for_shut()
 
     def close(self) -> None:
         self._sender.close()
@@ -188,6 +208,7 @@ def _task(
         region.intake(receiver, spec.course, meter)
         for region, receiver in zip(spec.regions, receivers, strict=True)
     ]
+    meter.intakes = intakes
     if spec.pool:
         return PoolWorker(body, intakes[0], doors[0].outbox, worker=spec.name, meter=meter)
     inboxes = [

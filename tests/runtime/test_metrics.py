@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from splitpipe.pipeline.stages import Context
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Board, BoardView, Heading, StageHead, TaskHead, boards
-from splitpipe.runtime.metrics import Layer, Meter, finished, started
+from splitpipe.runtime.metrics import Layer, Meter, SharedMeter, finished, started
 from splitpipe.runtime.statistics import read, since
 from splitpipe.transport.arena import ArenaStatistics
 
@@ -57,7 +59,7 @@ class TestBoard:
         many = Heading(tuple(TaskHead(f"task {n}" * 100, 1) for n in range(50)), pid=os.getpid())
         made = Board(many)
         try:
-            (view,) = boards()
+            (view,) = mine()
             with view:
                 assert view.heading == many
                 assert len(view.rows()) == 50
@@ -75,17 +77,17 @@ class TestBoard:
 
     def test_is_found_and_gone(self, board: Board) -> None:
         board.row(1)[b.ITEMS_OUT] = 5.0
-        (view,) = boards()
+        (view,) = mine()
         with view:
             assert view.heading == HEADING
             assert [row[b.ITEMS_OUT] for row in view.rows()] == [0.0, 5.0, 0.0]
         board.close()
-        assert boards() == []
+        assert mine() == []
 
     def test_one_that_a_worker_holds_after_its_owner_is_not_shown(self) -> None:
         made = Board(Heading(HEADING.tasks, pid=1))
         try:
-            assert boards() == []
+            assert mine() == []
         finally:
             made.close()
 
@@ -95,7 +97,7 @@ class TestBoard:
             os.write(memory, b"not a board" * 1000)
             with pytest.raises(ValueError, match="no board"):
                 BoardView(os.getpid(), memory)
-            assert boards() == []
+            assert mine() == []
         finally:
             os.close(memory)
 
@@ -167,21 +169,61 @@ class TestMeter:
             context = Context("decode", measures=("bad",))
             context.dropped = dropped
             context.measured["bad"] += 0.5
-            meter.enter([Layer(1, context, iter(()))])
-            meter.leave()
+            layers = [Layer(1, context, iter(()))]
+            meter.enter(layers)
+            meter.leave(layers)
         meter.publish()
         task, _ = read(HEADING, rows(board), now=time.perf_counter())
         assert task.dropped == 5
         assert [stage.dropped for stage in task.stages] == [0, 5]
         assert [dict(stage.measured) for stage in task.stages] == [{}, {"bad": 1.0}]
 
+    def test_stages_are_seen_while_they_run(self, board: Board, clock: Clock) -> None:
+        meter = Meter(board.row(0))
+        context = Context("decode", measures=("bad",))
+        layers = [Layer(0, None, iter(())), Layer(1, context, iter(()))]
+        for epoch in (1, 2):
+            meter.enter(layers)
+            context.dropped, context.measured["bad"] = 3, 0.5
+            clock.now += 1.0
+            meter.publish()
+            task, _ = read(HEADING, rows(board), now=clock.now)
+            assert (task.dropped, task.stages[1].dropped) == (3 * epoch, 3 * epoch)
+            assert task.stages[1].measured == {"bad": 0.5 * epoch}
+            meter.leave(layers)
+        meter.leave(layers, counted=False)
+        meter.finish()
+        assert read(HEADING, rows(board), now=clock.now)[0].dropped == 6
+
+    def test_threads_that_share_a_worker_share_its_time(self, board: Board, clock: Clock) -> None:
+        meter = SharedMeter(board.row(0), threads=2)
+        begun, go_on = threading.Event(), threading.Event()
+
+        def other() -> None:
+            meter.wait(b.WAITS_FOR_OUTPUT)
+            begun.set()
+            go_on.wait()
+            meter.resume()
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.wait()
+        meter.wait(b.WAITS_FOR_INPUT)
+        clock.now += 2.0
+        meter.resume()
+        clock.now += 2.0
+        go_on.set()
+        thread.join()
+        meter.finish()
+        task, _ = read(HEADING, rows(board), now=clock.now)
+        assert (task.running_s, task.wait_input_s, task.wait_output_s) == (4.0, 1.0, 2.0)
+
     def test_more_measures_than_there_is_room_for(self, board: Board) -> None:
         row = board.row(0)
         meter = Meter(row)
         context = Context("decode", measures=tuple("abcdefgh"))
         context.measured = dict.fromkeys("abcdefgh", 1.0)
-        meter.enter([Layer(1, context, iter(())), Layer(9, context, iter(()))])
-        meter.leave()
+        meter.leave([Layer(1, context, iter(())), Layer(9, context, iter(()))])
         assert sum(row[b.FIELDS :]) == b.MEASURES
 
     def test_samples_go_to_the_innermost_stage(self, board: Board) -> None:
@@ -218,7 +260,7 @@ class TestMeter:
 
         cpu, shelf = [5.0], Shelf()
         meter = Meter(board.row(0), clock=lambda: cpu[0])
-        meter.arena = meter.intake = shelf
+        meter.arenas = meter.intakes = [shelf]
         for _ in range(100):
             clock.now += 0.001
             cpu[0] += 0.0005
@@ -268,12 +310,19 @@ class TestStatistics:
         assert (task.rss_nbytes, consumer.rss_nbytes) == (123, 0)
 
 
+def mine() -> list[BoardView]:
+    """The boards of this process; others of this user may be running too."""
+    found = boards()
+    for view in found:
+        if view.heading.pid not in (1, os.getpid()):
+            view.close()
+    return [view for view in found if view.heading.pid in (1, os.getpid())]
+
+
 def rows(board: Board) -> list[Any]:
     return [board.row(number) for number in range(HEADING.rows)]
 
 
 def frame() -> Any:
     """The frame that calls this one."""
-    import sys
-
     return sys._getframe(1)

@@ -26,7 +26,7 @@ ENDLESS = """
     def main():
         pipe = sp.Pipeline(numbers).map(grow, workers=2).map(len, workers=1)
         loader = pipe.loader(start_method={method!r}, transport={transport!r})
-        rows = [row for rows in loader._run.supervisor._rows for row in rows]
+        rows = loader._run.observer.rows
         while not all(map(started, rows)):
             next(loader)
         print("running", flush=True)

@@ -33,7 +33,7 @@ def _many_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def python() -> None:
-    for _ in range(3000):
+    for _ in range(30_000):
         pass
 
 
@@ -93,20 +93,23 @@ def shares(works: list[tuple[Callable[[], None], int]]) -> tuple[list[float], li
 
 
 @pytest.mark.parametrize(
-    "works",
+    ("works", "most"),
     [
-        [(python, 3), (python, 1)],
-        [(python, 20), (native, 1)],
-        [(native, 1), (python, 3), (native, 1)],
-        [(python, 10), (sleep, 1)],
-        [(sleep, 3), (native, 1), (sleep, 1)],
+        ([(python, 4), (python, 1)], 0),
+        ([(python, 20), (native, 1)], 0),
+        ([(python, 1), (native, 4)], 1),
+        ([(native, 1), (python, 1), (native, 6)], 2),
+        ([(python, 10), (sleep, 1)], 0),
+        ([(native, 1), (sleep, 20)], 1),
+        ([(sleep, 20), (native, 1), (sleep, 2)], 0),
     ],
-    ids=["two in Python", "native last", "native twice", "one off the CPU", "mostly off the CPU"],
 )
-def test_agrees_with_a_stopwatch(works: list[tuple[Callable[[], None], int]]) -> None:
+def test_finds_what_takes_most(works: list[tuple[Callable[[], None], int]], most: int) -> None:
     sampled, true = shares(works)
-    for one, other in zip(sampled, true, strict=False):
-        assert one == pytest.approx(other, abs=0.17)
+    # What a busy machine does to a stopwatch, it does not do to samples: compare coarsely.
+    assert true[most] > 0.5
+    assert sampled[most] == pytest.approx(true[most], abs=0.3)
+    assert sampled.index(max(sampled)) == most
 
 
 def test_a_long_call_counts_as_long_as_it_takes() -> None:

@@ -33,7 +33,7 @@ class TestFile:
     def test_spans_counters_and_names(self, tmp_path: Path) -> None:
         path = tmp_path / "trace.json"
         trace = Trace(str(path), 2)
-        recorder = trace.link.recorder("decode", 1, 5)
+        recorder = trace.link.recorder("worker 1 of decode", 5)
         recorder.span("work", 1.0, 1.5, 8)
         recorder.span("too short to be seen", 1.0, 1.000001, 0)
         recorder.counter("queued", 1.25, {"messages": 3})
@@ -41,8 +41,7 @@ class TestFile:
         trace.close()
         trace.close()
         process, thread, span, counter, _ = events(path)
-        assert process["args"] == {"name": "splitpipe decode"}
-        assert thread["args"] == {"name": "decode [1]"}
+        assert process["args"] == thread["args"] == {"name": "worker 1 of decode"}
         assert (span["ph"], span["ts"], span["dur"]) == ("X", 1e6, 5e5)
         assert (span["name"], span["args"]) == ("work", {"items": 8})
         assert (counter["ph"], counter["args"]) == ("C", {"messages": 3})
@@ -64,7 +63,7 @@ class TestFile:
     def test_what_a_killed_worker_left_is_left_out(self, tmp_path: Path, torn: bytes) -> None:
         path = tmp_path / "trace.json"
         trace = Trace(str(path), 2)
-        first, second = (trace.link.recorder("decode", n, n) for n in range(2))
+        first, second = (trace.link.recorder("decode", n) for n in range(2))
         first.flush()
         with path.open("ab") as file:
             file.write(torn)
@@ -80,7 +79,7 @@ class TestFile:
         path = tmp_path / "trace.json"
         limit = 100_000
         trace = Trace(str(path), 2, limit=limit)
-        recorders = [trace.link.recorder("decode", n, n) for n in range(2)]
+        recorders = [trace.link.recorder("decode", n) for n in range(2)]
         for number in range(5 * FLUSH_EVENTS):
             for recorder in recorders:
                 recorder.span("work", number, number + 0.5, 1)
@@ -96,7 +95,7 @@ class TestFile:
         trace = Trace(str(path), 4)
 
         def draw(number: int) -> None:
-            recorder = trace.link.recorder("decode", number, number)
+            recorder = trace.link.recorder("decode", number)
             for event in range(1000):
                 recorder.span("work", event, event + 0.5, event)
             recorder.flush()
@@ -121,7 +120,7 @@ class TestFile:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, trace.link._file.fd)
         os.close(full)
-        recorder = trace.link.recorder("decode", 0, 0)
+        recorder = trace.link.recorder("decode", 0)
         recorder.flush()
         recorder.span("work", 0.0, 1.0, 1)
         trace.close()
@@ -133,7 +132,7 @@ class TestRun:
         observer = Observer(HEADING, trace=str(path))
         assert observer.trace is not None
         meter = Meter(observer.rows[0])
-        meter.recorder = observer.trace.recorder("decode", 0, 0)
+        meter.recorder = observer.trace.recorder("decode", 0)
         for state in (b.WAITS_FOR_INPUT, b.WAITS_FOR_OUTPUT, b.WAITS_FOR_MEMORY):
             meter.wait(state)
             threading.Event().wait(0.001)  # so that there is something to draw
@@ -157,4 +156,4 @@ class TestRun:
         assert all(a <= b["ts"] + 0.2 for a, b in zip(ends, spans[1:], strict=False))
         counters = [event for event in events(path) if event["ph"] == "C"]
         assert counters[0]["name"] == "queued: decode"
-        assert counters[0]["args"] == {"messages": 3}
+        assert counters[0]["args"] == {"messages": 2}  # one was taken
