@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
 from splitpipe.pipeline.stage import Stage, check_choice, check_count
+from splitpipe.pipeline.stages import Batch
 
 __all__ = ["Local", "Plan", "RunOptions", "Task", "plan"]
 
@@ -33,6 +34,10 @@ work, one of 64 loses 6 %)."""
 
 WARM_NBYTES = 32 << 20
 """What a worker's slots may take before there are only a few of them: about what caches hold."""
+
+PART_SLOTS = 64
+"""Slots of a worker whose batches may be made in parts: those are small, and wait for their turn.
+Whole batches are few (`WARM_NBYTES`), and no more of them are made ahead than the window says."""
 
 MOST_UNITS = 256
 """Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
@@ -50,6 +55,7 @@ class RunOptions:
     epochs: int | None = 1
     start_method: str | None = None
     arena_bytes: int = 1 << 30
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("executor", self.executor, EXECUTORS)
@@ -101,6 +107,20 @@ class Task:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return self.body.stages
+
+    @property
+    def splits(self) -> bool:
+        """Whether its batches may be made in parts, which their reader puts together.
+
+        Not where a function of the user's makes the batch, and not where stages of this task come
+        behind it: those run in workers, whatever a batch costs.
+        """
+        last = self.body.parts[self.body.outputs[0]]
+        if not self.pool or self.inputs or last.stage is None or last.numbered:
+            return False
+        batch = last.stage.operation
+        made = isinstance(batch, Batch) and batch.collate is None and batch.size > 1
+        return made and not self.body.parts[last.inputs[0]].numbered
 
     @property
     def positions(self) -> int | None:
@@ -297,4 +317,6 @@ def _task(
     task = Task(
         body, inputs, outputs, workers, pool, ordered, window, unit=unit, executor=group.executor
     )
+    if task.splits:
+        slots, warm = PART_SLOTS, WARM_NBYTES
     return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

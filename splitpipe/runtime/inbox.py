@@ -293,6 +293,7 @@ class Inbox:
         try:
             while True:
                 if isinstance(part, Item) and not part.count:
+                    self._intake.discard(part)
                     raise Whole(part)
                 for row in self._intake.each(part):
                     self._into += positions

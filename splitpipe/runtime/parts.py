@@ -16,14 +16,15 @@ Rules:
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Context
+from splitpipe.pipeline.stages import Context
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Failed, Item
 
@@ -72,22 +73,13 @@ class Splitting:
         return (f"in stage {self.stage.name!r} (where its parts are put together), {place}",)
 
 
-def splitting(stages: Sequence[Stage], unit: int) -> Splitting | None:
-    """Return how the batches may be split that `stages` make of `unit` positions each; None when
-    they must be made whole.
-
-    Example:
-        >>> from splitpipe.pipeline.stages import Map
-        >>> stages = [Stage(Map(abs), "abs"), Stage(Batch(8), "batch")]
-        >>> splitting(stages, 8).row
-        1
-        >>> splitting(stages[::-1], 8) is None
-        True
-    """
-    last = stages[-1].operation if stages else None
-    if not isinstance(last, Batch) or last.collate is not None or last.size < 2:
+def splitting(task: Task) -> Splitting | None:
+    """Return how the batches of `task` may be split; None when they must be made whole."""
+    if not task.splits:
         return None
-    return Splitting(stages[-1], unit // last.size, unit)
+    stage = task.stages[-1]
+    assert stage.operation.ratio is not None
+    return Splitting(stage, task.unit // stage.operation.ratio, task.unit)
 
 
 def travels(row: Any) -> bool:

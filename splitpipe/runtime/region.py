@@ -13,6 +13,7 @@ from splitpipe.pipeline.plan import Task
 from splitpipe.runtime.grants import make_grants
 from splitpipe.runtime.inbox import Inbox, Intake
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.parts import Splitting
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.objects import Shelf
@@ -46,6 +47,7 @@ class Region:
         window: units that may be between head and merge.
         ordered: whether the merge gives them out in their order.
         pooled: whether there is a pool in it.
+        splitting: how its batches may be made in parts; None where they are made whole.
         branched: whether its head has other readers too.
         arenas: of those who write to `entry`, by their number; shelves, where all of this happens
         in one process.
@@ -58,6 +60,7 @@ class Region:
     unit: int = 1
     ordered: bool = True
     pooled: bool = False
+    splitting: Splitting | None = None
     branched: bool = False
     arenas: Mapping[int, ArenaLink | Shelf] = field(default_factory=dict)
 
@@ -69,6 +72,8 @@ class Region:
             window=max(self.window, task.window),
             ordered=self.ordered and task.ordered,
             pooled=True,
+            # What a second pool reads must be whole.
+            splitting=None if self.pooled else self.splitting,
             arenas=arenas,
         )
 
@@ -96,8 +101,9 @@ class Region:
             epochs=course.epochs,
             unit=self.unit,
             pooled=self.pooled,
+            splitting=self.splitting,
         )
-        inbox = Inbox(intake, grants, ordered=self.ordered)
+        inbox = Inbox(intake, grants, ordered=self.ordered, splitting=self.splitting)
         if self.branched:
             inbox.announce_waits()
         return inbox

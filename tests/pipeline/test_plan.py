@@ -93,7 +93,8 @@ class TestPlacement:
     def test_only_who_may_wait_and_was_not_told_how_much_gets_fewer_large_slots(self) -> None:
         mapped = SEQUENCE.map(f, workers=2)
         assert planned(mapped).tasks[0].warm_nbytes == 32 << 20
-        assert planned(mapped.batch(4)).tasks[0].warm_nbytes is None
+        assert planned(mapped.batch(4)).tasks[0].warm_nbytes == 32 << 20  # parts may be small
+        assert planned(mapped.batch(4, collate=list)).tasks[0].warm_nbytes is None
         assert planned(SEQUENCE.map(f, workers=2, capacity=8)).tasks[0].warm_nbytes is None
         second = planned(SEQUENCE.through(stream).map(f, workers=2)).tasks[1]
         assert (second.pool, second.warm_nbytes) == (True, None)
