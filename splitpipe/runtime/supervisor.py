@@ -37,6 +37,7 @@ from splitpipe.runtime.board import Board, Row
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
+from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
 from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
@@ -126,7 +127,14 @@ class Supervisor:
             if task.pool and not before:
                 claims = self._control()
                 before = (
-                    Region(claims, claims, task.window, positions=task.positions, unit=task.unit),
+                    Region(
+                        claims,
+                        claims,
+                        task.window,
+                        positions=task.positions,
+                        unit=task.unit,
+                        splitting=splitting(task),
+                    ),
                 )
             links = [self._link(task, readers.get(edge)) for edge in task.outputs]
             gates = [None if task.pool else self._control() for _ in links]
