@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import enum
 import random
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -476,3 +478,30 @@ def test_what_of_a_batch_was_claimed_is_answered_once_and_in_one_piece() -> None
         assert inside or (claim.start % 8 == 0 and claim.stop % 8 == 0)
     assert any(claim.count for claim in seen)
     pool.close()
+
+
+def costly(x: int) -> Any:
+    """Half a millisecond of work, and one in ten ten times as much."""
+    until = time.thread_time() + (0.005 if x % 10 == 0 else 0.0005)
+    while time.thread_time() < until:
+        pass
+    return array(x)
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_run_whose_batches_cost_long_splits_them_and_nobody_sees(
+    executor: str, ordered: bool
+) -> None:
+    pipe = sp.Pipeline(range(320), shuffle="global").map(costly, workers=2, ordered=ordered)
+    pipe = pipe.batch(16)
+    cheap = sp.Pipeline(range(320), shuffle="global").map(array).batch(16)
+    expected = all_frozen(cheap.loader(executor="inline", epochs=2))
+    start_method = "fork" if executor == "process" else None
+    with pipe.loader(executor=executor, start_method=start_method, epochs=2) as loader:
+        got = all_frozen(loader)
+        pool, consumer = loader.stats()[0], loader.stats()[-1]
+    assert Counter(got) == Counter(expected)
+    assert got == expected or not ordered
+    assert (pool.items_in, pool.items_out, consumer.items_in) == (640, 40, 40)
+    assert pool.messages > 2 * 40
