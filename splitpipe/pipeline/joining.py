@@ -6,16 +6,17 @@ at once. What a join does is said in `splitpipe.pipeline.stages`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from splitpipe.dataset import Dataset
 from splitpipe.dataset import concat as concat_datasets
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.builder import Pipeline, joined, start
-from splitpipe.pipeline.methods.base import function_of
+from splitpipe.pipeline.methods.base import StreamOptions, function_of, stage_options
 from splitpipe.pipeline.plan import RunOptions
-from splitpipe.pipeline.stage import Stage, StageOptions
+from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Concat, Interleave, Mix, Operation, Through, Zip
 
 if TYPE_CHECKING:
@@ -64,14 +65,19 @@ def stage(
     if not inputs:
         raise GraphError("a stage reads at least one pipeline; sp.Pipeline(function) begins one")
     operation = Through(function_of("stage", generator), (), kwargs)
-    return _join(operation, inputs, name, StageOptions(workers, True, capacity, executor))
+    options: StreamOptions = {
+        "workers": workers,
+        "executor": executor,
+        "capacity": capacity,
+        "name": name,
+    }
+    return _join(operation, inputs, options)
 
 
 def zip(
     *inputs: Pipeline | Mapping[str, Pipeline],
     uneven: str = "raise",
-    workers: int | None = None,
-    name: str | None = None,
+    **options: Unpack[StreamOptions],
 ) -> Pipeline:
     """Join items that belong together: tuples, or dicts where the inputs have names.
 
@@ -79,8 +85,7 @@ def zip(
         inputs: pipelines, or one mapping of names to pipelines.
         uneven: ``"raise"``: inputs of different lengths are an error that names the one that ended;
             ``"shortest"``: the epoch ends with the first that does.
-        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
-        name: how it is called in messages and statistics.
+        options: see `StreamOptions`.
 
     Example:
         >>> import splitpipe as sp
@@ -89,7 +94,7 @@ def zip(
         [{'x': 0, 'y': 0}, {'x': 1, 'y': 1}]
     """
     names, pipelines = _named(inputs)
-    return _join(Zip(names, uneven), pipelines, name, StageOptions(workers))
+    return _join(Zip(names, uneven), pipelines, options)
 
 
 def mix(
@@ -99,8 +104,7 @@ def mix(
     temperature: float = 1.0,
     stop: str = "all",
     method: str = "random",
-    workers: int | None = None,
-    name: str | None = None,
+    **options: Unpack[StreamOptions],
 ) -> Pipeline:
     """Choose the input of every next item by weight; the same choices for the same seed and epoch.
 
@@ -115,8 +119,7 @@ def mix(
             ``"first"``: it ends when the first has; ``"repeat"``: inputs that have ended begin
             anew, until each was read once.
         method: ``"random"``, or ``"even"``: as evenly as the weights allow.
-        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
-        name: how it is called in messages and statistics.
+        options: see `StreamOptions`.
 
     Raises:
         GraphError: weights are negative, not finite, all zero, or not one for each input.
@@ -129,12 +132,10 @@ def mix(
     """
     names, pipelines = _named((inputs,) if isinstance(inputs, Mapping) else tuple(inputs))
     operation = Mix(len(pipelines), _weights(weights, names), temperature, stop, method)
-    return _join(operation, pipelines, name, StageOptions(workers))
+    return _join(operation, pipelines, options)
 
 
-def interleave(
-    *inputs: Pipeline, block: int = 1, workers: int | None = None, name: str | None = None
-) -> Pipeline:
+def interleave(*inputs: Pipeline, block: int = 1, **options: Unpack[StreamOptions]) -> Pipeline:
     """Let inputs take turns, up to `block` items each; one that has ended leaves the round.
 
     Example:
@@ -142,25 +143,25 @@ def interleave(
         >>> list(sp.interleave(sp.Pipeline(["A", "B"]), sp.Pipeline([1, 2, 3])))
         ['A', 1, 'B', 2, 3]
     """
-    return _join(Interleave(block), inputs, name, StageOptions(workers))
+    return _join(Interleave(block), inputs, options)
 
 
-def merge(*inputs: Pipeline, workers: int | None = None, name: str | None = None) -> Pipeline:
+def merge(*inputs: Pipeline, **options: Unpack[StreamOptions]) -> Pipeline:
     """Join branches into one stream, item by item in turn: `interleave` for branches of one stream.
 
     The order is as exact as everything else: it does not depend on which branch is faster.
     Branches of very different length belong into `mix`, with their sizes as weights, or into
     `Pipeline.route` with functions, which keeps the order of its input.
     """
-    return _join(Interleave(1), inputs, name or "merge", StageOptions(workers))
+    return _join(Interleave(1), inputs, {"name": "merge", **options})
 
 
-def concat(*inputs: Any, name: str | None = None) -> Any:
+def concat(*inputs: Any, **options: Unpack[StreamOptions]) -> Any:
     """Return one stream after the other; for datasets, one dataset of all their records.
 
     Args:
         inputs: pipelines, or datasets.
-        name: how the stage is called in messages and statistics.
+        options: see `StreamOptions`; for pipelines.
 
     Raises:
         GraphError: pipelines and datasets are mixed; wrap the datasets in `Pipeline`.
@@ -172,7 +173,7 @@ def concat(*inputs: Any, name: str | None = None) -> Any:
     """
     if inputs and all(isinstance(one, Dataset) for one in inputs):
         return concat_datasets(*inputs)
-    return _join(Concat(), inputs, name)
+    return _join(Concat(), inputs, options)
 
 
 def run(
@@ -184,6 +185,7 @@ def run(
     epochs: int | None = 1,
     start_method: str | None = None,
     arena_bytes: int = 1 << 30,
+    trace: str | os.PathLike[str] | None = None,
 ) -> dict[str, Loader]:
     """Run several pipelines at once: what they share is made once.
 
@@ -200,6 +202,7 @@ def run(
         epochs: see there.
         start_method: see there.
         arena_bytes: see there.
+        trace: see there.
 
     Example:
         >>> import splitpipe as sp
@@ -210,19 +213,16 @@ def run(
     """
     if not outputs or not all(isinstance(one, Pipeline) for one in outputs.values()):
         raise GraphError('run needs pipelines by name: sp.run({"train": a, "eval": b})')
-    options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
+    drawn = None if trace is None else os.fspath(trace)
+    options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes, drawn)
     return start(outputs, options)
 
 
-def _join(
-    operation: Operation,
-    inputs: Sequence[Any],
-    name: str | None,
-    options: StageOptions = StageOptions(),  # noqa: B008  a frozen value
-) -> Pipeline:
+def _join(operation: Operation, inputs: Sequence[Any], options: StreamOptions) -> Pipeline:
     if not inputs:
         raise GraphError(f"{operation.label} needs at least one pipeline")
-    return joined(Stage(operation, name or operation.label, options), inputs)
+    name = options.get("name") or operation.label
+    return joined(Stage(operation, name, stage_options(options)), inputs)
 
 
 def _named(inputs: Sequence[Any]) -> tuple[tuple[str, ...] | None, tuple[Pipeline, ...]]:

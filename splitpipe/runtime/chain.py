@@ -23,10 +23,11 @@ from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Context, Map, Operation
+from splitpipe.pipeline.stages import Batch, Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.failure import failing_stage
+from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
@@ -242,7 +243,8 @@ class Chain:
             inputs += (_Again(self, one, epoch, owner, name) for one in part.inputs)
         else:
             streams = [self._read(one, owner, epoch, name) for one in part.inputs]
-            inputs += (items for items, _ in streams)
+            holds = operation.holds or (isinstance(operation, Batch) and operation.collate)
+            inputs += (kept(items) if holds else items for items, _ in streams)
             before = streams[0][1]
         context = self._context(name, operation, epoch, before)
         items = self._layer(owner, operation.run(inputs, context))
@@ -300,7 +302,9 @@ class _Again(Iterator[Any]):
     """An input that can be begun anew; see `Repeat`."""
 
     def __init__(self, chain: Chain, number: int, epoch: int, owner: int, reader: str) -> None:
-        self._begin = lambda label: chain.begin(number, label, owner, reader)
+        self._begin: Callable[[int], tuple[Iterator[Any], int]] = lambda label: chain.begin(
+            number, label, owner, reader
+        )
         self._end = chain.end
         self._epoch = epoch
         self._done = 0

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stage import StageOptions
 from splitpipe.pipeline.stages import Operation
 
-__all__ = ["Methods", "function_of"]
+__all__ = ["Methods", "StreamOptions", "function_of", "stage_options"]
+
+
+class StreamOptions(TypedDict, total=False):
+    """How a stage over a whole stream is run; none of it changes what comes out.
+
+    Attributes:
+        workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
+        capacity: most messages under way to its reader.
+        executor: ``"process"``, ``"thread"`` or ``"inline"``; None: as the loader says.
+        name: how the stage is called in messages and statistics.
+    """
+
+    workers: int | None
+    capacity: int | None
+    executor: str | None
+    name: str | None
 
 
 class Methods:
@@ -24,6 +40,17 @@ class Methods:
     ) -> Self:
         """Return the pipeline with a stage more, which reads this one and `others`."""
         raise NotImplementedError
+
+    def _stream(self, operation: Operation, options: StreamOptions) -> Self:
+        """Return the pipeline with a stage over the whole stream more."""
+        return self._with(operation, options.get("name"), stage_options(options))
+
+
+def stage_options(options: StreamOptions) -> StageOptions:
+    """Return what `options` say of running a stage."""
+    return StageOptions(
+        options.get("workers"), True, options.get("capacity"), options.get("executor")
+    )
 
 
 def function_of(stage: str, function: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.methods.base import Methods, function_of
+from splitpipe.pipeline.methods.base import Methods, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, check_count
 from splitpipe.pipeline.stages import Label, Pick, Repeat, Shuffle, Skip, Take, Tee, Through
 
@@ -42,7 +42,7 @@ class FlowMethods(Methods):
         operation = Through(function_of("through", generator), args, kwargs)
         return self._with(operation, name, StageOptions(workers, True, capacity, executor))
 
-    def shuffle(self, buffer: int, *, name: str | None = None) -> Self:
+    def shuffle(self, buffer: int, **options: Unpack[StreamOptions]) -> Self:
         """Give items in random order, within a buffer; the order depends on seed and epoch alone.
 
         How well that mixed is measured while it runs: see `Loader.stats`. A dataset is shuffled
@@ -50,16 +50,16 @@ class FlowMethods(Methods):
 
         Args:
             buffer: items that are held; no item comes more than `buffer` - 1 places early.
-            name: how the stage is called in messages and statistics.
+            options: see `StreamOptions`.
 
         Example:
             >>> import splitpipe as sp
             >>> sorted(sp.Pipeline(range(5)).shuffle(3))
             [0, 1, 2, 3, 4]
         """
-        return self._with(Shuffle(buffer), name)
+        return self._stream(Shuffle(buffer), options)
 
-    def repeat(self, count: int | None = None, *, name: str | None = None) -> Self:
+    def repeat(self, count: int | None = None, **options: Unpack[StreamOptions]) -> Self:
         """Go through the stream `count` times in every epoch; None: for ever.
 
         Each pass is one like any other: shuffled anew, with other random numbers. What lies before
@@ -70,7 +70,7 @@ class FlowMethods(Methods):
             >>> list(sp.Pipeline(range(2)).repeat(2))
             [0, 1, 0, 1]
         """
-        return self._with(Repeat(count), name)
+        return self._stream(Repeat(count), options)
 
     def tee(self, count: int = 2, *, capacity: int | None = None) -> tuple[Self, ...]:
         """Return the stream `count` times: branches, which `zip`, `mix` or `run` join or read.

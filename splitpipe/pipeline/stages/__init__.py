@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from splitpipe.pipeline.stages.base import Context, Join, Operation
 from splitpipe.pipeline.stages.batch import Batch
+from splitpipe.pipeline.stages.batch_by_cost import BatchByCost
 from splitpipe.pipeline.stages.branch import Label, Pick, Tee
+from splitpipe.pipeline.stages.bucket import Bucket, Buckets
 from splitpipe.pipeline.stages.concat import Concat
+from splitpipe.pipeline.stages.filling import Length, Limits
 from splitpipe.pipeline.stages.filter import Filter
 from splitpipe.pipeline.stages.flat_map import FlatMap
 from splitpipe.pipeline.stages.interleave import Interleave
 from splitpipe.pipeline.stages.map import Map
 from splitpipe.pipeline.stages.mix import Mix
+from splitpipe.pipeline.stages.pack import Layout, Pack, Packing
+from splitpipe.pipeline.stages.padding import Pad, Ragged
 from splitpipe.pipeline.stages.repeat import Repeat
 from splitpipe.pipeline.stages.shuffle import Shuffle
 from splitpipe.pipeline.stages.skip import Skip
@@ -26,6 +31,9 @@ from splitpipe.pipeline.stages.zip import Zip
 
 __all__ = [
     "Batch",
+    "BatchByCost",
+    "Bucket",
+    "Buckets",
     "Concat",
     "Context",
     "Filter",
@@ -33,10 +41,17 @@ __all__ = [
     "Interleave",
     "Join",
     "Label",
+    "Layout",
+    "Length",
+    "Limits",
     "Map",
     "Mix",
     "Operation",
+    "Pack",
+    "Packing",
+    "Pad",
     "Pick",
+    "Ragged",
     "Repeat",
     "Shuffle",
     "Skip",
