@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
@@ -104,6 +105,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         epochs: int | None = 1,
         start_method: str | None = None,
         arena_bytes: int = 1 << 30,
+        trace: str | os.PathLike[str] | None = None,
     ) -> Loader:
         """Run the pipeline: return an iterator and context manager over its items.
 
@@ -121,12 +123,17 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
+            trace: a file to draw the run into, for ui.perfetto.dev: what every worker did when. It
+                is whole when the loader is closed, and replaces one of that name.
 
         Raises:
             GraphError: the options or the stages cannot be run.
             NotPicklable: a stage cannot travel to another process.
         """
-        options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes)
+        drawn = None if trace is None else os.fspath(trace)
+        options = RunOptions(
+            executor, transport, prefetch, epochs, start_method, arena_bytes, drawn
+        )
         return start({"": self}, options)[""]
 
     def explain(self, **options: Any) -> str:

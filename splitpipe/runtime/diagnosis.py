@@ -108,10 +108,13 @@ class Case:
 
     @cached_property
     def free_cpus(self) -> float:
-        """CPUs that more work could use."""
-        free = max(0.0, self.seen.cpus - self.used_cpus)
-        idle = self.seen.idle_cpus
-        return free if idle is None else min(free, idle)
+        """CPUs that more work could use: idle ones, and its fair share where others use the rest,
+        which is taken to be half of the machine.
+        """
+        cpus, idle = self.seen.cpus, self.seen.idle_cpus
+        if idle is None:
+            idle = cpus
+        return min(max(0.0, cpus - self.used_cpus), max(idle, cpus / 2 - self.used_cpus))
 
     @cached_property
     def cpu_utilisation(self) -> float:

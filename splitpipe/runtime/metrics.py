@@ -269,13 +269,16 @@ class Meter:
 
     def finish(self) -> None:
         """The task is done: from now on its worker may go."""
+        self.flush()
+        if self._row is not None:
+            self._row[b.FINISHED_AT] = time.perf_counter()
+
+    def flush(self) -> None:
+        """Let others see everything as it is now."""
         self.publish()
-        now = time.perf_counter()
-        self._publish_seldom(now)
+        self._publish_seldom(time.perf_counter())
         if self.recorder is not None:
             self.recorder.flush()
-        if self._row is not None:
-            self._row[b.FINISHED_AT] = now
 
     def detach(self) -> None:
         """The board is gone: tell nobody any more."""

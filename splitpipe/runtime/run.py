@@ -45,7 +45,7 @@ class Run:
         self.supervisor: Supervisor | None = None
         number = int.from_bytes(os.urandom(8), "little")
         heading = heading_of(self.plan, options, number)
-        self.observer = Observer(heading, shared=bool(self.plan.tasks))
+        self.observer = Observer(heading, shared=bool(self.plan.tasks), trace=options.trace)
         inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
             self.supervisor = Supervisor(self.plan, options, self.observer)

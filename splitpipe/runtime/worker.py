@@ -158,7 +158,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
         for door in doors:
             door.linger()
     except (BrokenChannel, ClosedChannel):
-        pass  # the owner shut it: this is how a run ends
+        meter.flush()  # the owner shut it: this is how a run ends
     except Exception as error:
         # Not a stage's doing: a message without room, say. It has no place in the order.
         failure = Failure.of(error, where=(f"in worker {spec.name}, outside of its stages",))

@@ -154,7 +154,7 @@ class TestKinds:
         assert (found.kind, found.stage) == ("cpus", "g")
 
     def test_cpus_that_others_use(self) -> None:
-        found = seen(task("f", 2, divisible=True), loop(0.95), cpus=16.0, idle_cpus=0.01)
+        found = seen(task("f", 2, divisible=True), loop(0.95), cpus=4.0, idle_cpus=0.01)
         assert found.kind == "cpus"
         assert "other programs" in found.text
 
