@@ -5,6 +5,7 @@ Responsible for: the command line of `splitpipe.tokenize`.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,7 @@ Loss = Annotated[
 Arrays = Annotated[
     str | None, typer.Option(help="document, position, local_position, with commas between.")
 ]
+OnError = Annotated[str, typer.Option(help="raise, or skip records that cannot be tokenized.")]
 Append = Annotated[bool, typer.Option("--append", help="Add to the samples that are there.")]
 
 
@@ -67,6 +69,7 @@ def tokenize(
     remainder: Remainder = "drop",
     loss: Loss = None,
     arrays: Arrays = None,
+    on_error: OnError = "raise",
     workers: Workers = 1,
     bins: Bins = None,
     compression: Compression = None,
@@ -78,7 +81,7 @@ def tokenize(
     format_options: Options = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tokenize the text of a dataset and pack it into samples of one length."""
+    """Tokenize the text of a dataset and pack it into samples of one length; resumable."""
     how = compression_of(compression, dictionary=dictionary)
     packing = {"bos": _token(bos), "pad": _token(pad), "dtype": dtype, "remainder": remainder}
     aux = {"loss": _listed(loss) or None, "arrays": _listed(arrays)}
@@ -86,6 +89,7 @@ def tokenize(
     options: dict[str, Any] = {**packing, **aux, **writing}
     options["compression"] = None if how == "none" else how
     options["length"], options["eos"] = length or None, _token(eos)
+    options["on_error"] = on_error
     given = options_of(format_options)
     with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         options["progress"] = lambda done, total: bar.show_step("tokenizing", done, total)
@@ -94,15 +98,19 @@ def tokenize(
         say_json(report.to_json())
     else:
         print(as_text(report))
+        for fault in report.faults:
+            print(f"skipped: {fault}", file=sys.stderr)
 
 
 def as_text(report: TokenReport) -> str:
     """A report as a line for people."""
     rest = f", {report.dropped:,} tokens at the end left out" if report.dropped else ""
+    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
+    resumed = f"; went on at record {report.resumed_at:,}" if report.resumed_at else ""
     padded = f", {report.padding:,} tokens of padding" if report.padding else ""
     return (
-        f"{report.path}: {report.documents:,} documents, {report.tokens:,} tokens of "
-        f"{report.dtype} in {report.samples:,} samples{rest}{padded}"
+        f"{report.path}: {report.documents:,} documents{skipped}, {report.tokens:,} tokens of "
+        f"{report.dtype} in {report.samples:,} samples{rest}{padded}{resumed}"
     )
 
 

@@ -337,6 +337,16 @@ class DatasetWriter:
         return None if self._undecided else self._buffer.schema
 
     @property
+    def dataset(self) -> str:
+        """The id of what is written, 32 hexadecimal digits; another one for overwriting."""
+        return self._session.manifest.dataset.hex()
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were."""
+        return self._session.manifest.generation
+
+    @property
     def committed_rows(self) -> int:
         """Records that the last commit holds."""
         return self._session.committed_rows

@@ -7,13 +7,15 @@ Rules:
 - what a block gives depends on its documents alone, not on who encodes it, nor on its neighbours;
 - tokens travel as one array of the final dtype, with the documents' ends in their places; never as
   lists;
-- an error names the record; the tokenizer's own exceptions stay what they are.
+- an error names the record; the tokenizer's own exceptions stay what they are;
+- a record that is skipped keeps its number: it is a document without a token, and is counted.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,6 +43,9 @@ class Encoded(NamedTuple):
         lengths: how many of them are of each document.
         mask: for each token whether it counts for the loss; ``None`` when that was not asked for.
         kinds: tokens of each part type; empty when there are none.
+        skipped: places in the block of documents that could not be tokenized; they have no token,
+            begin and end included.
+        faults: what was wrong with them.
     """
 
     first: int
@@ -48,6 +53,8 @@ class Encoded(NamedTuple):
     lengths: Lengths
     mask: npt.NDArray[np.uint8] | None
     kinds: dict[str, int]
+    skipped: tuple[int, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class EncodeBlock:
         packing: what samples look like.
         size: documents a block, at most.
         alone: whether no other worker tokenizes at the same time.
+        skips: whether records that cannot be tokenized are skipped.
     """
 
     reader: Reader
@@ -67,11 +75,19 @@ class EncodeBlock:
     packing: Packing
     size: int
     alone: bool
+    skips: bool = False
 
     def at(self, first: int) -> Encoded:
         """The block that begins at record `first` of the source."""
         stop = min(first + self.size, len(self.reader.source))
-        return self.given((first, self.reader.values(first, stop)))
+        try:
+            values = self.reader.values(first, stop)
+        except FormatError:
+            if not self.skips:
+                raise
+            # One of them cannot be read.
+            return self._one_by_one(first, stop - first, self._read)
+        return self.given((first, values))
 
     def given(self, numbered: tuple[int, Sequence[Any]]) -> Encoded:
         """The block of these records, after the number of the first of them."""
@@ -79,6 +95,53 @@ class EncodeBlock:
         if not self.alone:
             # Workers are as many as the user wants; a tokenizer's threads would multiply them.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            return self._together(first, values)
+        except Exception as error:
+            if not self.skips or not _is_its_own_fault(error):
+                raise
+        return self._one_by_one(first, len(values), lambda row: values[row - first])
+
+    def _read(self, row: int) -> Any:
+        (value,) = self.reader.values(row, row + 1)
+        return value
+
+    def _one_by_one(self, first: int, count: int, value_at: Callable[[int], Any]) -> Encoded:
+        """The block of those records that can be tokenized."""
+        found: dict[int, Encoded] = {}
+        faults: dict[int, str] = {}
+        for place in range(count):
+            row = first + place
+            try:
+                found[place] = self._together(row, [value_at(row)])
+            except Exception as error:
+                if not _is_its_own_fault(error):
+                    raise
+                named = isinstance(error, FormatError)
+                faults[place] = str(error) if named else self._described(row, error)
+        lengths = np.zeros(count, np.int64)
+        kinds: Counter[str] = Counter()
+        for place, block in found.items():
+            lengths[place] = len(block.tokens)
+            kinds.update(block.kinds)
+        masks = [block.mask for block in found.values() if block.mask is not None]
+        no_mask = None if self.packing.loss is None else np.empty(0, np.uint8)
+        tokens = [block.tokens for block in found.values()]
+        return Encoded(
+            first,
+            np.concatenate([np.empty(0, self.packing.dtype), *tokens]),
+            lengths,
+            np.concatenate(masks) if masks else no_mask,
+            dict(kinds),
+            tuple(faults),
+            tuple(faults.values()),
+        )
+
+    def _described(self, row: int, error: Exception) -> str:
+        what = f"{type(error).__name__}: {error}"
+        return f"record {row} of {self.reader.describe()} cannot be tokenized: {what}"
+
+    def _together(self, first: int, values: Sequence[Any]) -> Encoded:
         documents = self.reader.texts(values, first)
         self._check_kinds(documents, first)
         ids, lengths = self._encoded(documents, first)
@@ -149,6 +212,11 @@ class EncodeBlock:
 
     def _bad(self, row: int, why: str) -> FormatError:
         return FormatError(f"record {row} of {self.reader.describe()} cannot be tokenized: {why}")
+
+
+def _is_its_own_fault(error: Exception) -> bool:
+    """Whether a record is to blame, and not the disk or the memory."""
+    return not isinstance(error, OSError | MemoryError)
 
 
 def _slices(texts: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -7,15 +7,18 @@ Rules:
   anything is written;
 - the result is the same for any number of workers and any size of blocks: workers tokenize blocks
   of documents, one process packs them in order;
-- one commit at the end: a run that fails or is killed leaves nothing behind that counts.
+- the result is the same for any number of runs that ended early: each goes on from the last commit
+  of the one before.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Unpack, cast
 
@@ -33,6 +36,7 @@ from splitpipe.tokens.texts import Reader, TextLike, make_reader
 __all__ = ["Job", "TokenReport", "TokenizeOptions", "packing_of", "prepare", "tokenize"]
 
 BLOCK = 256
+_ON_ERROR = ("raise", "skip")
 
 
 class TokenizeOptions(WritingOptions, total=False):
@@ -53,6 +57,8 @@ class TokenizeOptions(WritingOptions, total=False):
         arrays: of ``"document"`` (the row of the source that a token comes from; -1 for padding),
             ``"position"`` (its place in the document) and ``"local_position"`` (its place in that
             part of the document that lies in the sample).
+        on_error: ``"raise"`` (the usual) ends the run at a record that cannot be tokenized;
+            ``"skip"`` leaves it out, and counts and reports it.
         block: documents that are tokenized at a time; bounds memory, changes nothing else.
         progress: called with (documents done, documents in all or ``None``).
 
@@ -67,6 +73,7 @@ class TokenizeOptions(WritingOptions, total=False):
     arrays: Collection[str]
     vocabulary: int | None
     batched: bool
+    on_error: str
     block: int
     progress: Callable[[int, int | None], None] | None
 
@@ -78,6 +85,7 @@ class TokenReport:
     Attributes:
         path: where the samples are.
         documents: how many records were tokenized.
+        skipped: how many records could not be tokenized and were left out.
         empty: how many of them gave no token of their own.
         tokens: of all documents, ends and begins among them.
         samples: that were written.
@@ -85,18 +93,23 @@ class TokenReport:
         padding: tokens that were added to fill the last sample.
         parts: tokens of each part type (plain texts are of type ``text``), begins and ends not
             among them.
+        faults: what was wrong with the first ones that were skipped.
         dtype: of the tokens.
+        resumed_at: how many records an earlier run had done.
     """
 
     path: str
     documents: int
+    skipped: int
     empty: int
     tokens: int
     samples: int
     dropped: int
     padding: int
     parts: Mapping[str, int]
+    faults: Sequence[str]
     dtype: str
+    resumed_at: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -117,7 +130,9 @@ def tokenize(
     """Tokenize the text of a dataset and pack it into samples of one length.
 
     Documents follow each other in the order of the source; a sample is cut wherever `length`
-    tokens are full. Workers change how long it takes, never what is written.
+    tokens are full. Workers change how long it takes, never what is written. What is written is
+    committed from time to time: a run that ended early, whatever ended it, is gone on with by the
+    same call.
 
     Args:
         source: a dataset or the path of one (in any format that is known), a Sequence of texts or
@@ -134,7 +149,8 @@ def tokenize(
 
     Raises:
         FormatError: this cannot be done, or a record has no text, or its tokens are no ids that
-            fit; the message names it. Nothing is written then.
+            fit; the message names it. What was committed before is kept, and gone on from once it
+            is mended, or with ``on_error="skip"``.
         StorageError: there is something at `path` already, or it cannot be written.
 
     Example:
@@ -147,12 +163,30 @@ def tokenize(
     writing = _writing(options)
     with _opened(source) as records:
         packed = packing_of(tokenizer, length=length, eos=eos, options=options)
-        job = prepare(records, *packed, text=text, workers=workers, block=options.get("block"))
+        job = prepare(
+            records,
+            *packed,
+            text=text,
+            workers=workers,
+            block=options.get("block"),
+            on_error=options.get("on_error", "raise"),
+        )
         with DatasetSink(path, job.packing.schema(job.total), job.about, writing) as sink:
-            counts = job.run(sink, options.get("progress"))
-            report = TokenReport(path=sink.path, dtype=job.packing.dtype, **asdict(counts))
-            sink.commit(report.to_json())
+            if sink.finished is not None:
+                # The earlier run was ended between its last commit and telling of it.
+                sink.finish(sink.finished)
+                return TokenReport(path=sink.path, **sink.finished)
+            start = sink.earlier.documents if sink.earlier is not None else 0
+            counts = job.run(sink, options.get("progress"), into=sink)
+            report = _report(sink.path, counts, job.packing.dtype, resumed_at=start)
+            sink.commit(counts, report.to_json())
     return report
+
+
+def _report(path: str, counts: Counts, dtype: str, *, resumed_at: int) -> TokenReport:
+    told = asdict(counts)
+    told["documents"] -= counts.skipped
+    return TokenReport(path=path, dtype=dtype, resumed_at=resumed_at, **told)
 
 
 def _writing(options: TokenizeOptions) -> WritingOptions:
@@ -183,25 +217,41 @@ class Job:
     """What `tokenize` is about to do, checked.
 
     Attributes:
-        pipe: gives the blocks of tokens.
+        blocks: gives the blocks of tokens from a document on.
         packing: what samples look like.
         total: how many documents there are, if that is known.
         about: what the dataset keeps of all this, as JSON.
     """
 
-    pipe: Pipeline
+    blocks: Callable[[int], Pipeline]
     packing: Packing
     total: int | None
     about: Mapping[str, Any]
 
-    def run(self, sink: Sink, progress: Callable[[int, int | None], None] | None = None) -> Counts:
-        """Give all samples to `sink`, in order."""
-        packer = Packer(self.packing, sink, self.packing.dtypes(self.total))
-        loader: Loader = self.pipe.loader()
+    def run(
+        self,
+        sink: Sink,
+        progress: Callable[[int, int | None], None] | None = None,
+        *,
+        into: DatasetSink | None = None,
+    ) -> Counts:
+        """Give all samples to `sink`, in order.
+
+        Args:
+            sink: takes them.
+            progress: see `TokenizeOptions`.
+            into: the same sink, if it is one that keeps how far it is.
+        """
+        dtypes = self.packing.dtypes(self.total)
+        earlier, last = (None, None) if into is None else (into.earlier, into.last)
+        packer = Packer(self.packing, sink, dtypes, earlier=earlier, last=last)
+        loader: Loader = self.blocks(packer.counts.documents).loader()
         with loader:
             for encoded in loader:
                 packer.add(encoded)
                 del encoded  # its memory is wanted for the next one
+                if into is not None:
+                    into.save(packer)
                 if progress is not None:
                     progress(packer.counts.documents, self.total)
         counts = packer.finish()
@@ -244,6 +294,7 @@ def prepare(
     text: TextLike = None,
     workers: int = 0,
     block: int | None = None,
+    on_error: str = "raise",
 ) -> Job:
     """What `tokenize` would do; reads no record and writes nothing.
 
@@ -259,8 +310,11 @@ def prepare(
     """
     block = BLOCK if block is None else check_count("block", block, least=1)
     workers = check_count("workers", workers, least=0)
+    if on_error not in _ON_ERROR:
+        raise FormatError(f"on_error must be one of {', '.join(_ON_ERROR)}, not {on_error!r}")
     stream, reader, total = _source(source, text)
-    encode = EncodeBlock(reader, encoder, packing, block, alone=workers <= 1)
+    skips = on_error == "skip"
+    encode = EncodeBlock(reader, encoder, packing, block, alone=workers <= 1, skips=skips)
     about = {
         "tokenizer": {
             "name": encoder.name,
@@ -268,9 +322,15 @@ def prepare(
             "vocabulary": encoder.vocabulary,
         },
         "packing": packing.to_json(),
-        "source": reader.describe() if stream is None else repr(stream),
+        "source": _anonymous(reader.describe() if stream is None else repr(stream)),
+        "text": getattr(text, "__qualname__", type(text).__qualname__) if callable(text) else text,
     }
-    return Job(_pipeline(stream, encode, total, workers), packing, total, about)
+    return Job(partial(_pipeline, stream, encode, total, workers), packing, total, about)
+
+
+def _anonymous(text: str) -> str:
+    """A description without addresses of objects, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def _source(source: Any, text: TextLike) -> tuple[Pipeline | None, Reader, int | None]:
@@ -285,14 +345,14 @@ def _source(source: Any, text: TextLike) -> tuple[Pipeline | None, Reader, int |
 
 
 def _pipeline(
-    stream: Pipeline | None, encode: EncodeBlock, total: int | None, workers: int
+    stream: Pipeline | None, encode: EncodeBlock, total: int | None, workers: int, start: int
 ) -> Pipeline:
     if stream is not None:
-        return stream.through(_blocks, encode.size).map(
+        return stream.through(_blocks, encode.size, start).map(
             encode.given, workers=workers, name="tokenize"
         )
     assert total is not None
-    blocks = _Blocks(total, encode.size)
+    blocks = _Blocks(total, encode.size, start)
     return Pipeline(blocks).map(encode.at, workers=workers, name="tokenize")
 
 
@@ -302,21 +362,27 @@ class _Blocks:
 
     total: int
     size: int
+    start: int = 0
 
     def __len__(self) -> int:
-        return (self.total + self.size - 1) // self.size
+        return (self.total - self.start + self.size - 1) // self.size
 
     def __getitem__(self, block: int) -> int:
-        return block * self.size
+        return self.start + block * self.size
 
     def __repr__(self) -> str:
         return f"the blocks of {self.size} records"
 
 
-def _blocks(items: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    """Number the records of a stream, many at a time."""
+def _blocks(items: Iterable[Any], size: int, start: int = 0) -> Iterator[tuple[int, list[Any]]]:
+    """Number the records of a stream from `start` on, many at a time."""
     source = iter(items)
-    first = 0
+    first = sum(1 for _ in islice(source, start))
+    if first < start:
+        raise FormatError(
+            f"the stream ends after {first} records, and an earlier run had more than {start}: say "
+            "overwrite to begin anew"
+        )
     while values := list(islice(source, size)):
         yield first, values
         first += len(values)

@@ -12,8 +12,9 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ from splitpipe.tokens.packing import Packing
 __all__ = ["Counts", "Packer", "Sink"]
 
 _BUFFER_NBYTES = 4 << 20
+# Of so many skipped records it is told what was wrong with them.
+_FAULTS = 10
 _PADDING = {"loss_mask": 0, "document": -1, "position": 0, "local_position": 0}
 
 Array = npt.NDArray[Any]
@@ -47,22 +50,30 @@ class Counts:
     """What went through a packer.
 
     Attributes:
-        documents: how many there were.
-        empty: how many of them had no token of their own.
+        documents: how many there were, those that were skipped included.
+        skipped: how many of them could not be tokenized.
+        empty: how many of the others had no token of their own.
         tokens: of all documents, begins and ends among them.
         samples: that were made.
         dropped: tokens at the end that filled no sample.
         padding: tokens that were put behind the last document.
         parts: tokens of each part type, begins and ends not among them.
+        faults: what was wrong with the first ones that were skipped.
     """
 
     documents: int = 0
+    skipped: int = 0
     empty: int = 0
     tokens: int = 0
     samples: int = 0
     dropped: int = 0
     padding: int = 0
     parts: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def copy(self, samples: int) -> Counts:
+        """The same, with another number of samples."""
+        return replace(self, samples=samples, parts=dict(self.parts), faults=list(self.faults))
 
 
 class Packer:
@@ -72,6 +83,9 @@ class Packer:
         packing: what samples look like.
         sink: takes them.
         dtypes: of the arrays, as `Packing.dtypes` gives them.
+        earlier: what `checkpoint` gave to an earlier run that this one goes on from. The next
+            block is to be that of document ``earlier.documents``.
+        last: the tokens of that run's last sample.
 
     Example:
         >>> import numpy as np
@@ -85,12 +99,27 @@ class Packer:
         2
     """
 
-    def __init__(self, packing: Packing, sink: Sink, dtypes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        packing: Packing,
+        sink: Sink,
+        dtypes: Mapping[str, str],
+        *,
+        earlier: Counts | None = None,
+        last: Array | None = None,
+    ) -> None:
         self._packing = packing
         self._sink = sink
         self._dtypes = dict(dtypes)
         self._extra = (packing.bos is not None) + (packing.eos is not None)
-        self.counts = Counts()
+        self.counts = Counts() if earlier is None else earlier.copy(earlier.samples)
+        # How many of the next tokens are in samples already, which end with `last`.
+        self._known = 0
+        if packing.length is not None:
+            self._known = self.counts.samples * packing.length - self.counts.tokens
+        self._last = last
+        # The counts before every block that has a token which is in no sample yet.
+        self._starts: deque[Counts] = deque()
         self._filled = 0
         self._buffers: dict[str, Array] = {}
         if packing.length is not None:
@@ -103,21 +132,59 @@ class Packer:
         """Go on with the documents of a block.
 
         Raises:
-            FormatError: a document has more tokens than positions can be told of.
+            FormatError: a document has more tokens than positions can be told of; or these are
+                not the tokens that an earlier run had.
         """
         counts = self.counts
         if block.first != counts.documents:
             raise AssertionError(f"block of document {block.first} after {counts.documents}")
         streams = self._streams(block)
+        if self._starts and self._starts[-1].tokens == counts.tokens:
+            self._starts.pop()
+        self._starts.append(counts.copy(counts.samples))
         counts.documents += len(block.lengths)
         counts.empty += int(np.count_nonzero(block.lengths == self._extra))
+        counts.empty -= 0 if self._extra else len(block.skipped)
+        counts.skipped += len(block.skipped)
+        counts.faults += block.faults[: max(0, _FAULTS - len(counts.faults))]
         for kind, tokens in block.kinds.items():
             counts.parts[kind] = counts.parts.get(kind, 0) + tokens
         if self._packing.length is None:
-            self._write_each(streams, block.lengths)
+            self._write_each(streams, block)
         else:
-            self._fill(streams)
+            self._fill(self._after_known(streams))
         counts.tokens += len(block.tokens)
+
+    def checkpoint(self) -> Counts:
+        """Where another run can go on, once the samples that were handed over are durable.
+
+        Its documents are those before the block in which the next sample begins, its samples all
+        that were handed over.
+        """
+        counts, length = self.counts, self._packing.length
+        if length is None:
+            return counts.copy(counts.samples)
+        written = counts.samples * length
+        while len(self._starts) > 1 and self._starts[1].tokens <= written:
+            self._starts.popleft()
+        before = self._starts[0] if self._starts else counts
+        return before.copy(counts.samples)
+
+    def _after_known(self, streams: dict[str, Array]) -> dict[str, Array]:
+        """What is in no sample yet; what is, is compared as far as the last sample goes."""
+        if not self._known:
+            return streams
+        known = min(self._known, len(streams["tokens"]))
+        self._known -= known
+        if not self._known and self._last is not None:
+            shared = min(known, len(self._last))
+            again = streams["tokens"][known - shared : known]
+            if not np.array_equal(self._last[len(self._last) - shared :], again):
+                raise FormatError(
+                    "the last tokens that an earlier run has written are not what this one has "
+                    "there: the source or the tokenizer is another now. Say overwrite to begin anew"
+                )
+        return {name: stream[known:] for name, stream in streams.items()}
 
     def _streams(self, block: Encoded) -> dict[str, Array]:
         """All arrays, as long as the tokens are."""
@@ -146,7 +213,9 @@ class Packer:
         if "local_position" in self._dtypes:
             if self._packing.length is not None:
                 length = self._packing.length
-                starts = np.union1d(starts, np.arange(-self._filled % length, total, length))
+                # Samples begin wherever so many tokens went before.
+                phase = -self.counts.tokens % length
+                starts = np.union1d(starts, np.arange(phase, total, length))
             streams["local_position"] = _since(starts, total)
 
     def _fill(self, streams: Mapping[str, Array]) -> None:
@@ -179,21 +248,27 @@ class Packer:
             self._filled = rest
         return rest
 
-    def _write_each(self, streams: Mapping[str, Array], lengths: Array) -> None:
+    def _write_each(self, streams: Mapping[str, Array], block: Encoded) -> None:
         """One sample a document."""
-        stops = np.cumsum(lengths).tolist()
-        starts = [0, *stops[:-1]]
+        stops = np.cumsum(block.lengths).tolist()
+        bounds = list(zip([0, *stops[:-1]], stops, strict=True))
+        for place in reversed(block.skipped):
+            del bounds[place]
         self._sink.write(
-            {
-                name: [stream[a:b] for a, b in zip(starts, stops, strict=True)]
-                for name, stream in streams.items()
-            }
+            {name: [stream[a:b] for a, b in bounds] for name, stream in streams.items()}
         )
-        self.counts.samples += len(lengths)
+        self.counts.samples += len(bounds)
 
     def finish(self) -> Counts:
         """Hand over what is left, as the packing says; gives the counts."""
         counts, length = self.counts, self._packing.length
+        if counts.skipped and counts.skipped == counts.documents:
+            raise FormatError(f"not one of {counts.documents} could be: {counts.faults[0]}")
+        if self._known:
+            raise FormatError(
+                f"an earlier run has written {self._known} tokens more than there are now: the "
+                "source or the tokenizer is another. Say overwrite to begin anew"
+            )
         if length is None:
             return counts
         rest = self._write_full()

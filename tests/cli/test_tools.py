@@ -184,8 +184,9 @@ class TestConvert:
             "add = target.Target.add\n"
             "def telling(self, block):\n"
             "    add(self, block)\n"
-            "    print('added', flush=True)\n"
-            "    if block.start > 100: sys.stdin.read()\n"  # until the signal
+            "    if block.start > 100:\n"
+            "        print('waiting', flush=True)\n"
+            "        sys.stdin.read()\n"  # until the signal
             "target.Target.add = telling\n"
             "if __name__ == '__main__': sys.exit(main())\n"
         )
@@ -200,8 +201,7 @@ class TestConvert:
             start_new_session=True,
         ) as process:
             assert process.stdout is not None
-            for _ in range(40):
-                process.stdout.readline()
+            assert process.stdout.readline() == "waiting\n"
             os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
             _, problems = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == code
@@ -286,6 +286,23 @@ class TestTokenize:
             assert len(made) == 2 * first["samples"]
         other = [*words, "--length=5", "--append"]
         assert "another packing" in fails(capsys, "tokenize", dataset, target, *other)
+
+    def test_skipping(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        lines = tmp_path / "lines.jsonl"
+        lines.write_text('{"text": "a b"}\n{"n": 1}\n{"text": "c"}\n')
+        words = ["--tokenizer", word_level(tmp_path), "-w0", "--bins=1", "--length=1"]
+        text = fails(capsys, "tokenize", lines, tmp_path / "tokens", *words)
+        assert "record 1" in text
+        assert "has no 'text'" in text
+        words.append("--on-error=skip")
+        found = printed(capsys, "tokenize", lines, tmp_path / "tokens", *words)
+        assert (found["documents"], found["skipped"], found["samples"]) == (2, 1, 3)
+        assert "has no 'text'" in found["faults"][0]
+        again = ["tokenize", lines, tmp_path / "tokens", "--overwrite", *words]
+        assert run([str(word) for word in again]) == 0
+        said = capsys.readouterr()
+        assert "2 documents, 1 skipped, 3 tokens" in said.out
+        assert said.err.startswith("skipped: record 1 of ")
 
     def test_without_a_tokenizer(
         self, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
