@@ -173,6 +173,29 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         stage = Stage(operation, name or operation.label, options)
         return cast(Self, joined(stage, [self, *others]))
 
+    def _branch(self, label: Any, begin: Any) -> tuple[Operation, ...]:
+        if begin is None:
+            return ()
+        first = pipeline_of(Node(source=FactorySource(_nothing, f"branch {label!r}")))
+        made = begin(first) if callable(begin) else begin
+        if not isinstance(made, Pipeline):
+            raise GraphError(
+                f"branch {label!r} of a route must be a function that takes a pipeline and returns "
+                f"one, or None; not {begin!r}"
+            )
+        nodes = walk([made.node])
+        chain = all(len(node.inputs) == 1 for node in nodes if node is not first.node)
+        if first.node not in nodes or not chain:
+            raise GraphError(
+                f"branch {label!r} of a route must add stages to the pipeline that it is given, "
+                "one after the other"
+            )
+        return tuple(node.stage.operation for node in nodes if node.stage is not None)
+
+
+def _nothing() -> Iterator[Any]:
+    return iter(())
+
 
 def joined(stage: Stage, inputs: Iterable[Pipeline]) -> Pipeline:
     """Return the pipeline of `stage` over `inputs`.

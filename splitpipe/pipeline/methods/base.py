@@ -9,7 +9,7 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.stage import StageOptions
 from splitpipe.pipeline.stages import Operation
 
-__all__ = ["Methods", "StreamOptions", "function_of", "stage_options"]
+__all__ = ["Methods", "PoolOptions", "StreamOptions", "function_of", "stage_options"]
 
 
 class StreamOptions(TypedDict, total=False):
@@ -41,15 +41,32 @@ class Methods:
         """Return the pipeline with a stage more, which reads this one and `others`."""
         raise NotImplementedError
 
-    def _stream(self, operation: Operation, options: StreamOptions) -> Self:
+    def _branch(self, label: Any, begin: Any) -> tuple[Operation, ...]:
+        """Return the operations that the function `begin` puts behind a pipeline."""
+        raise NotImplementedError
+
+    def _stream(self, operation: Operation, options: StreamOptions | PoolOptions) -> Self:
         """Return the pipeline with a stage over the whole stream more."""
         return self._with(operation, options.get("name"), stage_options(options))
 
 
-def stage_options(options: StreamOptions) -> StageOptions:
+class PoolOptions(StreamOptions, total=False):
+    """How a stage is run that treats each item by itself, and may have any number of workers.
+
+    Attributes:
+        ordered: False lets items overtake one another between workers.
+    """
+
+    ordered: bool
+
+
+def stage_options(options: StreamOptions | PoolOptions) -> StageOptions:
     """Return what `options` say of running a stage."""
     return StageOptions(
-        options.get("workers"), True, options.get("capacity"), options.get("executor")
+        options.get("workers"),
+        bool(options.get("ordered", True)),
+        options.get("capacity"),
+        options.get("executor"),
     )
 
 

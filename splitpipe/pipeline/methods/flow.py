@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, Unpack
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.methods.base import Methods, StreamOptions, function_of
+from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, check_count
-from splitpipe.pipeline.stages import Label, Pick, Repeat, Shuffle, Skip, Take, Tee, Through
+from splitpipe.pipeline.stages import Label, Pick, Repeat, Route, Shuffle, Skip, Take, Tee, Through
 
 __all__ = ["FlowMethods"]
 
@@ -95,6 +95,35 @@ class FlowMethods(Methods):
     def route(
         self,
         key: Callable[[Any], Any],
+        branches: Mapping[Any, Callable[[Any], Any] | None],
+        *,
+        other: Any = "raise",
+        **options: Unpack[PoolOptions],
+    ) -> Self:
+        """Let what happens to an item depend on the item; outputs come in the order of their
+        inputs.
+
+        Args:
+            key: called with each item; returns a label.
+            branches: label -> a function that is given a pipeline and returns it with stages that
+                treat each item by itself; None: items pass as they are.
+            other: what becomes of an item whose label is not among them: ``"raise"``; the label of
+                the branch that it goes through; or None: it is left out, and counted.
+            options: see `PoolOptions`.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> numbers = sp.Pipeline(range(5))
+            >>> even = {True: lambda pipe: pipe.map(str), False: None}
+            >>> list(numbers.route(lambda x: x % 2 == 0, even))
+            ['0', 1, '2', 3, '4']
+        """
+        made = {label: self._branch(label, begin) for label, begin in branches.items()}
+        return self._stream(Route(function_of("route", key), made, other), options)
+
+    def split_by(
+        self,
+        key: Callable[[Any], Any],
         labels: Iterable[Any],
         *,
         other: str = "raise",
@@ -102,6 +131,9 @@ class FlowMethods(Methods):
         name: str | None = None,
     ) -> dict[Any, Self]:
         """Return a branch for each of `labels`: the items for which `key` gives it.
+
+        Branches may do anything, batch and shuffle as well, and are joined, or read, like those of
+        `tee`. Where they only treat each item by itself `route` keeps the order.
 
         Args:
             key: called with each item.
@@ -113,14 +145,14 @@ class FlowMethods(Methods):
 
         Example:
             >>> import splitpipe as sp
-            >>> parts = sp.Pipeline(range(5)).route(lambda x: x % 2 == 0, [True, False])
+            >>> parts = sp.Pipeline(range(5)).split_by(lambda x: x % 2 == 0, [True, False])
             >>> list(parts[True]), list(parts[False])
             ([0, 2, 4], [1, 3])
         """
         choices = tuple(labels)
         if other not in ("raise", "drop") or not choices:
-            raise GraphError("route needs at least one label, and other='raise' or 'drop'")
-        operation = Label(function_of("route", key), choices, other == "drop")
+            raise GraphError("split_by needs at least one label, and other='raise' or 'drop'")
+        operation = Label(function_of("split_by", key), choices, other == "drop")
         labelled = self._with(operation, name, StageOptions(capacity=capacity))
         return {label: labelled._with(Pick(label)) for label in choices}
 

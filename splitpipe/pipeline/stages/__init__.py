@@ -21,6 +21,7 @@ from splitpipe.pipeline.stages.mix import Mix
 from splitpipe.pipeline.stages.pack import Layout, Pack, Packing
 from splitpipe.pipeline.stages.padding import Pad, Ragged
 from splitpipe.pipeline.stages.repeat import Repeat
+from splitpipe.pipeline.stages.route import Route
 from splitpipe.pipeline.stages.shuffle import Shuffle
 from splitpipe.pipeline.stages.skip import Skip
 from splitpipe.pipeline.stages.take import Take
@@ -53,6 +54,7 @@ __all__ = [
     "Pick",
     "Ragged",
     "Repeat",
+    "Route",
     "Shuffle",
     "Skip",
     "Take",
