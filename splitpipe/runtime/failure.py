@@ -8,14 +8,19 @@ Rules:
   cannot travel;
 - SystemExit, KeyboardInterrupt and StopIteration of a stage never end anything silently: they are
   `StageFailed`;
-- an exception is trusted to travel only after it has survived the journey once, here.
+- an exception is trusted to travel only after it has survived the journey once, here. One that
+  cannot, and need not leave this process, is the consumer's own object (`keep_exceptions`).
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import traceback
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +29,7 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
 
-__all__ = ["Failure", "annotate", "failing_stage"]
+__all__ = ["Failure", "annotate", "failing_stage", "keep_exceptions"]
 
 _CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 
@@ -125,7 +130,49 @@ def _survivor(error: BaseException) -> bytes | None:
         notes = getattr(error, "__notes__", None)
         if not notes or getattr(back, "__notes__", None) == notes:
             return pickled
-    return None
+    return _reference(error) if _own.stays else None
+
+
+class _Own(threading.local):
+    """What this thread's failures may rely on."""
+
+    stays = False
+
+
+_own = _Own()
+_kept: OrderedDict[int, BaseException] = OrderedDict()
+_MOST_KEPT = 16
+_numbers = count()
+
+
+def keep_exceptions() -> None:
+    """Say that what fails in this thread is raised in this process: it need not be picklable."""
+    _own.stays = True
+
+
+def _reference(error: BaseException) -> bytes:
+    """Return the pickle of a reference to `error`; the last few of them can be followed."""
+    number = next(_numbers)
+    _kept[number] = error.with_traceback(None)  # its text is in the notes; frames hold anything
+    if len(_kept) > _MOST_KEPT:
+        _kept.popitem(last=False)
+    return dump(_Reference(number))
+
+
+class _Reference:
+    """Something of this process, on its way within it."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _follow, (os.getpid(), self._number)
+
+
+def _follow(pid: int, number: int) -> BaseException:
+    if pid != os.getpid():
+        raise LookupError("a reference left its process")
+    return _kept[number]
 
 
 class _Bare:

@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -30,10 +31,11 @@ from multiprocessing import connection, forkserver, process
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from splitpipe.errors import NotPicklable, PipelineError, WorkerDied
+from splitpipe.errors import ChannelError, NotPicklable, PipelineError, WorkerDied
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.runtime.board import Board, Row
+from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
@@ -46,6 +48,7 @@ from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
 from splitpipe.transport.memory import MemoryLink
+from splitpipe.transport.message import NOWHERE, Failed, encode
 from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import dump_description
 from splitpipe.transport.pipe import PipeLink
@@ -80,6 +83,7 @@ class Supervisor:
         self._threads: list[WorkerThread] = []
         self._watched: list[int] = []
         self._receivers: list[Receiver] = []
+        self._entries: list[MemoryLink] = []
         self._closed = False
         self._pid = os.getpid()
         self._owner: Descriptor | None = None
@@ -197,6 +201,8 @@ class Supervisor:
         assert region.entry is not None
         receiver = region.entry.receiver()
         self._receivers.append(receiver)
+        if isinstance(region.entry, MemoryLink):
+            self._entries.append(region.entry)
         intake = region.intake(
             receiver, self._course, meter, wait=partial(self._wait, receiver), warn=True
         )
@@ -293,8 +299,14 @@ class Supervisor:
 
         def note(error: BaseException) -> None:
             self._death = f"{name}, a thread, ended with {type(error).__qualname__}: {error}"
-            for link in self._links:
-                link.shut()
+            report = Failure.of(WorkerDied(self._death), where=()).encode()
+            message = Failed(self._course.run, 0, 0, NOWHERE, 0, 0, nbytes=len(report))
+            with contextlib.suppress(ChannelError):
+                for entry in self._entries:
+                    entry.sender().send([encode(message), report])
+            if not self._entries:  # it only feeds processes; the consumer looks when it is woken
+                for link in self._links:
+                    link.shut()
 
         return note
 

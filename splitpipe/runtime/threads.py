@@ -18,6 +18,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
+from splitpipe.runtime.failure import keep_exceptions
+
 __all__ = ["WorkerThread", "join_all", "warn_of"]
 
 
@@ -61,6 +63,7 @@ class WorkerThread:
         return not self.alive
 
     def _run(self) -> None:
+        keep_exceptions()
         try:
             self._work()
         except BaseException as error:

@@ -76,6 +76,11 @@ class Shelf:
         self._nbytes = 0
         self._number = 0
         self._shut = False
+        self._on_wait: tuple[Callable[[Callable[[], bool]], None], Callable[[], None]] | None = None
+
+    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+        """As of `Arena`: call `begin` before waiting for room, and `end` behind it."""
+        self._on_wait = begin, end
 
     def put(self, values: list[Any], nbytes: int, *, wait: bool = True) -> bytes:
         """Lay `values` down; return what `take` wants.
@@ -83,8 +88,20 @@ class Shelf:
         Raises:
             BrokenChannel: the run was shut.
         """
+
+        def full() -> bool:
+            return bool(self._values) and self._nbytes + nbytes > self._limit and not self._shut
+
+        if wait and self._on_wait is not None and full():
+            begin, end = self._on_wait
+            begin(full)
+            try:
+                with self._taken:
+                    self._taken.wait_for(lambda: not full())
+            finally:
+                end()
         with self._taken:
-            while wait and self._values and self._nbytes + nbytes > self._limit and not self._shut:
+            while wait and full():
                 self._taken.wait()
             if self._shut:
                 raise BrokenChannel("the shelf was shut")
@@ -169,6 +186,10 @@ class ObjectPacker:
     def __len__(self) -> int:
         return len(self._values)
 
+    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+        """See `Shelf.watch`."""
+        self._shelf.watch(begin, end)
+
     def calibrate(self, feed: Callable[[Iterator[Any]], object]) -> None:
         """Measure what the way to `add` holds of a value: `feed` sends each of some items there.
 
@@ -237,7 +258,7 @@ class ObjectPacker:
         # Before the attempt: what fails leaves references behind.
         weight = contents(value, strict=False) if ours else None
         try:
-            return duplicate(value, _take)
+            return duplicate(value, _take, plainly=weight is not None)
         except NotPicklable as error:
             if weight is not None:
                 return value, weight

@@ -21,6 +21,7 @@ objects: there nothing is ours by counting (`COUNTED` is false), and whatever ca
 from __future__ import annotations
 
 import enum
+import gc
 import sys
 import sysconfig
 import types
@@ -41,7 +42,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from splitpipe.transport.pickling import dump, load
+from splitpipe.transport.pickling import dump, dump_plainly, load
 
 __all__ = [
     "COUNTED",
@@ -79,6 +80,12 @@ _CONSTANT = frozenset(
 )
 """Types whose values cannot change."""
 
+_ANCHORED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType)
+"""What belongs to the program, not to a value."""
+
+_MOST_REACHED = 10_000
+"""Objects that are looked at to find out whose one is; larger ones are copied."""
+
 _Look: TypeAlias = "Callable[[Any, bool], int | None]"
 
 
@@ -115,8 +122,8 @@ def contents(value: Any, *, strict: bool = True) -> int | None:
 
     Args:
         value: what to look into.
-        strict: whether what cannot be looked into counts as somebody else's. Otherwise it belongs
-            to whoever holds the only reference to it.
+        strict: whether what cannot be looked into counts as somebody else's. Otherwise it is
+            judged by what it refers to, as far as the garbage collector knows.
     """
     kind: type = type(value)
     look = _LOOKS.get(kind)
@@ -128,7 +135,7 @@ def contents(value: Any, *, strict: bool = True) -> int | None:
     if weakref.getweakrefcount(value):
         return None
     if look is None:
-        return None if strict else WORD
+        return None if strict else _anything(value)
     return look(value, strict)
 
 
@@ -148,18 +155,24 @@ def weight_of(constants: list[Any]) -> int:
     return sum(constant(value) or 0 for value in constants)
 
 
-def duplicate(value: Any, take: Callable[[memoryview], Any]) -> tuple[Any, int]:
+def duplicate(
+    value: Any, take: Callable[[memoryview], Any], *, plainly: bool = False
+) -> tuple[Any, int]:
     """Return a copy that shares nothing with `value`, and its bytes.
 
     Args:
         value: what to copy, by way of pickle.
         take: called with the bytes of each array; returns what to restore it over (see `copied`).
+        plainly: without cloudpickle, which makes something else of files and closures.
 
     Raises:
         NotPicklable: there is no way to make one.
     """
     buffers: list[Any] = []
-    stream = dump(value, buffers.append, again=buffers.clear)
+    if plainly:
+        stream = dump_plainly(value, buffers.append)
+    else:
+        stream = dump(value, buffers.append, again=buffers.clear)
     raws = [buffer.raw() for buffer in buffers]
     return load(stream, map(take, raws)), len(stream) + sum(raw.nbytes for raw in raws)
 
@@ -231,6 +244,38 @@ def _instance(value: Any, strict: bool) -> int | None:
         return None
     rest = _dict(state, strict)
     return None if rest is None else weight + rest
+
+
+def _anything(value: Any) -> int | None:
+    """Judge an object as the garbage collector does: everything that can be reached from it is its
+    own if all references to it come from there. An open file, say.
+    """
+    reached: list[Any] = []
+    inside: dict[int, int] = {id(value): sys.maxsize}
+    todo = [value]
+    while todo and len(reached) < _MOST_REACHED:
+        for part in _referents(todo.pop()):
+            if isinstance(part, _ANCHORED) or constant(part) is not None:
+                continue
+            if id(part) not in inside:
+                inside[id(part)] = 0
+                reached.append(part)
+                todo.append(part)
+            inside[id(part)] += 1
+    part = None
+    for part in reached:
+        if references(part) > _PART + inside[id(part)] or weakref.getweakrefcount(part):
+            return None
+        if type(part) is np.ndarray and _array(part, True) is None:
+            return None
+    return None if todo else WORD * (1 + len(reached))
+
+
+def _referents(value: Any) -> list[Any]:
+    """What an object refers to; of a function, without the module that it belongs to."""
+    if type(value) is types.FunctionType:
+        return [value.__closure__, value.__defaults__, value.__kwdefaults__, *vars(value).values()]
+    return gc.get_referents(value)
 
 
 def _parts(parts: Iterable[Any], strict: bool) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any
 from splitpipe.errors import NotPicklable
 from splitpipe.transport.base import Buffer
 
-__all__ = ["dump", "dump_description", "load"]
+__all__ = ["dump", "dump_description", "dump_plainly", "load"]
 
 PROTOCOL = 5
 
@@ -52,6 +52,14 @@ def dump(
                 f"{type(first).__name__}: {first}"
             ) from first
         return by_value
+
+
+def dump_plainly(value: object, callback: Callable[[pickle.PickleBuffer], Any]) -> bytes:
+    """As `dump`, but what pickle itself cannot do is `NotPicklable`."""
+    try:
+        return pickle.dumps(value, PROTOCOL, buffer_callback=callback)
+    except Exception as error:
+        raise NotPicklable(f"{type(value).__qualname__}: {error}") from error
 
 
 def load(stream: Buffer, buffers: Iterable[Any] = ()) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import mmap
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
@@ -604,6 +606,29 @@ def test_a_shelf_is_bounded_and_shut() -> None:
         shelf.take(big)
 
 
+def test_who_waits_for_room_says_so() -> None:
+    shelf = Shelf(100)
+    said: list[str] = []
+    full: list[Callable[[], bool]] = []
+    waits = threading.Event()
+
+    def begin(still: Callable[[], bool]) -> None:
+        said.append("begin")
+        full.append(still)
+        waits.set()
+
+    shelf.watch(begin, lambda: said.append("end"))
+    first = shelf.put([1], 80)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(shelf.put, [2], 80)
+        assert waits.wait(10)
+        assert full[0]()
+        assert shelf.take(first) == [1]
+        assert shelf.take(second.result(10)) == [2]
+    assert said == ["begin", "end"]
+    assert not full[0]()
+
+
 def test_what_is_discarded_is_let_go_of() -> None:
     way = Way()
     record = Record(1)
@@ -613,3 +638,35 @@ def test_what_is_discarded_is_let_go_of() -> None:
     del record
     assert gone() is None
     assert way.packer.nbytes == len(way.packer) == 0
+
+
+def closing_over(part: Any) -> Any:
+    return lambda: part
+
+
+def test_a_closure_is_its_makers_unless_it_closes_over_its_own() -> None:
+    part = [1]
+
+    def made() -> Iterator[Any]:
+        yield closing_over(part)
+        part.append(2)
+
+    (got,) = Way().through(made())
+    assert got() == [1]
+
+
+@counted
+def test_an_open_file_stays_the_same_file() -> None:
+    for mode in ("r", "rb"):
+        (got,) = Way().through(open(__file__, mode) for _ in range(1))  # noqa: SIM115
+        with got:
+            assert got.fileno() >= 0
+
+
+@counted
+def test_a_generator_is_passed_when_everything_that_it_uses_is_its_own() -> None:
+    (got,) = Way().through((x for x in [1, 2]) for _ in range(1))
+    assert list(got) == [1, 2]
+    held = [1, 2]
+    with pytest.raises(NotPicklable, match="held by its maker"):
+        Way().feed((x for x in held) for _ in range(1))
