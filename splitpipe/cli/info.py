@@ -29,7 +29,6 @@ from splitpipe.formats.recognise import which
 from splitpipe.storage import files
 from splitpipe.storage.check import Description, describe
 from splitpipe.storage.format import MANIFEST_NAME
-from splitpipe.summary.columns import type_of
 
 __all__ = ["as_text", "info"]
 
@@ -100,7 +99,7 @@ def _facts(path: Path, form: str | None, dataset: sp.Dataset) -> dict[str, Any]:
         "path": str(path),
         "format": form or which(Source.at(path)).name,
         "records": len(dataset),
-        "columns": {name: type_of(field) for name, field in dataset.schema.items()},
+        "columns": {name: field.description for name, field in dataset.schema.items()},
         "bare": dataset.schema.bare,
         "skipped": getattr(records, "skipped", 0),
         "catalog": records.catalog is not None,

@@ -200,6 +200,20 @@ class Field:
         """
         return replace(self, compression=compression)
 
+    @property
+    def description(self) -> str:
+        """The type in a few words, for people.
+
+        Example:
+            >>> Field("ndarray", "uint16", (None, 2)).description
+            'ndarray uint16 (any, 2)'
+        """
+        text = self.dtype if self.kind == "scalar" and self.dtype else self.kind
+        if self.kind == "ndarray":
+            shape = "any shape" if self.shape is None else ", ".join(map(str, self.shape))
+            text = f"ndarray {self.dtype} ({shape.replace('None', 'any')})"
+        return text + (f" {self.compression}" if self.compression else "")
+
     def __repr__(self) -> str:
         text = repr(self.dtype if self.kind == "scalar" else self.kind)
         if self.kind == "ndarray":

@@ -160,7 +160,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         details = tuple(
             ColumnFacts(
                 name=column.name,
-                type=_type_of(column),
+                type=column.field.description,
                 nbytes=records.values(column.name).reader.nbytes(),
                 missing=column.missing,
                 dead_nbytes=column.dead_nbytes,
@@ -187,15 +187,6 @@ def describe(path: str | os.PathLike[str]) -> Description:
         )
     finally:
         records.close()
-
-
-def _type_of(column: Column) -> str:
-    field = column.field
-    text = field.dtype if field.kind == "scalar" and field.dtype else field.kind
-    if field.kind == "ndarray":
-        shape = "any shape" if field.shape is None else ", ".join(map(str, field.shape))
-        text = f"ndarray {field.dtype} ({shape.replace('None', 'any')})"
-    return text + (f" {field.compression}" if field.compression else "")
 
 
 def _disk_nbytes(directory: str, manifest: Manifest) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from splitpipe.schema import Field
 from splitpipe.summary.numbers import Histogram, Numbers
 
-__all__ = ["Column", "ColumnSummary", "type_of"]
+__all__ = ["Column", "ColumnSummary"]
 
 _DISTINCT: Final = 10_000
 _COMMON: Final = 5
@@ -187,7 +187,7 @@ class Column:
         numeric = self._field.kind in ("scalar", "ndarray")
         return ColumnSummary(
             self._name,
-            type_of(self._field),
+            self._field.description,
             self._sizes.count,
             self._missing,
             self._sizes.histogram(),
@@ -201,20 +201,6 @@ class Column:
 
 def _utf8(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def type_of(field: Field) -> str:
-    """A type in a few words, as `splitpipe info` has it.
-
-    Example:
-        >>> type_of(Field("ndarray", "uint16", (None, 2))), type_of(Field("scalar", "int64"))
-        ('ndarray uint16 (any, 2)', 'int64')
-    """
-    text = field.dtype if field.kind == "scalar" and field.dtype else field.kind
-    if field.kind == "ndarray":
-        shape = "any shape" if field.shape is None else ", ".join(map(str, field.shape))
-        text = f"ndarray {field.dtype} ({shape.replace('None', 'any')})"
-    return text + (f" {field.compression}" if field.compression else "")
 
 
 def _unit(field: Field) -> str | None:
