@@ -43,6 +43,15 @@ class Turns(Protocol):
         any of the others), or return True: for ever.
         """
 
+    def wait(self, still: Callable[[], bool], others: tuple[int, ...]) -> None:
+        """Wait while `still`, for threads that serve the outputs `others`."""
+
+    def pull(self) -> int:
+        """This thread begins to make what others wait for, too; return which output it serves."""
+
+    def pulled(self) -> None:
+        """It has made it."""
+
 
 class Branches:
     """Readers of one stream.
@@ -78,7 +87,7 @@ class Branches:
         self._pending: list[deque[tuple[bool, Any]]] = [deque() for _ in range(readers)]
         self._closed = [False] * readers
         self._readers: list[tuple[str, int]] = []
-        self._pulling = False
+        self._puller: int | None = None  # the output that the thread serves that makes an item
         self._over = False
         self._failure: BaseException | None = None
 
@@ -112,11 +121,15 @@ class Branches:
                         raise self._failure
                     raise StopIteration
                 full = self._full(number)
-                if full is None and not self._pulling:
-                    self._pulling = True
+                if full is None and self._puller is None:
+                    self._puller = self._turns.pull() if self._turns is not None else 0
                     break
                 if full is None:
-                    self._changed.wait()  # for another reader, who pulls
+                    assert self._turns is not None
+                    assert self._puller is not None
+                    self._turns.wait(
+                        lambda: not pending and self._puller is not None, (self._puller,)
+                    )
                     continue
             if self._turns is None or self._turns.stuck(
                 self._readers[full][1], lambda: not pending and self._full(number) is not None
@@ -164,12 +177,13 @@ class Branches:
             raise
         finally:
             with self._changed:
-                self._pulling = False
+                self._puller = None
                 self._over = self._over or over
                 if not over:
                     for other in self._others(number):
                         self._pending[other].append((copied, value))
                 if self._turns is not None:
+                    self._turns.pulled()
                     self._changed.notify_all()
         return item
 

@@ -56,6 +56,8 @@ class Engine:
         if self._inboxes and epoch >= self._left:
             self._left = epoch + 1
             for inbox in self._inboxes:
+                inbox.skip_rest()
+            for inbox in self._inboxes:
                 inbox.end_epoch(last=last)
 
     def forget(self, output: int) -> None:

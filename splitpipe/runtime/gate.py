@@ -5,12 +5,14 @@ Responsible for: `Gate`, the credits that the merge behind one output gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 from typing import Any
 
+from splitpipe.errors import ChannelError
 from splitpipe.runtime.board import WAITS_FOR_OUTPUT
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import CHUNK_ITEMS, EpochSkipped
+from splitpipe.runtime.turns import Waits
 from splitpipe.transport.base import Receiver
 from splitpipe.transport.message import NEVER, Credit, decode
 
@@ -24,17 +26,24 @@ class Gate:
         self._receiver = receiver
         self._meter = meter
         self._credits = 0
-        self._skipped = -1
+        self._waits: Waits | None = None
         self.most = CHUNK_ITEMS
         """Values that a message may hold."""
         self.wanted = -1
         """The message that the reader said it waits for."""
-        self.shut_out = False
-        """Whether the sender waits for its reader."""
+        self.skipped = -1
+        """The epoch up to which the reader wants no more."""
         self.detached = False
         """Whether nobody will ever read on."""
-        self.on_wait: Callable[[], None] | None = None
-        """Called when the sender begins to wait for its reader."""
+
+    def listen(self, waits: Waits) -> None:
+        """Let a thread take the reader's words from now on: whoever waits here waits for other
+        things, too.
+        """
+        self._waits = waits
+        thread = threading.Thread(target=self._listen, args=(waits,), name="splitpipe-gate")
+        thread.daemon = True  # it ends when the run is shut
+        thread.start()
 
     def open(self) -> bool:
         """Whether a message may be sent now."""
@@ -47,40 +56,53 @@ class Gate:
         Raises:
             EpochSkipped: nobody wants more of `epoch`.
         """
+        if self._waits is not None:
+            with self._waits.changed:
+                if self._blocks(epoch):
+                    self._meter.wait(WAITS_FOR_OUTPUT)
+                    self._waits.wait(lambda: self._blocks(epoch))
+                    self._meter.resume()
+                self._use(epoch)
+            return
         if self._credits == 0:
             self._collect()
-        if self._credits == 0 and self._skipped < epoch:
-            self._wait(epoch)
-        if self._skipped >= epoch:
+        if self._blocks(epoch):
+            self._meter.wait(WAITS_FOR_OUTPUT)
+            while self._blocks(epoch):
+                self._note(self._receiver.receive())
+            self._meter.resume()
+        self._use(epoch)
+
+    def _blocks(self, epoch: int) -> bool:
+        return self._credits == 0 and self.skipped < epoch
+
+    def _use(self, epoch: int) -> None:
+        if self.skipped >= epoch:
             raise EpochSkipped
         self._credits -= 1
 
-    def wait_for_word(self) -> None:
-        """Wait until the reader says anything."""
-        self._meter.wait(WAITS_FOR_OUTPUT)
-        self._note(self._receiver.receive())
-        self._meter.resume()
-
-    def _wait(self, epoch: int) -> None:
-        self._meter.wait(WAITS_FOR_OUTPUT)
-        self.shut_out = True
-        if self.on_wait is not None:
-            self.on_wait()
-        while self._credits == 0 and self._skipped < epoch:
-            self._note(self._receiver.receive())
-        self.shut_out = False
-        self._meter.resume()
-
     def _collect(self) -> None:
+        if self._waits is not None:
+            return
         while (wire := self._receiver.receive(block=False)) is not None:
             self._note(wire)
+
+    def _listen(self, waits: Waits) -> None:
+        try:
+            while True:
+                wire = self._receiver.receive()
+                with waits.changed:
+                    self._note(wire)
+                    waits.tell()
+        except ChannelError as error:
+            waits.fail(error)
 
     def _note(self, wire: Any) -> None:
         credit = decode(wire)
         assert isinstance(credit, Credit)
         if credit.stop:
-            self._skipped = max(self._skipped, credit.epoch)
-            self.detached = credit.epoch == NEVER
+            self.skipped = max(self.skipped, credit.epoch)
+            self.detached = self.detached or credit.epoch == NEVER
         else:
             self._credits += credit.count
             self.most = credit.start or CHUNK_ITEMS

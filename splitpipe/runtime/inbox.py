@@ -62,6 +62,8 @@ class Intake:
         self.meter = meter
         self.on_wait: Callable[[], None] | None = None
         """Called before it waits for a message."""
+        self.on_resume: Callable[[], None] | None = None
+        """Called when there is one."""
 
     def receive(self) -> Message:
         """Return the next message, waiting for it."""
@@ -79,6 +81,8 @@ class Intake:
                     self._wait()
                     wire = self._receiver.receive(block=False)
             self.meter.resume()
+            if self.on_resume is not None:
+                self.on_resume()
         message = decode(wire)
         if message.run != self._run:
             raise PipelineError(f"a message of run {message.run:x} came into run {self._run:x}")
@@ -170,6 +174,7 @@ class Inbox:
         self._open = False
         self._owing: list[int | None] = []  # what to grant anew: None for a unit, or a part's size
         self._ended = False
+        self._left = False
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
 
@@ -211,15 +216,14 @@ class Inbox:
         if self._ended:
             self._ended = False
             return
-        self._grants.skip(self._epoch)
-        self._add_ends()
+        self.skip_rest()
         drained: list[int | None] = []
         self._draining = True
         while not last:
             message = self._take()
             if isinstance(message, End):
                 self._finish(message)
-                self._ended = self._draining = False
+                self._ended = self._draining = self._left = False
                 for part in drained:
                     self._grants.consumed(part)
                 return
@@ -228,9 +232,39 @@ class Inbox:
             in_part = self._grants.batch_end(message) is not None
             drained.append(message.stop - message.start if in_part else None)
 
-    def announce_waits(self) -> None:
-        """Tell the head, which has other readers too, when this one waits, and for what."""
-        self._intake.on_wait = lambda: self._grants.hungry(self._next)
+    def skip_rest(self) -> None:
+        """Tell the head that the rest of the epoch is not wanted; `end_epoch` has to follow. Who
+        reads several inputs tells all heads before it waits for one of them: they may wait for each
+        other.
+        """
+        if not self._ended and not self._left:
+            self._left = True
+            self._grants.skip(self._epoch)
+            self._add_ends()
+
+    @property
+    def branched(self) -> bool:
+        """Whether what it reads comes from where a stream parts."""
+        return self._intake.on_wait is not None
+
+    def announce_waits(
+        self,
+        begin: Callable[[Callable[[], None]], None] | None = None,
+        end: Callable[[], None] | None = None,
+    ) -> None:
+        """Tell the head, which has other readers too, when this one waits, and for what.
+
+        Args:
+            begin: called when it begins to wait, with what tells the head; None: that is told at
+                once.
+            end: called when it waits no longer.
+        """
+
+        def tell() -> None:
+            self._grants.hungry(self._next)
+
+        self._intake.on_wait = tell if begin is None else lambda: begin(tell)
+        self._intake.on_resume = end
 
     def detach(self) -> None:
         """Nobody will read on: let the head stop, and hold up nobody else."""

@@ -208,12 +208,6 @@ class Chunker:
         with self._lock:
             self._flush()
 
-    def hold(self, wait: Callable[[], None]) -> None:
-        """Send what there is, and then call `wait` while nobody else may send."""
-        with self._lock:
-            self._flush()
-            wait()
-
     def discard(self) -> None:
         """Forget what was not sent."""
         with self._lock:
@@ -230,7 +224,7 @@ class Chunker:
 
         For the flusher's thread: it neither waits for the reader nor for the maker.
         """
-        if self._chunks == chunks and self._pending and self._lock.acquire(blocking=False):
+        if self._chunks == chunks and self.pending and self._lock.acquire(blocking=False):
             try:
                 if self._chunks == chunks and self._ready():
                     self._flush()
@@ -243,10 +237,11 @@ class Chunker:
         pending.
         """
         self._size = 1
-        return not self._pending
+        return not self.pending
 
     @property
-    def _pending(self) -> bool:
+    def pending(self) -> bool:
+        """Whether there is something that was not sent."""
         return bool(self._values) or len(self._packer) > 0
 
     def _add(self, item: Any) -> None:

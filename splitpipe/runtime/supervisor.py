@@ -160,7 +160,7 @@ class Supervisor:
                         links[number],
                         gates[number],
                         task.window,
-                        branched=len(links) > 1,
+                        branched=len(links) > 1 or any(region.branched for region in before),
                         arenas=arenas,
                     )
                 )

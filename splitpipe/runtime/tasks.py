@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -30,6 +31,7 @@ from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.runtime.turns import Waits
 from splitpipe.transport.message import NOWHERE
 
 __all__ = ["Exit", "SequentialTask"]
@@ -67,17 +69,17 @@ class Exit:
         self._chunker.flush()
 
     def hungry(self) -> bool:
-        """Whether the reader has read everything and waits for more; if not, waits until it says
-        something.
-        """
+        """Whether the reader has read everything and waits for more."""
+        return self.gate.wanted == self._sequence and not self._chunker.pending
 
-        def wait() -> None:
-            self.gate.open()
-            if self.gate.wanted != self._sequence:
-                self.gate.wait_for_word()
+    def left(self) -> bool:
+        """Whether the reader wants no more of the epoch that is being sent."""
+        return self._run is not None and self.gate.skipped >= self._run.epoch
 
-        self._chunker.hold(wait)
-        return self.gate.wanted == self._sequence
+    def watch(self, waits: Waits) -> None:
+        """Let `waits` know of everything that this output waits for."""
+        self.gate.listen(waits)
+        self.outbox.packer.watch(waits.begin, waits.end)
 
     def discard(self) -> None:
         """Forget what was not sent."""
@@ -157,16 +159,21 @@ class SequentialTask:
         """What stages keep from one epoch to the next."""
         self.one_to_one = len(body.heads) == len(body.outputs) == 1 and one_to_one(body.stages)
         self._runs: dict[int, _EpochRun] = {}
-        self._serving: dict[int, int] = {}  # which output a thread serves
-        self._changed = threading.Condition(threading.RLock())
+        self._waits = Waits([one.hungry for one in exits], [one.left for one in exits])
+        self._alone: int | None = None  # the output that is between two epochs of the inputs
 
     def run(self) -> None:
         """Go through all epochs."""
+        branched = [inbox for inbox in self.inboxes if inbox.branched]
+        if branched or len(self.exits) > 1:
+            for one in self.exits:
+                one.watch(self._waits)
+        for inbox in branched:
+            inbox.announce_waits(partial(self._hunger, inbox), self._waits.end)
         if len(self.exits) == 1:
+            self._waits.serve(0)
             self._drive(0)
             return
-        for one in self.exits:
-            one.gate.on_wait = self._note_wait
         threads = [
             threading.Thread(target=self._thread, args=(n,), name=f"splitpipe-output-{n}")
             for n in range(len(self.exits))
@@ -178,7 +185,7 @@ class SequentialTask:
             thread.join()
 
     def _thread(self, number: int) -> None:
-        self._serving[threading.get_ident()] = number
+        self._waits.serve(number)
         outbox = self.exits[number].outbox
         use_allocator(outbox.allocate)
         try:
@@ -191,12 +198,19 @@ class SequentialTask:
             outbox.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
         finally:
             use_allocator(None)
+            self._waits.leave()
+
+    def _hunger(self, inbox: Inbox, announce: Callable[[], None]) -> None:
+        self._waits.begin(lambda: True, announce)
 
     def _drive(self, number: int) -> None:
         one = self.exits[number]
         try:
             for epoch in count() if self.epochs is None else range(self.epochs):
                 run = self._enter(number, epoch)
+                if run is None:
+                    self._detach(number)
+                    return
                 try:
                     try:
                         one.drain(run, run.outputs[number])
@@ -219,72 +233,76 @@ class SequentialTask:
 
     # -- epochs of several outputs
 
-    def _enter(self, number: int, epoch: int) -> _EpochRun:
-        """Return the run of `epoch`, when output `number` may begin with it."""
-        while True:
-            with self._changed:
+    @property
+    def waits(self) -> Waits:
+        """What its outputs wait for."""
+        return self._waits
+
+    def _enter(self, number: int, epoch: int) -> _EpochRun | None:
+        """Return the run of `epoch`, when output `number` may begin with it; None when nobody will
+        ever read it.
+        """
+        gate = self.exits[number].gate
+        while not gate.detached:
+            with self._waits.changed:
                 run = self._runs.get(epoch)
                 if run is not None:
                     return run
                 held = next((r for r in self._runs.values() if r.holds(epoch)), None)
-                if held is None:
-                    for earlier in self._runs.values():
-                        earlier.finish_reading()
-                    run = self._runs[epoch] = _EpochRun(self, epoch)
-                    return run
-                other = min(held.left)
-            if self.stuck(other, lambda held=held: held.holds(epoch)):  # type: ignore[misc]
+                other = min(held.left) if held is not None else 0
+            if held is None:
+                self._between(lambda: self._begin(epoch))
+            elif self._waits.stuck_between(
+                other,
+                lambda held=held: held.holds(epoch) and not gate.detached,  # type: ignore[misc]
+            ):
                 raise BranchStalled(
                     f"output {other} of {self.worker} is not read: it is still in epoch "
                     f"{held.epoch} when output {number} would begin epoch {epoch}; read the "
                     "outputs in step"
                 )
+        return None
+
+    def _begin(self, epoch: int) -> None:
+        """Begin `epoch`, at the inputs, too."""
+        if epoch not in self._runs:
+            for earlier in list(self._runs.values()):
+                earlier.finish_reading()
+            self._runs[epoch] = _EpochRun(self, epoch)
+
+    def _between(self, act: Callable[[], None]) -> None:
+        """Do what only one thread may do at a time, and what may wait for input."""
+        waits = self._waits
+        with waits.changed:
+            while self._alone is not None:
+                waits.wait(lambda: self._alone is not None, (self._alone,))
+            self._alone = waits.output()
+        try:
+            act()
+        finally:
+            with waits.changed:
+                self._alone = None
+                waits.tell()
 
     def _leave(self, number: int, run: _EpochRun) -> None:
-        with self._changed:
+        with self._waits.changed:
             try:
                 run.leave(number)
             finally:
-                self._changed.notify_all()
+                self._waits.tell()
 
     def _finish(self, run: _EpochRun) -> None:
-        with self._changed:
-            if not run.left:
-                run.finish_reading()
+        if not run.left:
+            self._between(run.finish_reading)
+            with self._waits.changed:
                 self._runs.pop(run.epoch, None)
-            self._changed.notify_all()
+                self._waits.tell()
 
     def _detach(self, number: int) -> None:
         """Nobody reads output `number` any more: nobody waits for it."""
-        with self._changed:
-            for run in list(self._runs.values()):
-                run.leave(number)
-                self._finish(run)
-
-    # -- outputs that wait for each other (see `Turns`)
-
-    @property
-    def changed(self) -> threading.Condition:
-        return self._changed
-
-    def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
-        """Whether the output of this thread waits for `other` in vain: its own reader has read
-        everything, and the other's does not read. False as soon as it is not `blocked` any more.
-        """
-        one = self.exits[self._serving[threading.get_ident()]]
-        if not one.hungry():
-            return False
-        others = [self.exits[other]] if other >= 0 else [e for e in self.exits if e is not one]
-        with self._changed:
-            while blocked():
-                if all(one.gate.shut_out for one in others):
-                    return True
-                self._changed.wait()
-        return False
-
-    def _note_wait(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        for run in list(self._runs.values()):
+            self._leave(number, run)
+            self._finish(run)
 
 
 class _EpochRun:
@@ -304,7 +322,7 @@ class _EpochRun:
             task.body,
             epoch,
             counted=not task.inboxes and not task.one_to_one,
-            turns=task if len(task.exits) > 1 else None,
+            turns=task.waits if len(task.exits) > 1 else None,
             kept=task.kept,
         )
         self._edges = {
@@ -363,9 +381,11 @@ class _EpochRun:
         """Be done with the epoch at every input. Safe to call twice."""
         self._reading = set()
         last = self.epoch + 1 == self._task.epochs
-        for number in sorted(self._edges):
-            if not self._ended:
-                self._edges[number].end_epoch(last=last)
+        inboxes = [] if self._ended else [self._edges[number] for number in sorted(self._edges)]
+        for inbox in inboxes:
+            inbox.skip_rest()
+        for inbox in inboxes:
+            inbox.end_epoch(last=last)
         if not self._ended and not self._edges:
             self.advance(0)
         self._ended = True
@@ -387,5 +407,4 @@ class _EpochRun:
         yield from inbox.epoch()
         self._chain.cursors[number].position = inbox.position
         self._reading.discard(number)
-        with self._task.changed:
-            self._task.changed.notify_all()
+        self._task.waits.tell()

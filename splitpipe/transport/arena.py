@@ -32,6 +32,7 @@ import struct
 import warnings
 import weakref
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,13 @@ class Arena:
         self._largest = 0
         self._refused = 0
         self._full = False
+        self._on_wait: tuple[Callable[[Callable[[], bool]], None], Callable[[], None]] | None = None
+
+    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+        """Call `begin` before waiting for a slot, with what tells whether none came back yet, and
+        `end` behind it.
+        """
+        self._on_wait = begin, end
 
     def acquire(self, nbytes: int, *, wait: bool = True) -> Slot | None:
         """Return an open slot of at least `nbytes`, waiting for one that a reader holds if need be.
@@ -102,7 +110,21 @@ class Arena:
             if not wait or self._outside <= self._kept or nbytes > self._bounds.limit:
                 self._refused += 1
                 return None
-            self._collect(block=True)
+            if self._on_wait is None:
+                self._collect(block=True)
+                continue
+            begin, end = self._on_wait
+            begin(self._nothing_came_back)
+            try:
+                self._collect(block=True)
+            finally:
+                end()
+
+    def _nothing_came_back(self) -> bool:
+        """For other threads, while this one waits."""
+        poll = select.poll()  # the other one may be in use
+        poll.register(self._returns, select.POLLIN)
+        return not poll.poll(0)
 
     def _lowest(self, nbytes: int) -> Slot | None:
         for slot in self._slots.values():

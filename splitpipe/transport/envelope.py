@@ -100,6 +100,11 @@ class Packer:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+        """See `Arena.watch`."""
+        if self._arena is not None:
+            self._arena.watch(begin, end)
+
     def allocate(
         self,
         shape: int | Sequence[int],

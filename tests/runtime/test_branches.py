@@ -111,6 +111,16 @@ class Patient:
             self.changed.wait_for(lambda: self.vain or not blocked())
             return self.vain and blocked()
 
+    def wait(self, still: Callable[[], bool], others: tuple[int, ...]) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: not still())
+
+    def pull(self) -> int:
+        return 0
+
+    def pulled(self) -> None:
+        pass
+
 
 class TestInThreads:
     def test_the_fast_one_waits_for_the_slow_one(self) -> None:
