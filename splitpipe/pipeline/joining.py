@@ -176,17 +176,7 @@ def concat(*inputs: Any, **options: Unpack[StreamOptions]) -> Any:
     return _join(Concat(), inputs, options)
 
 
-def run(
-    outputs: Mapping[str, Pipeline],
-    *,
-    executor: str = "process",
-    transport: str = "pipe",
-    prefetch: int = 4,
-    epochs: int | None = 1,
-    start_method: str | None = None,
-    arena_bytes: int = 1 << 30,
-    trace: str | os.PathLike[str] | None = None,
-) -> dict[str, Loader]:
+def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
     """Run several pipelines at once: what they share is made once.
 
     The loaders are read in step: one may be ahead of another by the capacity of the stage that
@@ -196,13 +186,10 @@ def run(
 
     Args:
         outputs: what to run, by name.
-        executor: this and the other options are those of `Pipeline.loader`.
-        transport: see there.
-        prefetch: see there.
-        epochs: see there.
-        start_method: see there.
-        arena_bytes: see there.
-        trace: see there.
+        options: those of `Pipeline.loader`.
+
+    Raises:
+        GraphError: the options or the stages cannot be run.
 
     Example:
         >>> import splitpipe as sp
@@ -213,9 +200,7 @@ def run(
     """
     if not outputs or not all(isinstance(one, Pipeline) for one in outputs.values()):
         raise GraphError('run needs pipelines by name: sp.run({"train": a, "eval": b})')
-    drawn = None if trace is None else os.fspath(trace)
-    options = RunOptions(executor, transport, prefetch, epochs, start_method, arena_bytes, drawn)
-    return start(outputs, options)
+    return start(outputs, RunOptions(**options))
 
 
 def _join(operation: Operation, inputs: Sequence[Any], options: StreamOptions) -> Pipeline:
