@@ -14,7 +14,7 @@ setup(
             "splitpipe.storage.native._kernel",
             sources=[
                 f"{NATIVE}/{name}.c"
-                for name in ("module", "column", "cold", "crc32c", "iterate", "permute")
+                for name in ("module", "column", "cold", "crc32c", "decode", "iterate", "permute")
             ],
             depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c", "gil")],
             extra_compile_args=["-O3", "-fvisibility=hidden"],

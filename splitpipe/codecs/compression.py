@@ -116,29 +116,21 @@ class Compressed:
         """See `Codec.decode_into`."""
         self._inner.decode_into(list(map(self.unpack, records)), out)
 
-    def quick(self, get: Callable[[int], bytes | None]) -> Callable[[int], Any]:
+    def quick(self, decoded: Callable[..., Callable[[int], Any]]) -> Callable[[int], Any]:
         """A short way from a row to its value, for single bytes and texts.
 
         Args:
-            get: gives the stored bytes of a row, or ``None``.
+            decoded: ``ColumnReader.decoded`` of the stored bytes.
 
         Returns:
             A function that gives the value of a row, or ``None``: take the long way, which knows
-            what is wrong, or makes what this thread needs.
+            what is wrong, or what a larger frame may stand for.
         """
-        own = self._own
-
-        def value(row: int) -> Any:
-            try:
-                data: Any = get(row)
-                return own.decompress(data) if data[0] < _SMALL_FRAME else None
-            except Exception:
-                return None
+        value = decoded(self._decompressor, _SMALL_FRAME)
 
         def text(row: int) -> Any:
             try:
-                data: Any = get(row)
-                return str(own.decompress(data), "utf-8") if data[0] < _SMALL_FRAME else None
+                return str(value(row), "utf-8")
             except Exception:
                 return None
 

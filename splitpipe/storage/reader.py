@@ -84,6 +84,8 @@ class ColumnReader:
         by_runs: whether neighbours are better read with `read_run` and `load_bins`.
         get: ``get(row)`` is the record, or ``None``: look closer with `read`. Negative rows count
             from the end; whatever is no row gives ``None``.
+        decoded: ``decoded(make, limit)`` is a function of a row as `get`, but of values: see the
+            kernel's.
         take: ``take(indices)`` is the list of records of a list, tuple or int64 array of
             integers, negative ones from the end, or ``None``: look closer with `read_many`.
         entries: the index entries in the file, for ``format.ENTRY.unpack_from``.
@@ -102,6 +104,7 @@ class ColumnReader:
         "_verify",
         "bins",
         "by_runs",
+        "decoded",
         "entries",
         "get",
         "layout",
@@ -154,6 +157,7 @@ class ColumnReader:
         self.bins.kernel = self._kernel
         self.get: Callable[[int], bytes | None] = self._kernel.get
         self.take: Callable[[Any], list[bytes] | None] = self._kernel.take
+        self.decoded = self._kernel.decoded
         self._pages = IndexPages(directory, manifest, column, whole)
         self._runs = RunReader(
             self.bins,

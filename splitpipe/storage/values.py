@@ -90,7 +90,7 @@ class ColumnValues:
         if self.missing or self.field.kind not in ("bytes", "str"):
             return None
         if isinstance(self._codec, Compressed):
-            return self._codec.quick(self.reader.get)
+            return self._codec.quick(self.reader.decoded)
         return self.reader.get if self.field.kind == "bytes" else None
 
     def read(self, rows: Rows, out: npt.NDArray[Any] | None) -> Values:

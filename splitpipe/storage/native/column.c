@@ -352,8 +352,8 @@ row_of(const sp_column *self, PyObject *index)
     return row < self->rows ? row : -1;
 }
 
-static PyObject *
-column_get(sp_column *self, PyObject *index)
+PyObject *
+sp_column_get(sp_column *self, PyObject *index)
 {
     sp_entry entry;
     sp_step step;
@@ -687,11 +687,12 @@ column_set_probes(sp_column *self, PyObject *value, void *Py_UNUSED(closure))
 static PyMethodDef column_methods[] = {
     {"attach", CALL(column_attach), METH_FASTCALL, NULL},
     {"close", CALL(column_close), METH_NOARGS, NULL},
+    {"decoded", CALL(sp_column_decoded), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"detach", CALL(column_detach), METH_O, NULL},
     {"fetch", CALL(sp_column_fetch), METH_FASTCALL, NULL},
     {"gather", CALL(column_gather), METH_FASTCALL, NULL},
     {"gather_into", CALL(column_gather_into), METH_FASTCALL, NULL},
-    {"get", CALL(column_get), METH_O, NULL},
+    {"get", CALL(sp_column_get), METH_O, NULL},
     {"iterate", CALL(sp_column_iterate), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"take", CALL(column_take), METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -4,6 +4,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -32,6 +33,12 @@ typedef struct {
     int probes;
     int lines; /* of a record, that are worth fetching ahead */
 } sp_column;
+
+/* What a module has of its own. */
+typedef struct {
+    PyTypeObject *iterator;
+    PyTypeObject *decoded;
+} sp_state;
 
 /* One record of a batch: what to copy where, and what the checksum must be. */
 typedef struct {
@@ -105,6 +112,9 @@ void sp_pin(sp_column *self, uint32_t number, PyObject **pins, Py_ssize_t *count
  * GIL is given up meanwhile for a large one. */
 int sp_fill(sp_column *self, sp_step *step, uint32_t number, PyObject *record);
 
+/* One record by an int object; None means: look closer. */
+PyObject *sp_column_get(sp_column *self, PyObject *index);
+
 /* Whether one of a few records, spread over a batch, is not in memory. */
 int sp_probe(sp_column *self, const int64_t *rows, Py_ssize_t count);
 
@@ -131,6 +141,10 @@ PyObject *sp_column_fetch(sp_column *self, PyObject *const *arguments, Py_ssize_
 
 /* An iterator over records: see iterate.c. */
 PyObject *sp_column_iterate(sp_column *self, PyTypeObject *defining, PyObject *const *arguments,
+                            Py_ssize_t count, PyObject *names);
+
+/* Values made of records: see decode.c. */
+PyObject *sp_column_decoded(sp_column *self, PyTypeObject *defining, PyObject *const *arguments,
                             Py_ssize_t count, PyObject *names);
 
 /* Positions of a shuffle: see permute.c. */

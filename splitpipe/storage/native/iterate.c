@@ -320,7 +320,7 @@ sp_column_iterate(sp_column *self, PyTypeObject *defining, PyObject *const *argu
         PyErr_SetString(PyExc_TypeError, "iterate takes blocks of rows and a function");
         return NULL;
     }
-    PyTypeObject *type = *(PyTypeObject **)PyType_GetModuleState(defining);
+    PyTypeObject *type = ((sp_state *)PyType_GetModuleState(defining))->iterator;
     PyObject *blocks = PyObject_GetIter(arguments[0]);
     sp_iterator *made = blocks == NULL ? NULL : (sp_iterator *)type->tp_alloc(type, 0);
     if (made == NULL) {

@@ -8,12 +8,8 @@
 #endif
 
 extern PyType_Spec sp_column_spec;
+extern PyType_Spec sp_decoded_spec;
 extern PyType_Spec sp_iterator_spec;
-
-/* What a module has of its own. */
-typedef struct {
-    PyTypeObject *iterator; /* the first: see `sp_column_iterate` */
-} sp_state;
 
 /* Records at most this long are checked with the GIL held. */
 #define SHORT_NBYTES 4096
@@ -137,7 +133,8 @@ kernel_exec(PyObject *module)
     Py_DECREF(ways);
     sp_state *state = PyModule_GetState(module);
     state->iterator = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sp_iterator_spec, NULL);
-    if (state->iterator == NULL) {
+    state->decoded = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sp_decoded_spec, NULL);
+    if (state->iterator == NULL || state->decoded == NULL) {
         return -1;
     }
     PyObject *column = PyType_FromModuleAndSpec(module, &sp_column_spec, NULL);
@@ -163,6 +160,7 @@ kernel_traverse(PyObject *module, visitproc visit, void *arg)
 {
     sp_state *state = PyModule_GetState(module);
     Py_VISIT(state->iterator);
+    Py_VISIT(state->decoded);
     return 0;
 }
 
@@ -171,6 +169,7 @@ kernel_clear(PyObject *module)
 {
     sp_state *state = PyModule_GetState(module);
     Py_CLEAR(state->iterator);
+    Py_CLEAR(state->decoded);
     return 0;
 }
 

@@ -143,6 +143,35 @@ class Column:
             pass
         return None
 
+    def decoded(
+        self, make: Callable[[], Callable[[bytes], Any]], limit: int
+    ) -> Callable[[int], Any]:
+        """A short way from a row to the value that a function makes of its record.
+
+        Args:
+            make: gives such a function, for one caller at a time; it is used again.
+            limit: records that are empty, or whose first byte is this or more, are not for it.
+
+        Returns:
+            A function of a row as for `get`; ``None`` means: look closer, also where the function
+            raised.
+        """
+        get, idle = self.get, list[Callable[[bytes], Any]]()
+
+        def value(row: int) -> Any:
+            try:
+                record: Any = get(row)
+                if record[0] >= limit:
+                    return None
+                function = idle.pop() if idle else make()
+                made = function(record)
+            except Exception:
+                return None
+            idle.append(function)
+            return made
+
+        return value
+
     def take(self, indices: Any) -> list[bytes] | None:
         """Records by indices that nobody looked at; ``None`` means: look closer.
 
