@@ -6,7 +6,6 @@ at once. What a join does is said in `splitpipe.pipeline.stages`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self, TypedDict
 
@@ -28,9 +29,10 @@ class StreamOptions(TypedDict, total=False):
     name: str | None
 
 
-class Methods:
+class Methods(ABC):
     """A mixin of `Pipeline`: every method describes one stage more and returns a new value."""
 
+    @abstractmethod
     def _with(
         self,
         operation: Operation,
@@ -39,11 +41,10 @@ class Methods:
         others: Iterable[Any] = (),
     ) -> Self:
         """Return the pipeline with a stage more, which reads this one and `others`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _branch(self, label: Any, begin: Any) -> tuple[Operation, ...]:
         """Return the operations that the function `begin` puts behind a pipeline."""
-        raise NotImplementedError
 
     def _stream(self, operation: Operation, options: StreamOptions | PoolOptions) -> Self:
         """Return the pipeline with a stage over the whole stream more."""

@@ -114,13 +114,10 @@ class GroupMethods(Methods):
 
         Args:
             size: items a batch; or one number for each bucket, shortest first.
-            length: of an item: a function, or the name of the column whose ``len()`` it is; None is
-                the ``len()`` of the item.
+            length: of an item, as for `batch_by_cost`.
             boundaries: growing; the first bucket has the lengths below the first one.
-            buckets: how many, where boundaries are not given but learned from the first items of
-                every epoch.
-            by: ``"padding"``: learned so that there is least of it; ``"quantiles"``: so that every
-                bucket gets as many items.
+            buckets: how many, where boundaries are learned from the first items of an epoch.
+            by: ``"padding"``: learned for the least of it; ``"quantiles"``: for equal numbers.
             sample: how many items they are learned from.
             max_tokens: what a batch may cost with its padding, beside its size.
             oversized: what becomes of an item that costs more by itself: ``"raise"`` or
