@@ -1,11 +1,14 @@
-"""`through` and `stage`: a free generator over whole streams."""
+"""`through` and `stage`: a free generator over whole streams, ordinary or async."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from splitpipe.pipeline.stages.asynchronous import stream
 from splitpipe.pipeline.stages.base import Context, Join, name_of
 from splitpipe.pipeline.stages.random import wants_rng
 
@@ -17,9 +20,13 @@ class Through(Join):
     """A free generator over one or several whole streams.
 
     A parameter called ``rng`` gets a generator for the epoch, unless the user gave one.
+
+    An async generator function gets async iterators. It runs in an event loop of the stage's own:
+    tasks that it starts go on while it waits; what it leaves behind is cancelled and waited for
+    when the stage ends.
     """
 
-    function: Callable[..., Iterable[Any]]
+    function: Callable[..., Iterable[Any] | AsyncIterable[Any]]
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
 
@@ -28,7 +35,24 @@ class Through(Join):
         return name_of(self.function)
 
     def apply_all(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
+        function: Any = self.function
         keywords = self.keywords
-        if "rng" not in keywords and wants_rng(self.function):
+        if "rng" not in keywords and wants_rng(function):
             keywords = {**keywords, "rng": context.rng()}
-        yield from self.function(*inputs, *self.arguments, **keywords)
+        if _is_async(function):
+            arguments = self.arguments
+
+            def bound(*streams: Any, **given: Any) -> Any:
+                return function(*streams, *arguments, **given)
+
+            yield from stream(f"splitpipe-{context.stage}", bound, inputs, keywords)
+        else:
+            yield from function(*inputs, *self.arguments, **keywords)
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an instance whose __call__ is one
+    )
