@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from splitpipe.pipeline.stages.base import Context, Operation, name_of
@@ -19,7 +20,7 @@ class Filter(Operation):
     function: Callable[..., Any]
     per_item: ClassVar[bool] = True
 
-    @property
+    @cached_property
     def random(self) -> bool:
         return wants_rng(self.function)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from splitpipe.pipeline.stages.base import Context, Operation, name_of
@@ -23,7 +24,7 @@ class Map(Operation):
     def ratio(self) -> int | None:
         return 1
 
-    @property
+    @cached_property
     def random(self) -> bool:
         return wants_rng(self.function)
 
