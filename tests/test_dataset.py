@@ -24,7 +24,7 @@ from splitpipe.dataset import BinDataset, Dataset, open_dataset
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.order import Order, binwise_order, global_order, sequential_order
 from splitpipe.schema import ndarray
-from splitpipe.storage import DatasetWriter
+from splitpipe.storage import DatasetWriter, bins
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.manifest import encode
 from splitpipe.storage.snapshot import read_manifest
@@ -457,6 +457,15 @@ def test_plain_values_that_are_no_bytes(tmp_path: Path) -> None:
         assert "a" in ds
         assert "c" not in ds
         assert ds.index("b") == 1
+
+
+def test_bins_are_let_go_of_when_modules_are_gone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of the interpreter, where it was said on stderr, once for every bin."""
+    with open_dataset(path) as ds:
+        assert list(ds) == RECORDS
+        monkeypatch.setattr(bins, "files", None)
 
 
 class TestOpening:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -179,8 +180,14 @@ class _OpenBin:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def __del__(self) -> None:
-        files.close(self.number)
+    def __del__(
+        self,
+        ending: Callable[[], bool] = sys.is_finalizing,
+        close: Callable[[int], None] = files.close,
+    ) -> None:
+        # When the interpreter ends, modules may be gone before this, and descriptors go anyway.
+        if not ending():
+            close(self.number)
 
 
 _MISSING = (
