@@ -352,13 +352,14 @@ class _Checker:
         start = entry.offset - len(header)
         previous = self._ends[entry.number]
         self._ends[entry.number] = entry.offset + nbytes
-        path = self._reader.bins.path(entry.number)
+        bins = self._reader.bins
         if self._together and start != previous:
+            path = bins.path(entry.number)
             return f"record {row} of {path} starts at byte {start}, expected at {previous}"
-        if self._reader.bins.map(entry.number)[start : entry.offset] != header:
+        if bins.map(entry.number)[start : entry.offset] != header:
             return (
-                f"the header of record {row} at byte {start} of {path} is damaged; the record "
-                "itself is intact"
+                f"the header of record {row} at byte {start} of {bins.path(entry.number)} is "
+                "damaged; the record itself is intact"
             )
         return None
 
