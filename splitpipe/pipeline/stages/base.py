@@ -164,6 +164,9 @@ class Operation(ABC):
     """It keeps input items while it asks for more of them: they should not lie in memory that is
     lent for one item at a time."""
 
+    first_epoch: ClassVar[bool] = False
+    """What lies before it is run as epoch 0, whichever epoch it is."""
+
     @property
     def measures(self) -> tuple[str, ...]:
         """Names of what it counts in ``context.measured``; sums over workers and epochs."""
