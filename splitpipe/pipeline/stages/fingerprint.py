@@ -40,7 +40,7 @@ import numpy as np
 
 from splitpipe.errors import GraphError
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "globals_of"]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _BUILTINS = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
@@ -191,7 +191,7 @@ class _Digest:
                 continue
             self._say(name)
             self.add(content, f"{way} > variable {name!r}")
-        for name in sorted(_globals_of(value.__code__)):
+        for name in sorted(globals_of(value.__code__)):
             if name in value.__globals__:
                 self._say(name)
                 self.add(value.__globals__[name], f"{way} > global {name!r}")
@@ -347,7 +347,7 @@ _KINDS: tuple[tuple[Any, Callable[[_Digest, Any, str], None]], ...] = (
 )
 
 
-def _globals_of(code: types.CodeType) -> set[str]:
+def globals_of(code: types.CodeType) -> set[str]:
     """Names that a function, or one inside of it, looks up beyond itself."""
     names = {
         instruction.argval
@@ -356,7 +356,7 @@ def _globals_of(code: types.CodeType) -> set[str]:
     }
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _globals_of(constant)
+            names |= globals_of(constant)
     return names
 
 
