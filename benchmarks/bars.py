@@ -87,6 +87,25 @@ def _stored(text: str, case: str) -> Bar:
     )
 
 
+def _transport(text: str, case: str) -> tuple[Bar, ...]:
+    """What is promised of 9.6 MB, of other batches."""
+    return (
+        *(
+            _at_least(f"{text}, one worker, x {name}", case, "batches_s", factor, peer)
+            for name, factor, peer in (
+                ("inline", 0.8, "inline"),
+                ("spdl pool", 1.8, "spdl"),
+                ("torch DataLoader", 10.0, "torch"),
+                ("MpQItr", 25.0, "splitdataloader"),
+            )
+        ),
+        _at_most(f"{text}, consumer CPU, ms a batch", case, "consumer_ms", 0.1),
+        _at_least(
+            f"{text}, two workers, x one", case, "batches_s", 1.3, "splitpipe", system="splitpipe@2"
+        ),
+    )
+
+
 _IMAGE = "batch_9.6MB"
 
 BARS: tuple[Bar, ...] = (
@@ -149,15 +168,34 @@ BARS: tuple[Bar, ...] = (
         "tokenizer",
         system="inline",
     ),
-    _at_least("9.6 MB, one worker, x inline", _IMAGE, "batches_s", 0.8, "inline"),
-    _at_least("9.6 MB, one worker, x spdl pool", _IMAGE, "batches_s", 1.8, "spdl"),
-    _at_least("9.6 MB, one worker, x torch DataLoader", _IMAGE, "batches_s", 10.0, "torch"),
-    _at_least("9.6 MB, one worker, x MpQItr", _IMAGE, "batches_s", 25.0, "splitdataloader"),
-    _at_most("9.6 MB, consumer CPU, ms a batch", _IMAGE, "consumer_ms", 0.1),
-    _at_least(
-        "9.6 MB, two workers, x one", _IMAGE, "batches_s", 1.3, "splitpipe", system="splitpipe@2"
-    ),
+    *_transport("9.6 MB", _IMAGE),
     _at_least("1 MB, x spdl pool", "batch_1MB", "batches_s", 1.5, "spdl"),
+    *_transport("nested dicts of 4.8 MB", "batch_nested"),
+    *_transport("0.1 to 20 MB", "batch_mixed"),
+    *(
+        bar
+        for size in ("9.6MB", "1MB")
+        for bar in (
+            # Headers travel beside payloads: a hundredth at most.
+            _at_most(
+                f"chain of three, {size}: payloads sent a boundary", f"chain_{size}", "sent", 1.01
+            ),
+            _at_most(
+                f"chain of three, {size}: CPU a boundary, x one copy",
+                f"chain_{size}",
+                "writes",
+                1.0,
+            ),
+        )
+    ),
+    _at_least("pack: sequences planned, /s", "pack", "plan_s", 1e6),
+    _at_most("pack: padding, x best fit decreasing", "pack", "padding", 1.0, "plain"),
+    *(
+        _at_most(f"bucket: padding of {what}, x batches", "bucket", f"{what}_padding", 0.5, "plain")
+        for what in ("lines", "functions")
+    ),
+    _at_most("seen tiny tuples, x the time unseen", "seeing", "seen", 1.02),
+    _at_most("seen and asked, x the time unseen", "seeing", "asked", 1.02),
     Bar(
         "tiny tuples, one boundary: 2.5 M/s, or 0.6 x inline",
         "tiny",

@@ -43,7 +43,7 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.deadline(180)
+@pytest.mark.deadline(400)
 def test_every_case_runs_with_splitpipe(tmp_path: Path) -> None:
     systems = [f"--system={name}" for name in OWN]
     document = run(tmp_path, "--suite", "full", "--rounds", "1", *systems)

@@ -15,13 +15,14 @@ from itertools import islice
 from typing import Any
 
 from benchmarks.base import Case, Context, Metric, Metrics, PipelineSystem, Run, WrongResult
+from benchmarks.nested import NestedWork
 from benchmarks.work import ArrayWork, Burn, DictWork, MixedWork, add_one, heavy_tail, pairs
 
 __all__ = ["CASES", "IMAGES", "TOKENS", "Closing"]
 
 IMAGES = ArrayWork((64, 224, 224, 3), "uint8")
 TOKENS = ArrayWork((256, 2048), "uint16", by_rows=False)
-Work = ArrayWork | DictWork | MixedWork
+Work = ArrayWork | DictWork | MixedWork | NestedWork
 
 
 class Closing:
@@ -191,6 +192,7 @@ _ROWS = ("splitpipe-rows", "splitpipe-rows@2", "inline-rows")
 _REST = ("grain", "torchdata", "zmq", "mpqueue")
 _ALL = ("spdl", "torch", "splitdataloader", *_REST)
 _TWO = ("spdl@2", "torch@2", "splitdataloader@2", "grain@2", "joblib@2")
+_BARS = ("splitpipe", "splitpipe@2", "inline", "memcpy-3", *_ALL[:3])
 _TINY = (Metric("items_s", "items/s"),)
 
 CASES = (
@@ -216,11 +218,18 @@ CASES = (
         ("splitpipe", *_OWN, *_ALL),
     ),
     _batch_case(
+        "batch_nested",
+        "Batches that are dicts in a dict, with strings beside the arrays (4.8 MB)",
+        NestedWork(ArrayWork((32, 224, 224, 3), "uint8")),
+        _BARS,
+        ("splitpipe-generator", "splitpipe-copy", "memcpy", *_REST),
+    ),
+    _batch_case(
         "batch_mixed",
         "Batches of 0.1 to 20 MB, sizes mixed",
         MixedWork(100_000, 20_000_000),
-        (),
-        ("splitpipe", *_OWN, "splitpipe-copy", *_ALL),
+        _BARS,
+        ("splitpipe-generator", "splitpipe-copy", "memcpy", *_REST),
     ),
     Case(
         "tiny",

@@ -144,6 +144,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "mpqueue": System("mpqueue_", None, "MpQueuePipeline", note="multiprocessing.Queue by hand"),
     "joblib": System("joblib_", None, "JoblibPipeline", {}, ("joblib",), ("joblib",), "loky"),
+    "python": System("graphs_", note="a loop as one writes it by hand, in one process"),
+    "plain": System("packing_", note="consecutive batches; best fit decreasing in plain Python"),
 }
 
 # Classes of `lines_`, which indexes JSON Lines in place.
@@ -173,6 +175,23 @@ COMPRESSION = {
     "splitpipe-zstd": "SplitpipeZstd",
     "zstandard": "ZstandardAlone",
 }
+# Classes of `graphs_`: chains of batches, mixing, branches, random numbers.
+GRAPHS = {
+    "splitpipe": "SplitpipeGraphs",
+    "splitpipe-zmq": "SplitpipeZmqGraphs",
+    "inline": "InlineGraphs",
+    "python": "PythonGraphs",
+    "zmq": "ZmqGraphs",
+    "mpqueue": "MpQueueGraphs",
+    "torchdata": "TorchdataGraphs",
+    "grain": "GrainGraphs",
+}
+# Classes of `packing_`, which put sequences of unequal length together.
+PACKING = {
+    "splitpipe": "SplitpipePacking",
+    "inline": "InlinePacking",
+    "plain": "PlainPacking",
+}
 # Kinds of cases that have a module of adapters for all systems.
 KINDS = {
     "lines": ("lines_", LINES),
@@ -180,6 +199,9 @@ KINDS = {
     "columns": ("columns_", COLUMNS),
     "catalog": ("catalog_", CATALOG),
     "compression": ("compression_", COMPRESSION),
+    "graphs": ("graphs_", GRAPHS),
+    "packing": ("packing_", PACKING),
+    "seeing": ("seeing_", {"splitpipe": "Seeing"}),
     "synthetic": ("synthetic_", {"splitpipe": "SyntheticDataset"}),
 }
 

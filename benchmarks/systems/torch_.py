@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -18,14 +19,14 @@ CHUNK = 1024
 
 def _tensors(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: torch.from_numpy(array) for key, array in value.items()}
-    return torch.from_numpy(value)
+        return {key: _tensors(one) for key, one in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _arrays(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: tensor.numpy() for key, tensor in value.items()}
-    return value.numpy()
+        return {key: _arrays(one) for key, one in value.items()}
+    return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
 class _Items(Dataset[Any]):
