@@ -26,6 +26,7 @@ from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import RunOptions
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
+from splitpipe.runtime.seats import explain_seats
 from splitpipe.runtime.statistics import TaskStatistics
 
 __all__ = ["Loader"]
@@ -110,7 +111,8 @@ class Loader:
 
     def explain(self) -> str:
         """Return the plan in words."""
-        return explain(self._run.plan, self._run.options)
+        text = explain(self._run.plan, self._run.options)
+        return "\n".join(filter(None, (text, explain_seats(self._run.plan))))
 
     def close(self) -> None:
         """End the run: within half a second no process, descriptor or memory of it is left.

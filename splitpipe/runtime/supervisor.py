@@ -41,6 +41,7 @@ from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
+from splitpipe.runtime.seats import seats
 from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
 from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
 from splitpipe.transport.anonymous import Descriptor
@@ -82,6 +83,7 @@ class Supervisor:
         self._processes: list[tuple[Any, Task, int, Row]] = []
         self._threads: list[WorkerThread] = []
         self._watched: list[int] = []
+        self._seats = seats(plan.tasks)
         self._receivers: list[Receiver] = []
         self._entries: list[MemoryLink] = []
         self._closed = False
@@ -194,6 +196,7 @@ class Supervisor:
             board=board,
             trace=self._observer.trace,
             owner=self._owner,
+            seat=self._seats[row],
         )
 
     def _inbox(self, region: Region, meter: Meter) -> Inbox:
@@ -359,7 +362,8 @@ def _context(method: str | None) -> BaseContext:
         server = getattr(forkserver, "_forkserver", None)
         wanted: list[str] = list(getattr(server, "_preload_modules", ["__main__"]))
         if main.__module__ not in wanted:
-            context.set_forkserver_preload([*wanted, main.__module__])
+            # What every worker would import: once is enough. What is not there is passed over.
+            context.set_forkserver_preload([*wanted, main.__module__, "threadpoolctl"])
     return context
 
 

@@ -38,6 +38,7 @@ from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.sampling import Sampler
+from splitpipe.runtime.seats import Seat
 from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.runtime.trace import TraceLink
 from splitpipe.transport.anonymous import Descriptor
@@ -89,6 +90,7 @@ class WorkerSpec:
         board: counters.
         trace: where to draw what it does; None: nowhere.
         owner: pidfd of the owner, where there are such.
+        seat: what it has of the machine.
     """
 
     course: Course
@@ -103,6 +105,7 @@ class WorkerSpec:
     board: Board
     trace: TraceLink | None
     owner: Descriptor | None
+    seat: Seat
 
 
 def main(spec: WorkerSpec) -> None:
@@ -110,6 +113,7 @@ def main(spec: WorkerSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     _die_with_owner(spec.owner)
+    spec.seat.take()
     meter = _meter(spec)
     sampler = Sampler(meter) if len(spec.exits) == 1 else None
     try:
@@ -121,7 +125,11 @@ def main(spec: WorkerSpec) -> None:
 
 def serve(spec: WorkerSpec) -> None:
     """Run one worker to its end, in this thread."""
-    _work(spec, _meter(spec, clock=_thread_clock()))
+    meter = _meter(spec, clock=_thread_clock())
+    try:
+        _work(spec, meter)
+    finally:
+        meter.detach()  # whoever still holds the meter does not hold the board
 
 
 def _meter(spec: WorkerSpec, clock: Callable[[], float] = time.process_time) -> Meter:
