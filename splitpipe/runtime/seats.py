@@ -1,0 +1,102 @@
+"""Where worker processes sit: their CPUs, and how many threads numeric libraries have there.
+
+Responsible for: `Seat`, what a worker process does before it loads anybody's code, and `seats`,
+which gives every one of them its own.
+
+Rules:
+- worker processes together have no more threads of numeric libraries than there are CPUs, unless
+  the user has decided otherwise (see `splitpipe.runtime.maththreads`);
+- on a machine with several NUMA nodes the workers of a task are spread over them, and stay;
+- where there is nothing to divide nothing is touched; threads of the consumer's process never are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitpipe.pipeline.plan import Plan, Task
+from splitpipe.runtime.allowance import Allowance, allowance, lay_out, threads_each
+from splitpipe.runtime.maththreads import can_tell, decided, limit_threads
+
+__all__ = ["Seat", "explain_seats", "seats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What one worker process is given of the machine.
+
+    Attributes:
+        cpus: where it runs; None: wherever its owner may.
+        threads: of numeric libraries; None: as many as they like.
+    """
+
+    cpus: frozenset[int] | None = None
+    threads: int | None = None
+
+    def take(self) -> None:
+        """Sit down: in the worker, before the user's code is loaded."""
+        if self.cpus is not None:
+            with contextlib.suppress(OSError):  # a CPU may have been taken away meanwhile
+                os.sched_setaffinity(0, self.cpus)
+        if self.threads is not None:
+            limit_threads(self.threads)
+
+
+def seats(tasks: Sequence[Task], allowed: Allowance | None = None) -> list[Seat]:
+    """Return the seat of every worker of `tasks`, in their order.
+
+    Args:
+        tasks: of a plan.
+        allowed: what there is to divide; this machine unless given.
+    """
+    allowed = allowed or allowance()
+    threads = _threads(tasks, allowed)
+    made: list[Seat] = []
+    for task in tasks:
+        if task.executor == "process":
+            made += [Seat(cpus, threads) for cpus in lay_out(allowed, task.workers)]
+        else:
+            made += [Seat()] * task.workers
+    return made
+
+
+def explain_seats(plan: Plan, allowed: Allowance | None = None) -> str:
+    """Return a line on what worker processes share, an empty text where there are none.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> from splitpipe.pipeline.plan import RunOptions, plan
+        >>> made = plan({"": sp.Pipeline(range(9)).map(abs, workers=4).node}, RunOptions())
+        >>> machine = Allowance(frozenset(range(8)))
+        >>> print(explain_seats(made, machine))  # doctest: +SKIP
+        numeric libraries: 2 threads in each worker process (8 CPUs)
+    """
+    if not any(task.executor == "process" for task in plan.tasks):
+        return ""
+    allowed = allowed or allowance()
+    name = decided()
+    if name is not None:
+        text = f"numeric libraries: as {name} says"
+    else:
+        count = _threads(plan.tasks, allowed)
+        each = "as many threads as they like" if count is None else _plural(count, "thread")
+        text = f"numeric libraries: {each} in each worker process ({allowed.cores:g} CPUs)"
+        if count is not None and not can_tell():
+            text += "; those that are loaded with numpy stay as they are without threadpoolctl"
+    if len(allowed.nodes) > 1:
+        text += f"; workers spread over {len(allowed.nodes)} NUMA nodes"
+    return text
+
+
+def _threads(tasks: Sequence[Task], allowed: Allowance) -> int | None:
+    processes = sum(task.workers for task in tasks if task.executor == "process")
+    if decided() is not None or processes < 2:
+        return None
+    return threads_each(allowed, processes)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
