@@ -392,7 +392,10 @@ def test_a_thread_in_user_code_is_waited_for_and_left_with_one_warning(
         loader.close()
     go.set()
     assert gone.wait(10)
-    # and then it goes: the fixture finds whatever is left
+    for thread in threading.enumerate():  # and then it goes
+        if thread.name.startswith("splitpipe"):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_generators_of_stages_are_closed_in_their_thread() -> None:
