@@ -130,9 +130,8 @@ def tokenize(
     """Tokenize the text of a dataset and pack it into samples of one length.
 
     Documents follow each other in the order of the source; a sample is cut wherever `length`
-    tokens are full. Workers change how long it takes, never what is written. What is written is
-    committed from time to time: a run that ended early, whatever ended it, is gone on with by the
-    same call.
+    tokens are full. Workers change how long it takes, never what is written. A run that ended
+    early, whatever ended it, is gone on with by the same call.
 
     Args:
         source: a dataset or the path of one (in any format that is known), a Sequence of texts or
@@ -149,8 +148,7 @@ def tokenize(
 
     Raises:
         FormatError: this cannot be done, or a record has no text, or its tokens are no ids that
-            fit; the message names it. What was committed before is kept, and gone on from once it
-            is mended, or with ``on_error="skip"``.
+            fit; the message names it. What is committed is kept, to go on from.
         StorageError: there is something at `path` already, or it cannot be written.
 
     Example:
@@ -163,30 +161,27 @@ def tokenize(
     writing = _writing(options)
     with _opened(source) as records:
         packed = packing_of(tokenizer, length=length, eos=eos, options=options)
-        job = prepare(
-            records,
-            *packed,
-            text=text,
-            workers=workers,
-            block=options.get("block"),
-            on_error=options.get("on_error", "raise"),
-        )
+        how = (options.get("block"), options.get("on_error", "raise"))
+        job = prepare(records, *packed, text=text, workers=workers, block=how[0], on_error=how[1])
         with DatasetSink(path, job.packing.schema(job.total), job.about, writing) as sink:
-            if sink.finished is not None:
-                # The earlier run was ended between its last commit and telling of it.
-                sink.finish(sink.finished)
-                return TokenReport(path=sink.path, **sink.finished)
-            start = sink.earlier.documents if sink.earlier is not None else 0
-            counts = job.run(sink, options.get("progress"), into=sink)
-            report = _report(sink.path, counts, job.packing.dtype, resumed_at=start)
-            sink.commit(counts, report.to_json())
-    return report
+            return _written(job, sink, options.get("progress"))
 
 
-def _report(path: str, counts: Counts, dtype: str, *, resumed_at: int) -> TokenReport:
+def _written(
+    job: Job, sink: DatasetSink, progress: Callable[[int, int | None], None] | None
+) -> TokenReport:
+    """Do what is left to do, and tell of it."""
+    if sink.finished is not None:
+        # An earlier run was ended between its last commit and telling of it.
+        sink.finish(sink.finished)
+        return TokenReport(path=sink.path, **sink.finished)
+    start = sink.earlier.documents if sink.earlier is not None else 0
+    counts = job.run(sink, progress, into=sink)
     told = asdict(counts)
     told["documents"] -= counts.skipped
-    return TokenReport(path=path, dtype=dtype, resumed_at=resumed_at, **told)
+    report = TokenReport(path=sink.path, dtype=job.packing.dtype, resumed_at=start, **told)
+    sink.commit(counts, report.to_json())
+    return report
 
 
 def _writing(options: TokenizeOptions) -> WritingOptions:

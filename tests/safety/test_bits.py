@@ -212,4 +212,6 @@ def test_everything_sees_a_flipped_bit(
                 assert is_reported(path), f"{name.name}, bit {bit}"
                 file.flip(bit)
                 tried += 1
-    assert tried >= (NBYTES * 8 // SLICES if LONG else 800 // SLICES)
+    # Files are cut one by one: a piece may have a bit less of each than another.
+    least = NBYTES * 8 // SLICES - len(files_of(path)) if LONG else 800 // SLICES
+    assert tried >= least
