@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.explain import explain
@@ -101,7 +101,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         *,
         executor: str = "process",
         transport: str = "pipe",
-        prefetch: int = 4,
+        prefetch: int | Literal["auto"] = 4,
         epochs: int | None = 1,
         start_method: str | None = None,
         arena_bytes: int = 1 << 30,
@@ -119,7 +119,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
             transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
                 ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ over ipc or loopback); payloads lie in shared
                 memory either way. Between threads nothing but references moves.
-            prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer.
+            prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer;
+                ``"auto"`` begins with 4 and makes it more while that pays.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
@@ -131,14 +132,20 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
             NotPicklable: a stage cannot travel to another process.
         """
         drawn = None if trace is None else os.fspath(trace)
-        options = RunOptions(
-            executor, transport, prefetch, epochs, start_method, arena_bytes, drawn
+        options = RunOptions.of(
+            executor=executor,
+            transport=transport,
+            prefetch=prefetch,
+            epochs=epochs,
+            start_method=start_method,
+            arena_bytes=arena_bytes,
+            trace=drawn,
         )
         return start({"": self}, options)[""]
 
     def explain(self, **options: Any) -> str:
         """Return the plan in words, for the same options that `loader` takes."""
-        made = RunOptions(**options)
+        made = RunOptions.of(**options)
         return explain(plan({"": self.node}, made), made)
 
     def __iter__(self) -> Iterator[Any]:

@@ -41,6 +41,8 @@ def _describe(plan: Plan, task: Task, number: int, origin: dict[int, int]) -> st
         reads += f"reads {_numbers(before)}, "
     many = "threads" if task.executor == "thread" else "processes"
     who = f"1 {task.executor}" if task.workers == 1 else f"{task.workers} {many}"
+    if task.auto:
+        who = f"1 to {who}, as many as pay"
     how = ""
     if task.pool:
         how = ", results in order" if task.ordered else ", results as they come"

@@ -199,7 +199,7 @@ def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
     """
     if not outputs or not all(isinstance(one, Pipeline) for one in outputs.values()):
         raise GraphError('run needs pipelines by name: sp.run({"train": a, "eval": b})')
-    return start(outputs, RunOptions(**options))
+    return start(outputs, RunOptions.of(**options))
 
 
 def _join(operation: Operation, inputs: Sequence[Any], options: StreamOptions) -> Pipeline:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
@@ -39,6 +40,9 @@ PART_SLOTS = 64
 """Slots of a worker whose batches may be made in parts: those are small, and wait for their turn.
 Whole batches are few (`WARM_NBYTES`), and no more of them are made ahead than the window says."""
 
+MOST_AHEAD = 64
+"""Units that a run may try to have ready ahead of its consumer when it is to find out how many."""
+
 MOST_UNITS = 256
 """Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
 
@@ -56,6 +60,15 @@ class RunOptions:
     start_method: str | None = None
     arena_bytes: int = 1 << 30
     trace: str | None = None
+    auto_prefetch: bool = False
+    """Whether `prefetch` is only where to begin, and the run finds out what pays."""
+
+    @classmethod
+    def of(cls, **options: Any) -> RunOptions:
+        """Return the options that a user gave in these words."""
+        if options.get("prefetch") == "auto":
+            options = {**options, "prefetch": cls.prefetch, "auto_prefetch": True}
+        return cls(**options)
 
     def __post_init__(self) -> None:
         check_choice("executor", self.executor, EXECUTORS)
@@ -84,6 +97,7 @@ class Task:
         lease_limit: slots of one worker that one reader may keep.
         warm_nbytes: bytes beyond which a worker gets only a few slots; None: as many as said.
         unit: positions that must stay together in the work of a pool that reads its source.
+        auto: whether `workers` is the most there may be, and the run finds out how many pay.
         executor: whether the workers are processes or threads of the consumer's process.
     """
 
@@ -98,6 +112,7 @@ class Task:
     lease_limit: int = 4
     warm_nbytes: int | None = None
     unit: int = 1
+    auto: bool = False
     executor: str = "process"
 
     @property
@@ -307,16 +322,20 @@ def _task(
     window = min(window, MOST_UNITS)
     ordered = all(stage.options.ordered for stage in stages)
     # One slot is being written, two may be held by whoever reads, the rest is on its way.
-    slots = window + 3
+    ahead = max(window, MOST_AHEAD) if options.auto_prefetch and not asked else window
+    slots = ahead + 3
     if pool and unit > 1:
         # Whole batches, shared out among the workers: more slots would only be colder ones.
-        slots = max(4, window // workers + 1)
+        slots = max(4, ahead // workers + 1)
     # Single items may be anything. A wide window of large ones is memory for nothing; so they get
     # fewer slots, unless the user said how many may be under way.
     warm = WARM_NBYTES if pool and group.claims and not asked and slots > window else None
     task = Task(
         body, inputs, outputs, workers, pool, ordered, window, unit=unit, executor=group.executor
     )
+    if pool and any(stage.options.auto for stage in stages):
+        # ZeroMQ deals a head's messages out in turn, also to who has been told to wait.
+        task = replace(task, auto=group.claims or not options.transport.startswith("zmq"))
     if task.splits:
         slots, warm = PART_SLOTS, WARM_NBYTES
     return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

@@ -5,12 +5,20 @@ Responsible for: the options that every stage takes, and checking counts that us
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Operation
 
-__all__ = ["Stage", "StageOptions", "check_choice", "check_count"]
+__all__ = ["Stage", "StageOptions", "Workers", "check_choice", "check_count"]
+
+Workers: TypeAlias = int | Literal["auto"] | None
+"""How many workers a user asks for: ``"auto"`` lets the run find out."""
+
+MOST_WORKERS = 64
+"""How many are found out at most."""
 
 
 def check_count(what: str, value: object, *, least: int) -> None:
@@ -32,6 +40,17 @@ class StageOptions:
     ordered: bool = True
     capacity: int | None = None
     executor: str | None = None
+    auto: bool = False
+    """Whether `workers` is only the most of them, and the run finds out how many pay."""
+
+    @classmethod
+    def of(
+        cls, workers: Workers, ordered: bool, capacity: int | None, executor: str | None
+    ) -> StageOptions:
+        """Return the options that a user gave in these words."""
+        if workers != "auto":
+            return cls(workers, ordered, capacity, executor)
+        return cls(_usable_cpus(), ordered, capacity, executor, auto=True)
 
     def __post_init__(self) -> None:
         check_count("workers", self.workers, least=0)
@@ -70,4 +89,14 @@ class Stage:
     def __repr__(self) -> str:
         kind = type(self.operation).__name__.lower()
         workers = self.options.workers
-        return f"{kind}({self.name})" + ("" if workers is None else f" x {workers}")
+        many = "auto" if self.options.auto else workers
+        return f"{kind}({self.name})" + ("" if workers is None else f" x {many}")
+
+
+def _usable_cpus() -> int:
+    """How many workers could be worth it here; two at least, so that they share their work."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 2
+    return max(2, min(cpus, MOST_WORKERS))

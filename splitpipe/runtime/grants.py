@@ -51,8 +51,11 @@ SPLIT_BYTES_S = 64e6
 MEMORY = 24
 """Batches over which their cost is averaged: costly ones that come in clusters are remembered."""
 
+MOST_CLAIMS = 256
+"""Claims that may be under way: they must fit into a socket's buffer."""
+
 MOST_PARTS = 128
-"""Parts that may be under way: claims must fit into a socket's buffer."""
+"""Parts that a window is divided into."""
 
 
 class UnitSize:
@@ -150,6 +153,12 @@ class Grants(ABC):
     def skip(self, epoch: int) -> None:
         """The rest of `epoch` is not wanted."""
 
+    @abstractmethod
+    def widen(self, window: int) -> None:
+        """Let so many units be under way from now on, or as few as there were meant to be at
+        first.
+        """
+
     def detach(self) -> None:
         """Nothing more is wanted, ever. A source whose claims are not renewed needs no word."""
         return
@@ -193,7 +202,7 @@ class Credits(Grants):
         self._sender = sender
         self._size = UnitSize(1) if pooled else None
         self._run = run
-        self._window = window
+        self._window = self._least = window
         self._target = window
         self._under_way = 0
         self._wanted = -1
@@ -211,6 +220,10 @@ class Credits(Grants):
         self._target = max(self._window, CHUNKS) if item.count > 1 else self._window
         if self._size is not None:
             self._size.learn(max(1, item.stop - item.start), item.elapsed_ns, item.nbytes)
+
+    def widen(self, window: int) -> None:
+        self._window = max(window, self._least)
+        self._target = max(self._target, self._window)  # or less, with the next message
 
     def skip(self, epoch: int) -> None:
         self._send(0, epoch=epoch, skip=True)
@@ -256,7 +269,7 @@ class Claims(Grants):
     ) -> None:
         self._sender = sender
         self._run = run
-        self._window = window
+        self._window = self._least = window
         self._room = window * size.step  # a whole unit takes `step`, a part what it has
         self._positions = positions
         self._size = size
@@ -265,7 +278,7 @@ class Claims(Grants):
         self._next = 0
         self._sequence = 0
         self._issued = 0
-        self._under_way = 0
+        self._under_way = self._messages = 0
         self._ends: list[End] = []
 
     def open(self) -> None:
@@ -274,7 +287,12 @@ class Claims(Grants):
 
     def consumed(self, part: int | None = None) -> None:
         self._under_way -= self._size.step if part is None else part
+        self._messages -= 1
         self.open()
+
+    def widen(self, window: int) -> None:
+        self._window = max(window, self._least)
+        self._room = self._window * self._size.step
 
     def skip(self, epoch: int) -> None:
         if self._epoch == epoch:
@@ -312,13 +330,14 @@ class Claims(Grants):
             return False
         stop, part = self._unit()
         weight = stop - self._next if part else self._size.step
-        if self._under_way + weight > self._room:
+        if self._under_way + weight > self._room or self._messages >= MOST_CLAIMS:
             return False
         kind = (PART if stop % self._size.step else LAST) if part else 0
         self._claim(self._epoch, self._sequence, self._next, stop, kind)
         self._sequence += 1
         self._issued += 1
         self._under_way += weight
+        self._messages += 1
         self._next = stop
         return True
 

@@ -270,6 +270,10 @@ class Inbox:
         """Nobody will read on: let the head stop, and hold up nobody else."""
         self._grants.detach()
 
+    def widen(self, window: int) -> None:
+        """Let so many units be under way, from the next one on that is granted."""
+        self._grants.widen(window)
+
     @property
     def position(self) -> int:
         """How many values of the current epoch were taken. Costs nothing per value."""

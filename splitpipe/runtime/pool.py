@@ -26,6 +26,7 @@ from splitpipe.runtime.inbox import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.parts import AGAIN, LAST, PART, travels
+from splitpipe.runtime.team import Leash
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Claim, End, Failed, Item
 
@@ -50,6 +51,7 @@ class PoolWorker:
     Args:
         body: what to run on each unit; its source, if it has one, is read for claims.
         intake: gives claims, or the messages of the head before.
+        leash: tells it to wait while there are too many of them; None: it never does.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class PoolWorker:
         *,
         worker: str,
         meter: Meter,
+        leash: Leash | None = None,
     ) -> None:
         self._body = body
+        self._leash = leash
         self._intake = intake
         self._outbox = outbox
         self._source = body.source
@@ -74,6 +78,8 @@ class PoolWorker:
     def run(self) -> None:
         """Take units until the channel is shut."""
         while True:
+            if self._leash is not None:
+                self._leash.heed()
             message = self._intake.receive()
             if isinstance(message, End) or (isinstance(message, Failed) and not message.count):
                 self._outbox.forward(message)

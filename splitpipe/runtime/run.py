@@ -22,6 +22,7 @@ from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.supervisor import Supervisor
+from splitpipe.runtime.tuning import Tuning
 
 __all__ = ["Run"]
 
@@ -43,6 +44,7 @@ class Run:
         self._pid = os.getpid()
         self._failure: BaseException | None = None
         self.supervisor: Supervisor | None = None
+        self.tuning: Tuning | None = None
         number = int.from_bytes(os.urandom(8), "little")
         heading = heading_of(self.plan, options, number)
         self.observer = Observer(heading, shared=bool(self.plan.tasks), trace=options.trace)
@@ -50,6 +52,7 @@ class Run:
         if self.plan.tasks:
             self.supervisor = Supervisor(self.plan, options, self.observer)
             inboxes = self.supervisor.inboxes
+            self.tuning = Tuning.begin(self.plan, options, self.supervisor, self.observer)
         self._engines = [
             Engine(local, merges, meter)
             for local, merges, meter in zip(

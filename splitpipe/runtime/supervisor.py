@@ -42,6 +42,7 @@ from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.seats import seats
+from splitpipe.runtime.team import Team
 from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
 from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
 from splitpipe.transport.anonymous import Descriptor
@@ -92,6 +93,8 @@ class Supervisor:
         self._death: str | None = None
         self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
         """The merges in this process: for each of the plan's locals, one an input."""
+        self.teams: dict[int, Team] = {}
+        """The workers of tasks, by the number of the task, that may be more or fewer."""
         try:
             self._owner = _pidfd()
             assert observer.board is not None
@@ -99,6 +102,11 @@ class Supervisor:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run is over."""
+        return self._closed
 
     def close(self) -> None:
         """End everything. Safe to call twice, and in a forked child, where it does nothing."""
@@ -197,6 +205,7 @@ class Supervisor:
             trace=self._observer.trace,
             owner=self._owner,
             seat=self._seats[row],
+            leash=self._control() if task.auto else None,
         )
 
     def _inbox(self, region: Region, meter: Meter) -> Inbox:
@@ -248,9 +257,19 @@ class Supervisor:
         tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
         rows = self._observer.rows
         every = [(spec, one, rows[spec.row]) for spec, one in zip(specs, tasks, strict=True)]
-        if not self._threaded:
-            self._start_processes([one for one in every if one[1][0].executor == "process"])
-        for spec, (task, _), _ in every:
+        self._start_some([one for one in every if one[0].index == 0 or one[0].leash is None])
+        for number, task in enumerate(self._plan.tasks):
+            mine = [one for one in every if one[1][0] is task and one[0].leash is not None]
+            if mine:
+                leashes = [spec.leash for spec, *_ in mine if spec.leash is not None]
+                start = [partial(self._start_some, [one]) for one in mine]
+                self.teams[number] = Team(start, leashes, run=self._course.run)
+
+    def _start_some(self, some: list[tuple[WorkerSpec, tuple[Task, int], Row]]) -> None:
+        processes = [one for one in some if one[1][0].executor == "process"]
+        if processes:
+            self._start_processes(processes)
+        for spec, (task, _), _ in some:
             if task.executor == "thread":
                 worker = WorkerThread(partial(serve, spec), spec.name, self._note_death(spec.name))
                 self._threads.append(worker)

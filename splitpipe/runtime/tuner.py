@@ -32,10 +32,10 @@ __all__ = ["Decision", "Knob", "Sample", "Tuner"]
 WINDOW_S = 0.3
 """The shortest stretch over which a rate is taken."""
 
-WINDOW_ITEMS = 6
+WINDOW_ITEMS = 4
 """What has to be delivered in one, or it grows: up to `WINDOW_MOST_S`."""
 
-WINDOW_MOST_S = 3.0
+WINDOW_MOST_S = 1.5
 
 WINDOWS = 3
 MOST_WINDOWS = 12

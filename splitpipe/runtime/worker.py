@@ -40,6 +40,7 @@ from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.sampling import Sampler
 from splitpipe.runtime.seats import Seat
 from splitpipe.runtime.tasks import Exit, SequentialTask
+from splitpipe.runtime.team import Leash
 from splitpipe.runtime.trace import TraceLink
 from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import Arena, ArenaLink
@@ -91,6 +92,7 @@ class WorkerSpec:
         trace: where to draw what it does; None: nowhere.
         owner: pidfd of the owner, where there are such.
         seat: what it has of the machine.
+        leash: link on which it is told to wait, and to go on; None where it never is.
     """
 
     course: Course
@@ -106,6 +108,7 @@ class WorkerSpec:
     trace: TraceLink | None
     owner: Descriptor | None
     seat: Seat
+    leash: Link | None = None
 
 
 def main(spec: WorkerSpec) -> None:
@@ -218,7 +221,9 @@ def _task(
     ]
     meter.intakes = intakes
     if spec.pool:
-        return PoolWorker(body, intakes[0], doors[0].outbox, worker=spec.name, meter=meter)
+        leash = None if spec.leash is None else Leash(spec.leash.receiver(), meter)
+        outbox = doors[0].outbox
+        return PoolWorker(body, intakes[0], outbox, worker=spec.name, meter=meter, leash=leash)
     inboxes = [
         region.inbox(intake, spec.course)
         for region, intake in zip(spec.regions, intakes, strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, Unpack
 
 from splitpipe.pipeline.methods.base import Methods, StreamOptions
-from splitpipe.pipeline.stage import StageOptions, check_count
+from splitpipe.pipeline.stage import StageOptions, Workers, check_count
 from splitpipe.pipeline.stages import (
     Batch,
     BatchByCost,
@@ -38,7 +38,7 @@ class GroupMethods(Methods):
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] | None = None,
         ragged: Ragged = "list",
-        workers: int | None = None,
+        workers: Workers = None,
         executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
@@ -64,7 +64,7 @@ class GroupMethods(Methods):
         """
         check_count("size", size, least=1)
         operation = Batch(size, drop_last, collate, ragged)
-        return self._with(operation, name, StageOptions(workers, ordered, capacity, executor))
+        return self._with(operation, name, StageOptions.of(workers, ordered, capacity, executor))
 
     def window(
         self,

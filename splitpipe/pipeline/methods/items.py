@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from splitpipe.pipeline.methods.base import Methods, function_of
-from splitpipe.pipeline.stage import StageOptions
+from splitpipe.pipeline.stage import StageOptions, Workers
 from splitpipe.pipeline.stages import Filter, FlatMap, Map, Unbatch
 
 __all__ = ["ItemMethods"]
@@ -19,7 +19,7 @@ class ItemMethods(Methods):
         self,
         function: Callable[[Any], Any],
         *,
-        workers: int | None = None,
+        workers: Workers = None,
         executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
@@ -30,21 +30,22 @@ class ItemMethods(Methods):
         Args:
             function: called with each item.
             workers: how many run this stage and the ones that ride with it; 0 is the consumer's
-                own process, None lets the stage ride with its neighbour.
+                own process, None lets the stage ride with its neighbour, ``"auto"`` begins with
+                one and adds more while that pays, up to the CPUs and the memory there are.
             executor: what the workers are: ``"process"``, ``"thread"``, or ``"inline"`` for the
                 consumer's own process; None: as for the whole run (see `Pipeline.loader`).
             ordered: False lets items overtake one another between workers.
             capacity: most units of work under way at a time; bounds memory, changes nothing else.
             name: how the stage is called in messages and statistics.
         """
-        options = StageOptions(workers, ordered, capacity, executor)
+        options = StageOptions.of(workers, ordered, capacity, executor)
         return self._with(Map(function_of("map", function)), name, options)
 
     def filter(
         self,
         function: Callable[[Any], Any],
         *,
-        workers: int | None = None,
+        workers: Workers = None,
         executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
@@ -53,14 +54,14 @@ class ItemMethods(Methods):
         """Keep the items for which `function` says yes; the others are counted. Options as for
         `map`.
         """
-        options = StageOptions(workers, ordered, capacity, executor)
+        options = StageOptions.of(workers, ordered, capacity, executor)
         return self._with(Filter(function_of("filter", function)), name, options)
 
     def flat_map(
         self,
         function: Callable[[Any], Iterable[Any]],
         *,
-        workers: int | None = None,
+        workers: Workers = None,
         executor: str | None = None,
         ordered: bool = True,
         capacity: int | None = None,
@@ -71,7 +72,7 @@ class ItemMethods(Methods):
         With several workers the outputs of one item travel together and must fit into memory; with
         one they stream. Options as for `map`.
         """
-        options = StageOptions(workers, ordered, capacity, executor)
+        options = StageOptions.of(workers, ordered, capacity, executor)
         return self._with(FlatMap(function_of("flat_map", function)), name, options)
 
     def unbatch(self, *, name: str | None = None) -> Self:
