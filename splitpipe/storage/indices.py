@@ -34,9 +34,12 @@ def checked_rows(indices: Any, count: int) -> npt.NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     if given.ndim != 1 or given.dtype.kind not in "iu":
         raise IndexError(_not_indices(indices, given))
-    if given.dtype == np.uint64 and int(given.max()) >= count:
+    if given.dtype.kind == "u" and int(given.max()) >= count:
         raise IndexError(f"record {given.max()} of a dataset of {count} records")
     rows = given.astype(np.int64, copy=False)
+    # One look where nothing is wrong and nothing is counted from the end: negative ones are large.
+    if int(rows.view(np.uint64).max()) < count:
+        return rows
     lowest, highest = int(rows.min()), int(rows.max())
     if lowest < -count or highest >= count:
         wrong = highest if highest >= count else lowest

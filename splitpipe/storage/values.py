@@ -54,7 +54,17 @@ class ColumnValues:
         streams: whether all values are there, so that neighbours may be read in runs.
     """
 
-    __slots__ = ("_codec", "_direct", "field", "missing", "name", "reader", "streams")
+    __slots__ = (
+        "_codec",
+        "_direct",
+        "_dtype",
+        "_shape",
+        "field",
+        "missing",
+        "name",
+        "reader",
+        "streams",
+    )
 
     def __init__(self, column: Column, reader: ColumnReader, codec: Codec) -> None:
         self.name = column.name
@@ -64,6 +74,9 @@ class ColumnValues:
         self._codec = codec
         self.missing = column.missing
         self._direct = column.field.stackable and column.field.compression is None
+        # Of every value of a stackable column; worked out once, not for every batch.
+        self._shape = self.field.fixed_shape if self.field.stackable else None
+        self._dtype = self.field.numpy_dtype if self.field.stackable else None
 
     def get(self, row: int) -> Any:
         """One value.
@@ -96,10 +109,8 @@ class ColumnValues:
     def read(self, rows: Rows, out: npt.NDArray[Any] | None) -> Values:
         """Values in the given order: see `Records.read`."""
         lost = self._lost(rows) if self.missing else []
-        if self.field.stackable and not lost:
-            array = out
-            if array is None:
-                array = np.empty((len(rows), *self.field.fixed_shape), self.field.numpy_dtype)
+        if self._shape is not None and not lost:
+            array = np.empty((len(rows), *self._shape), self._dtype) if out is None else out
             self._fill(rows, array)
             return array
         if out is not None:
