@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "load", "recognise", "which"]
 
-# The formats, each a module of this package with a value named FORMAT.
-FORMATS = (
-    "jsonl",
-    "csv",
-    "text",
-    "parquet",
-    "arrow",
-    "tar",
-    "mds",
-    "splitdataloader",
-    "data_forager",
-    "synthefy",
-)
+# The formats, and the module below this package that has each as FORMAT.
+_MODULES = {
+    "jsonl": "lines.jsonl",
+    "csv": "lines.csv",
+    "text": "lines.text",
+    "parquet": "columnar.parquet",
+    "arrow": "columnar.arrow",
+    "tar": "shards.tar",
+    "mds": "shards.mds",
+    "splitdataloader": "seeds.splitdataloader",
+    "data_forager": "seeds.data_forager",
+    "synthefy": "seeds.synthefy",
+}
+FORMATS = tuple(_MODULES)
 
 
 def load(name: str) -> Format:
@@ -48,7 +49,7 @@ def load(name: str) -> Format:
     """
     if name not in FORMATS:
         raise FormatError(f"there is no format {name!r}: format= is one of {', '.join(FORMATS)}")
-    found: Format = import_module(f"splitpipe.formats.{name}").FORMAT
+    found: Format = import_module(f"splitpipe.formats.{_MODULES[name]}").FORMAT
     return found
 
 

@@ -16,8 +16,8 @@ import pyarrow.feather
 import pytest
 
 from splitpipe.errors import FormatError
-from splitpipe.formats.arrow import FORMAT
 from splitpipe.formats.base import Source
+from splitpipe.formats.columnar.arrow import FORMAT
 from tests.formats.damage import all_of, mutations, open_as, read_plainly, survives, truncations
 from tests.formats.reading import contents
 from tests.formats.tables import ROWS, expected, table

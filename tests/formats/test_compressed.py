@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.formats import checkpoints, compressed, recognise
+from splitpipe.formats import recognise
+from splitpipe.formats.files import checkpoints, compressed
 from tests.formats.reading import contents, everything, opened
 
 zstandard = pytest.importorskip("zstandard")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import splitpipe.schema as sp
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.formats import build, recognise
+from splitpipe.formats import recognise
+from splitpipe.formats.indexing import build
 from tests.formats.reading import contents, everything, opened
 
 TABLE = [

@@ -16,7 +16,7 @@ import pytest
 
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.formats.base import Source
-from splitpipe.formats.data_forager import FORMAT
+from splitpipe.formats.seeds.data_forager import FORMAT
 from splitpipe.schema import Schema, ndarray
 from tests.formats.damage import all_of, mutations, open_as, read_plainly, survives, truncations
 from tests.formats.reading import contents

@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
-from splitpipe.formats import base, build, index, kept, recognise, sources
+from splitpipe.formats import base, recognise
+from splitpipe.formats.files import sources
+from splitpipe.formats.indexing import build, index, kept
 from tests.formats.reading import contents, everything, opened
 
 RAW = b"".join(b"%d\n" % number for number in range(3000))
@@ -277,7 +279,8 @@ class TestDamage:
 
 KILLED = """
 import os, signal, sys
-from splitpipe.formats import build, kept, recognise
+from splitpipe.formats import recognise
+from splitpipe.formats.indexing import build, kept
 build._JOB_NBYTES, kept.SMALL_NBYTES = 1000, 0
 def told(done, total):
     if done >= {limit}:
@@ -401,7 +404,7 @@ class TestSharing:
             records.read(np.array([0]), ["data"])
 
     def test_bins(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from splitpipe.formats import records as module
+        from splitpipe.formats.lines import records as module
 
         monkeypatch.setattr(module, "_SMALLEST_BIN_NBYTES", 1)
         for most in (1, 50, 1000, 8000, 1 << 20):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import splitpipe.schema as sp
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.formats import build, recognise
+from splitpipe.formats import recognise
+from splitpipe.formats.indexing import build
 from tests.formats.reading import contents, everything, opened
 
 ROWS = [{"id": n, "text": "ü" * (n % 7), "more": [n, None]} for n in range(500)]

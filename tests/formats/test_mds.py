@@ -18,7 +18,7 @@ import zstandard
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError, StorageError
 from splitpipe.formats.base import Source
-from splitpipe.formats.mds import FORMAT
+from splitpipe.formats.shards.mds import FORMAT
 from tests.formats.damage import all_of, mutations, open_as, read_plainly, survives, truncations
 from tests.formats.reading import contents
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats import parquet
 from splitpipe.formats.base import Source
-from splitpipe.formats.parquet import FORMAT
+from splitpipe.formats.columnar import parquet
+from splitpipe.formats.columnar.parquet import FORMAT
 from tests.formats.damage import all_of, mutations, open_as, read_plainly, survives, truncations
 from tests.formats.reading import contents
 from tests.formats.tables import ROWS, expected, table

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import splitdataloader
 
-from splitpipe.formats import arrow, mds, parquet, synthefy, tar
-from splitpipe.formats import splitdataloader as ours
 from splitpipe.formats.base import Format
+from splitpipe.formats.columnar import arrow, parquet
+from splitpipe.formats.seeds import splitdataloader as ours
+from splitpipe.formats.seeds import synthefy
+from splitpipe.formats.shards import mds, tar
 from splitpipe.storage.base import Records, records_of
 from tests.formats import test_mds, test_synthefy, test_tar
 from tests.formats.damage import open_as

@@ -11,7 +11,7 @@ import splitdataloader
 
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.formats.base import Source
-from splitpipe.formats.splitdataloader import FORMAT
+from splitpipe.formats.seeds.splitdataloader import FORMAT
 from splitpipe.order import binwise_order
 from splitpipe.schema import Schema
 from tests.formats.damage import (

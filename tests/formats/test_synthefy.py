@@ -21,8 +21,8 @@ import pytest
 
 from splitpipe.errors import FormatError, SplitpipeError
 from splitpipe.formats.base import Source
-from splitpipe.formats.npy import read_header
-from splitpipe.formats.synthefy import FORMAT
+from splitpipe.formats.seeds.npy import read_header
+from splitpipe.formats.seeds.synthefy import FORMAT
 from tests.formats.damage import all_of, mutations, open_as, read_plainly, survives, truncations
 from tests.formats.reading import contents
 

@@ -20,8 +20,8 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_itera
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.formats.base import Source
-from splitpipe.formats.members import members
-from splitpipe.formats.tar import FORMAT, split_name
+from splitpipe.formats.shards.members import members
+from splitpipe.formats.shards.tar import FORMAT, split_name
 from tests.formats.damage import (
     FACTOR,
     all_of,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
-from splitpipe.formats import build, recognise
+from splitpipe.formats import recognise
+from splitpipe.formats.indexing import build
 from tests.formats.reading import contents, everything, opened
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from splitpipe.errors import FormatError
-from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files, names_of
-from splitpipe.formats.records import IndexedRecords, Opening
+from splitpipe.formats.lines import finding
+from splitpipe.formats.lines.finding import Bytes, LineScanner, Split
+from splitpipe.formats.lines.options import check_broken, chosen_files, names_of
+from splitpipe.formats.lines.records import IndexedRecords, Opening
 from splitpipe.schema import Schema
 
 __all__ = ["FORMAT", "checked_encoding", "text_of"]
@@ -88,10 +88,10 @@ def _whole(window: Bytes, ended: bool) -> Split:
 
 
 def _not_blank(window: Bytes, ended: bool) -> Split:
-    return lines.drop_blank(window, lines.split_lines(window, ended))
+    return finding.drop_blank(window, finding.split_lines(window, ended))
 
 
-_SPLITS = {"line": lines.split_lines, "paragraph": lines.split_paragraphs, "file": _whole}
+_SPLITS = {"line": finding.split_lines, "paragraph": finding.split_paragraphs, "file": _whole}
 
 
 def _recognises(source: Source) -> bool:
@@ -118,7 +118,7 @@ class Options:
     encoding: str = "utf-8"
     broken: str = "raise"
     validate: bool = False
-    max_record: int = lines.DEFAULT_MAX_RECORD
+    max_record: int = finding.DEFAULT_MAX_RECORD
     suffixes: Sequence[str] | None = None
 
 

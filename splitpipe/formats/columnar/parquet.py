@@ -23,8 +23,8 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, gather
+from splitpipe.formats.files.sources import Fingerprint, fingerprint
 from splitpipe.formats.names import column_names, needs
-from splitpipe.formats.sources import Fingerprint, fingerprint
 from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
 from splitpipe.storage.layout import BinLayout
@@ -51,7 +51,7 @@ class ParquetRecords:
     catalog: Catalog | None = None
 
     def __init__(self, paths: Sequence[str], *, cache_nbytes: int) -> None:
-        from splitpipe.formats.arrowtypes import features_of, reading_of
+        from splitpipe.formats.columnar.arrowtypes import features_of, reading_of
 
         self._paths = tuple(paths)
         self._cache_nbytes = cache_nbytes
@@ -105,7 +105,7 @@ class ParquetRecords:
         self._cache.clear()
 
     def _values(self, chunk: int, local: Rows, columns: Sequence[str]) -> dict[str, Values]:
-        from splitpipe.formats.arrowtypes import refused
+        from splitpipe.formats.columnar.arrowtypes import refused
 
         decoded = {
             name: self._cache.get((chunk, name), partial(self._decode, chunk, name))
@@ -119,7 +119,7 @@ class ParquetRecords:
     def _decode(self, chunk: int, name: str) -> tuple[pa.ChunkedArray, int]:
         import pyarrow.parquet as pq
 
-        from splitpipe.formats.arrowtypes import refused
+        from splitpipe.formats.columnar.arrowtypes import refused
 
         number, group = self._groups[chunk]
         with refused(f"column {name!r} in {self._where(chunk)}"):
@@ -168,7 +168,7 @@ def _opened(paths: Sequence[str]) -> tuple[list[pq.FileMetaData], pa.Schema]:
     """The footers of all files, and the columns that all of them have."""
     import pyarrow.parquet as pq
 
-    from splitpipe.formats.arrowtypes import refused
+    from splitpipe.formats.columnar.arrowtypes import refused
 
     footers: list[pq.FileMetaData] = []
     first: pa.Schema | None = None

@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats import checkpoints
-from splitpipe.formats.sources import OpenFile
+from splitpipe.formats.files import checkpoints
+from splitpipe.formats.files.sources import OpenFile
 
 __all__ = ["BlockCache", "ExpandedFile", "Expansion", "expanded_file", "kind_of"]
 

@@ -26,9 +26,9 @@ import google_crc32c
 
 from splitpipe.errors import FormatError
 from splitpipe.formats.base import Indexing
-from splitpipe.formats.index import Contents, IndexedFile, encode_index
-from splitpipe.formats.parts import Parts, Scanned
-from splitpipe.formats.sources import Fingerprint, OpenFile, fingerprint
+from splitpipe.formats.files.sources import Fingerprint, OpenFile, fingerprint
+from splitpipe.formats.indexing.index import Contents, IndexedFile, encode_index
+from splitpipe.formats.indexing.parts import Parts, Scanned
 
 __all__ = ["Build", "Scanner", "Stretch"]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from splitpipe.errors import FormatError
-from splitpipe.formats.sources import OpenFile
+from splitpipe.formats.files.sources import OpenFile
 
 __all__ = ["Archive", "FileBytes", "Member", "members"]
 

@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import Any
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats.sources import OpenFile
+from splitpipe.formats.files.sources import OpenFile
 
 __all__ = ["SPACING_NBYTES", "Checkpoints", "available", "build"]
 

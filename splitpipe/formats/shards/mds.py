@@ -30,12 +30,12 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, column_of, gather
-from splitpipe.formats.mdscolumns import decoder_of
-from splitpipe.formats.mdsindex import INDEX, Shard, read_index
+from splitpipe.formats.files.opened import Places, read_at_places
+from splitpipe.formats.files.packed import unpack
+from splitpipe.formats.files.sources import OpenFile, fingerprint
 from splitpipe.formats.names import column_names
-from splitpipe.formats.opened import Places, read_at_places
-from splitpipe.formats.packed import unpack
-from splitpipe.formats.sources import OpenFile, fingerprint
+from splitpipe.formats.shards.mdscolumns import decoder_of
+from splitpipe.formats.shards.mdsindex import INDEX, Shard, read_index
 from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
 from splitpipe.storage.layout import BinLayout

@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats import compressed
-from splitpipe.formats.build import Stretch
-from splitpipe.formats.parts import Scanned
-from splitpipe.formats.sources import OpenFile
+from splitpipe.formats.files import compressed
+from splitpipe.formats.files.sources import OpenFile
+from splitpipe.formats.indexing.build import Stretch
+from splitpipe.formats.indexing.parts import Scanned
 
 __all__ = [
     "DEFAULT_MAX_RECORD",

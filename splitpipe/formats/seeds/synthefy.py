@@ -29,15 +29,15 @@ import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source, natural_key
-from splitpipe.formats.build import Stretch
 from splitpipe.formats.chunks import column_of
-from splitpipe.formats.kept import open_index
-from splitpipe.formats.members import FileBytes, Member, members
+from splitpipe.formats.files.sources import OpenFile, Places, SourceFiles, read_places
+from splitpipe.formats.indexing.build import Stretch
+from splitpipe.formats.indexing.kept import open_index
+from splitpipe.formats.indexing.parts import Scanned
 from splitpipe.formats.names import column_names
-from splitpipe.formats.npy import HEADER_NBYTES, read_header
-from splitpipe.formats.parts import Scanned
-from splitpipe.formats.sources import OpenFile, Places, SourceFiles, read_places
-from splitpipe.formats.synthefydb import INDEX, TABLE, SamplesCatalog, SamplesFile, quoted
+from splitpipe.formats.seeds.npy import HEADER_NBYTES, read_header
+from splitpipe.formats.seeds.synthefydb import INDEX, TABLE, SamplesCatalog, SamplesFile, quoted
+from splitpipe.formats.shards.members import FileBytes, Member, members
 from splitpipe.schema import Field, Schema
 from splitpipe.storage import files
 from splitpipe.storage.base import (

@@ -33,9 +33,9 @@ import numpy.typing as npt
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
 from splitpipe.formats.chunks import column_of
+from splitpipe.formats.files.opened import NamedFiles, read_at_places, read_entries
+from splitpipe.formats.files.sources import Fingerprint, Places, fingerprint
 from splitpipe.formats.names import column_names
-from splitpipe.formats.opened import NamedFiles, read_at_places, read_entries
-from splitpipe.formats.sources import Fingerprint, Places, fingerprint
 from splitpipe.schema import BARE, Field, Schema
 from splitpipe.storage import files
 from splitpipe.storage.base import (

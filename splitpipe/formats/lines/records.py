@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats import compressed
 from splitpipe.formats.base import Indexing, Source
-from splitpipe.formats.build import Scanner
-from splitpipe.formats.index import Index
-from splitpipe.formats.kept import open_index
-from splitpipe.formats.lines import where
+from splitpipe.formats.files import compressed
+from splitpipe.formats.files.sources import OpenFile, Places, Readable, SourceFiles, read_places
+from splitpipe.formats.indexing.build import Scanner
+from splitpipe.formats.indexing.index import Index
+from splitpipe.formats.indexing.kept import open_index
+from splitpipe.formats.lines.finding import where
 from splitpipe.formats.recognise import load
-from splitpipe.formats.sources import OpenFile, Places, Readable, SourceFiles, read_places
 from splitpipe.schema import Field, Schema
 from splitpipe.storage.base import (
     Batch,

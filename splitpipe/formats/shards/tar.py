@@ -28,13 +28,13 @@ import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.build import Stretch
 from splitpipe.formats.chunks import bins_of, column_of
-from splitpipe.formats.kept import open_index
-from splitpipe.formats.members import FileBytes, Member, members
+from splitpipe.formats.files.sources import OpenFile, SourceFiles
+from splitpipe.formats.indexing.build import Stretch
+from splitpipe.formats.indexing.kept import open_index
+from splitpipe.formats.indexing.parts import Scanned
 from splitpipe.formats.names import column_names
-from splitpipe.formats.parts import Scanned
-from splitpipe.formats.sources import OpenFile, SourceFiles
+from splitpipe.formats.shards.members import FileBytes, Member, members
 from splitpipe.schema import Field, Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, given_array, iterate_blocks
 from splitpipe.storage.layout import BinLayout

@@ -27,13 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source, suffix_of
-from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files, fitted, names_of, schema_of
-from splitpipe.formats.records import IndexedRecords, Opening
-from splitpipe.formats.sources import OpenFile
-from splitpipe.formats.text import checked_encoding, text_of
+from splitpipe.formats.files.sources import OpenFile
+from splitpipe.formats.lines import finding
+from splitpipe.formats.lines.finding import Bytes, LineScanner, Split
+from splitpipe.formats.lines.options import check_broken, chosen_files, fitted, names_of, schema_of
+from splitpipe.formats.lines.records import IndexedRecords, Opening
+from splitpipe.formats.lines.text import checked_encoding, text_of
 from splitpipe.schema import Field, FieldLike, Schema
 
 __all__ = ["FORMAT"]
@@ -99,7 +99,7 @@ def split_rows(window: Bytes, ended: bool, quote: int, delimiter: int) -> Split:
     """
     quotes = np.flatnonzero(window == quote)
     if not len(quotes):
-        return _without_empty(lines.split_lines(window, ended))
+        return _without_empty(finding.split_lines(window, ended))
     feeds = np.flatnonzero(window == _FEED)
     feeds = feeds[np.searchsorted(quotes, feeds) % 2 == 0]
     end = len(window) if ended else int(feeds[-1]) + 1 if len(feeds) else 0
@@ -139,7 +139,7 @@ def _check_quotes(window: Bytes, quotes: npt.NDArray[np.int64], delimiter: int) 
 
 def split_lenient(window: Bytes, ended: bool, dialect: Dialect) -> Split:
     """The rows of a window that begins with one, as Python's ``csv`` tells them."""
-    complete = lines.split_lines(window, ended)
+    complete = finding.split_lines(window, ended)
     stops = complete.stops.tolist()
     # One character a byte, whatever the encoding: what tells rows apart is ASCII.
     text = str(window[: complete.consumed].data, "latin-1")
@@ -221,7 +221,7 @@ def _splitter(dialect: Dialect, lenient: bool) -> Callable[[Bytes, bool], Split]
 
 
 def _split_unquoted(window: Bytes, ended: bool) -> Split:
-    return _without_empty(lines.split_lines(window, ended))
+    return _without_empty(finding.split_lines(window, ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _first_row(
     """The fields of the first row there is; ``None`` if all files are empty."""
     for path in paths:
         file = OpenFile(path)
-        data = lines.first_record(file, split)
+        data = finding.first_record(file, split)
         if data is not None:
             try:
                 return tuple(dialect.fields(data))
@@ -323,7 +323,7 @@ class Options:
     lenient: bool = False
     broken: str = "raise"
     validate: bool = False
-    max_record: int = lines.DEFAULT_MAX_RECORD
+    max_record: int = finding.DEFAULT_MAX_RECORD
     suffixes: Sequence[str] | None = None
 
 

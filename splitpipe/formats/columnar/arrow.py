@@ -22,7 +22,7 @@ from splitpipe.formats.names import needs
 from splitpipe.storage import files
 
 if TYPE_CHECKING:
-    from splitpipe.formats.arrowrecords import ArrowRecords
+    from splitpipe.formats.columnar.arrowrecords import ArrowRecords
 
 __all__ = ["FORMAT"]
 
@@ -51,7 +51,7 @@ def _open(
 ) -> ArrowRecords:
     paths, indices = _files_of(source, split)
     with needs("pyarrow", "table", "Arrow files"):
-        from splitpipe.formats.arrowrecords import ArrowRecords
+        from splitpipe.formats.columnar.arrowrecords import ArrowRecords
 
     return ArrowRecords(paths, indices, cache_nbytes=cache_nbytes)
 

@@ -25,10 +25,10 @@ from collections.abc import Iterable, Sequence
 
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.formats.base import Indexing, Source
-from splitpipe.formats.build import Build, Scanner
-from splitpipe.formats.index import Contents, Index, load_index
-from splitpipe.formats.parts import FolderParts, MemoryParts
-from splitpipe.formats.sources import fingerprint
+from splitpipe.formats.files.sources import fingerprint
+from splitpipe.formats.indexing.build import Build, Scanner
+from splitpipe.formats.indexing.index import Contents, Index, load_index
+from splitpipe.formats.indexing.parts import FolderParts, MemoryParts
 from splitpipe.storage import files
 
 try:

@@ -1,7 +1,7 @@
 """JSON Lines: a JSON value a line.
 
 Responsible for: which files are JSON Lines, and what a line gives. Finding lines is the business
-of ``lines``, reading them of ``records``.
+of ``finding``, reading them of ``records``.
 
 Rules:
 - text is UTF-8, strictly; a byte-order mark at the start of a file and CRLF are understood, blank
@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from splitpipe.formats import lines
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.lines import Bytes, LineScanner, Split
-from splitpipe.formats.options import check_broken, chosen_files, fitted, names_of, schema_of
-from splitpipe.formats.records import IndexedRecords, Opening
+from splitpipe.formats.lines import finding
+from splitpipe.formats.lines.finding import Bytes, LineScanner, Split
+from splitpipe.formats.lines.options import check_broken, chosen_files, fitted, names_of, schema_of
+from splitpipe.formats.lines.records import IndexedRecords, Opening
 from splitpipe.schema import FieldLike, Schema
 
 __all__ = ["FORMAT"]
@@ -37,7 +37,7 @@ def _recognises(source: Source) -> bool:
 
 
 def _split(window: Bytes, ended: bool) -> Split:
-    return lines.drop_blank(window, lines.split_lines(window, ended))
+    return finding.drop_blank(window, finding.split_lines(window, ended))
 
 
 def value_of(data: bytes) -> Any:
@@ -98,7 +98,7 @@ class Options:
     columns: Sequence[str] | None = None
     broken: str = "raise"
     validate: bool = False
-    max_record: int = lines.DEFAULT_MAX_RECORD
+    max_record: int = finding.DEFAULT_MAX_RECORD
     suffixes: Sequence[str] | None = None
 
 

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats.arrowtypes import Reading, features_of, reading_of, refused
 from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, gather
+from splitpipe.formats.columnar.arrowtypes import Reading, features_of, reading_of, refused
+from splitpipe.formats.files.sources import Fingerprint, fingerprint
 from splitpipe.formats.names import column_names
-from splitpipe.formats.sources import Fingerprint, fingerprint
 from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
 from splitpipe.storage.layout import BinLayout

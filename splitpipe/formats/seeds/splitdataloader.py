@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.opened import NamedFiles, read_at_places, read_entries
-from splitpipe.formats.sources import Fingerprint, Places, fingerprint
+from splitpipe.formats.files.opened import NamedFiles, read_at_places, read_entries
+from splitpipe.formats.files.sources import Fingerprint, Places, fingerprint
 from splitpipe.schema import BARE, Schema
 from splitpipe.storage.base import (
     Batch,

@@ -42,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
-from splitpipe.formats.sources import Fingerprint
+from splitpipe.formats.files.sources import Fingerprint
 from splitpipe.storage import files
 
 __all__ = ["Contents", "Entries", "Index", "IndexedFile", "encode_index", "load_index"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from splitpipe.errors import FormatError
 from splitpipe.formats.chunks import Cache
-from splitpipe.formats.sources import OpenFile, Places, Readable, SourceFiles, read_places
+from splitpipe.formats.files.sources import OpenFile, Places, Readable, SourceFiles, read_places
 from splitpipe.storage import files
 from splitpipe.storage.base import Rows
 

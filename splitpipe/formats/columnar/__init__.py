@@ -1,0 +1,1 @@
+"""Tables in chunks: Parquet, Arrow, Hugging Face datasets."""

@@ -1,0 +1,1 @@
+"""Bytes of others: files at any place of them, whole or compressed."""

@@ -1,0 +1,1 @@
+"""Records in shards: tar files of WebDataset, MDS of MosaicML."""
