@@ -215,6 +215,32 @@ BARS: tuple[Bar, ...] = (
         92.0,
         system="splitpipe@2",
     ),
+    # Two workers are at most twice a loader that delivers in order, so the ideal itself is mostly
+    # less than three times torch; see `benchmarks.cases.tails`.
+    *(
+        Bar(
+            f"one in ten 20 x slower, {how}, {where}: 3 x torch, or 90 % of the unordered ideal",
+            f"tails_{case}",
+            (
+                Condition(where, ">=", 3.0, "torch@2", system="splitpipe-rows@2"),
+                Condition(where, ">=", 90.0, system="splitpipe-rows@2"),
+            ),
+        )
+        for case, how in (("waiting", "they wait"), ("computing", "they compute"))
+        for where in ("random", "alternating", "clustered")
+    ),
+    *(
+        _at_least(
+            f"autotune, {work}, x {by_hand} by hand",
+            "autotune",
+            work,
+            0.9,
+            reference,
+            system="splitpipe-auto",
+        )
+        for work in ("map", "decode")
+        for by_hand, reference in (("one", "splitpipe-rows"), ("two", "splitpipe-rows@2"))
+    ),
     _at_most("first batch, ms", "first_batch", "first_ms", 150.0),
     _at_most("second epoch's first batch, ms", "first_batch", "second_epoch_ms", 15.0),
     _at_most("close after the end, ms", "first_batch", "close_ms", 100.0),

@@ -17,8 +17,10 @@ from benchmarks.cases import (
     seeing,
     starting,
     storage,
+    tails,
     throughput,
     tokens,
+    tuning,
 )
 
 __all__ = ["CASES"]
@@ -40,6 +42,8 @@ CASES: dict[str, Case] = {
         packing,
         seeing,
         latency,
+        tails,
+        tuning,
         starting,
     )
     for case in module.CASES

@@ -57,6 +57,7 @@ SYSTEMS: dict[str, System] = {
         "the same pipeline in one process", storage="InlineStorage", form="empty", executor="inline"
     ),
     "splitpipe-rows": _own("map of single rows, stacked by batch", form="rows"),
+    "splitpipe-auto": _own("as splitpipe-rows, with workers=auto", form="rows", auto=True),
     "inline-rows": _own("the same in one process", form="rows", executor="inline"),
     "splitpipe-generator": _own("a free generator that fills sp.empty", form="generator"),
     "splitpipe-copy": _own("map of a function that returns its own array", form="copy"),

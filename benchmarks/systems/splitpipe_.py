@@ -130,11 +130,12 @@ class SplitpipePipeline:
         form: ``rows`` maps rows and stacks them with `batch`; ``empty`` maps a function that fills
             `sp.empty`; ``generator`` does so in a free generator; ``copy`` maps a function that
             returns its own array. Work that has no rows takes ``empty`` for ``rows``.
+        auto: Let the run find out how many workers pay, whatever a case says.
         options: Passed on to `Pipeline.loader`.
     """
 
-    def __init__(self, form: str = "rows", **options: Any) -> None:
-        self._form, self._options = form, options
+    def __init__(self, form: str = "rows", *, auto: bool = False, **options: Any) -> None:
+        self._form, self._auto, self._options = form, auto, options
         # Imported when first named: a case about starting has imported before its clock starts.
         # Not at the top: workers import this module for its functions, and need none of these.
         self._named = (sp.Pipeline, sp.Loader, sp.empty)
@@ -143,7 +144,9 @@ class SplitpipePipeline:
         form = "empty" if self._form == "rows" and work.rows is None else self._form
         if form == "rows":
             assert work.rows is not None
-            rows = sp.Pipeline(range(count * work.rows)).map(work.row, workers=workers)
+            rows = sp.Pipeline(range(count * work.rows)).map(
+                work.row, workers="auto" if self._auto else workers
+            )
             pipe = rows.batch(work.rows)
         elif form == "generator":
             pipe = sp.Pipeline(range(count)).through(_fill_all, work, workers=1)
