@@ -241,6 +241,18 @@ BARS: tuple[Bar, ...] = (
         for work in ("map", "decode")
         for by_hand, reference in (("one", "splitpipe-rows"), ("two", "splitpipe-rows@2"))
     ),
+    *(
+        _at_least(
+            f"threads that decode, {name}, x {peer}",
+            f"threads_{name}",
+            "items_s",
+            0.9,
+            f"{peer}@2",
+            system="splitpipe@2",
+        )
+        for name in ("zlib", "jpeg")
+        for peer in ("spdl", "spdl-ordered")
+    ),
     _at_most("first batch, ms", "first_batch", "first_ms", 150.0),
     _at_most("second epoch's first batch, ms", "first_batch", "second_epoch_ms", 15.0),
     _at_most("close after the end, ms", "first_batch", "close_ms", 100.0),

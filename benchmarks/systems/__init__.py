@@ -133,6 +133,13 @@ SYSTEMS: dict[str, System] = {
         ("spdl_core",),
         "iterate_in_subprocess with SharedMemorySegmentPool where there are arrays",
     ),
+    "spdl-ordered": System(
+        "threads_",
+        requires=("spdl.pipeline",),
+        distributions=("spdl_core",),
+        note="threads whose results keep the order of their input",
+    ),
+    "executor": System("threads_", note="a ThreadPoolExecutor and a window of futures by hand"),
     "torch": System(
         "torch_", None, "TorchPipeline", {}, ("torch",), ("torch",), "DataLoader, torch tensors"
     ),
@@ -149,6 +156,13 @@ SYSTEMS: dict[str, System] = {
     "plain": System("packing_", note="consecutive batches; best fit decreasing in plain Python"),
 }
 
+THREADS = {
+    "splitpipe": "SplitpipeThreads",
+    "inline": "InlineThreads",
+    "spdl": "SpdlThreads",
+    "spdl-ordered": "SpdlThreadsOrdered",
+    "executor": "ExecutorThreads",
+}
 # Classes of `lines_`, which indexes JSON Lines in place.
 LINES = {"splitpipe": "SplitpipeLines", "data_forager": "DataForagerLines"}
 # Classes of `tokens_`, which turns texts into samples of tokens.
@@ -203,6 +217,7 @@ KINDS = {
     "graphs": ("graphs_", GRAPHS),
     "packing": ("packing_", PACKING),
     "seeing": ("seeing_", {"splitpipe": "Seeing"}),
+    "threads": ("threads_", THREADS),
     "synthetic": ("synthetic_", {"splitpipe": "SyntheticDataset"}),
 }
 
