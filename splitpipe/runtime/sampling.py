@@ -36,7 +36,10 @@ __all__ = ["Sampler"]
 CPU_S = 0.04
 """CPU time between two looks of the timer: 25 a second cost 0.02 %."""
 LOOK_S = 0.05
-"""Time between two looks of the thread."""
+"""Time between two looks of the thread, ..."""
+RARE_LOOK_S = 0.8
+"""... and when there is nothing to see: each look takes the interpreter away from the worker, which
+on a machine with more to do than CPUs may cost it its turn."""
 _AGAIN_S = 0.0003
 _IDLE_LOOKS = 4
 _OFF_SHARE = 0.1
@@ -106,9 +109,9 @@ class Sampler:
     # -- off it
 
     def _run(self) -> None:
-        meter, idle = self._meter, 0
+        meter, idle, pause = self._meter, 0, LOOK_S
         last = self._reading()
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(pause):
             reading = self._reading()
             self._off += max(0.0, reading - last)
             last = reading
@@ -116,11 +119,14 @@ class Sampler:
                 idle += 1
                 if idle > _IDLE_LOOKS:
                     self._sleep()
-                    last, idle = self._reading(), 0
+                    last, idle, pause = self._reading(), 0, LOOK_S
                 continue
             idle = 0
-            if self._off > _OFF_SHARE * LOOK_S:
+            if self._off > _OFF_SHARE * pause:
                 self._look_from_outside()
+                pause = LOOK_S
+            else:
+                pause = min(2 * pause, RARE_LOOK_S)
 
     def _reading(self) -> float:
         """Seconds in which the worker neither waited for others, nor ran, nor could have run."""
