@@ -11,6 +11,8 @@ Rules:
 - inputs are read in the stage's thread, as those of any stage, and only when the user's code asks
   for an item; an async generator runs as one task from its beginning to its end, and no further
   than the item it was asked for;
+- arrays that user code makes with `splitpipe.empty` come from the heap: memory that is shared with
+  a reader is given out to one thread only;
 - whatever user code raises, SystemExit included, is raised in the stage's thread; a loop that ends
   before it should is an error, never silence.
 """
@@ -24,7 +26,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 from splitpipe.errors import StageFailed
+from splitpipe.pipeline.allocate import use_allocator
 
 __all__ = ["EventLoop", "stream"]
 
@@ -104,6 +110,7 @@ class EventLoop:
 
     def _run(self) -> None:
         ended: BaseException | None = None
+        use_allocator(_heap)
         try:
             with asyncio.Runner() as runner:
                 try:
@@ -134,6 +141,11 @@ class EventLoop:
                 self.send(key, _FAILED, error)
         else:
             self.send(key, _MADE, value)
+
+
+def _heap(shape: int | Sequence[int], dtype: DTypeLike, near: Any) -> NDArray[Any]:
+    del near
+    return np.empty(shape, dtype)
 
 
 def stream(

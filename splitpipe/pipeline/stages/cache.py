@@ -59,10 +59,6 @@ class Cache(Operation):
             raise GraphError(f"a fingerprint is letters and digits, not {name!r}")
 
     @property
-    def ratio(self) -> int | None:
-        return 1
-
-    @property
     def label(self) -> str:
         return "cache"
 

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from splitpipe.errors import GraphError, StageFailed
+from splitpipe.pipeline.allocate import empty, use_allocator
 from splitpipe.pipeline.stages import Through
 from splitpipe.pipeline.stages.async_map import AsyncMap
 from splitpipe.pipeline.stages.asynchronous import EventLoop
@@ -65,6 +67,27 @@ def test_inputs_are_read_in_the_thread_of_the_stage() -> None:
         yield threading.get_ident()
 
     assert drive(Through(plus, (0,)), threads()) == [threading.get_ident()]
+
+
+def test_arrays_are_made_where_two_threads_may_make_them() -> None:
+    made: list[Any] = []
+
+    def allocator(shape: Any, dtype: Any, near: Any) -> Any:
+        made.append(shape)
+        return np.zeros(shape, dtype)
+
+    async def arrays(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for _ in items:
+            yield empty(3)
+
+    use_allocator(allocator)
+    try:
+        drive(Through(arrays), [1, 2])
+        assert made == []
+        empty(4)
+        assert made == [4]
+    finally:
+        use_allocator(None)
 
 
 def test_it_works_where_a_loop_runs_already() -> None:
