@@ -6,11 +6,13 @@ turns iterators into an iterator; see `base` for what all of them must keep true
 
 from __future__ import annotations
 
+from splitpipe.pipeline.stages.async_map import AsyncMap
 from splitpipe.pipeline.stages.base import Context, Join, Operation
 from splitpipe.pipeline.stages.batch import Batch
 from splitpipe.pipeline.stages.batch_by_cost import BatchByCost
 from splitpipe.pipeline.stages.branch import Label, Pick, Tee
 from splitpipe.pipeline.stages.bucket import Bucket, Buckets
+from splitpipe.pipeline.stages.cache import Cache
 from splitpipe.pipeline.stages.concat import Concat
 from splitpipe.pipeline.stages.filling import Length, Limits
 from splitpipe.pipeline.stages.filter import Filter
@@ -31,10 +33,12 @@ from splitpipe.pipeline.stages.window import Window
 from splitpipe.pipeline.stages.zip import Zip
 
 __all__ = [
+    "AsyncMap",
     "Batch",
     "BatchByCost",
     "Bucket",
     "Buckets",
+    "Cache",
     "Concat",
     "Context",
     "Filter",
