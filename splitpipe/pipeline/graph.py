@@ -287,6 +287,8 @@ class Part:
         inputs: numbers of the parts that the stage reads.
         positions: of a source with random access.
         numbered: whether somebody behind it asks which number an item has.
+        name: what it is called where it was described.
+        capacity: items that one of its readers may be behind another; None: as usual.
     """
 
     stage: Stage | None = None
@@ -295,6 +297,8 @@ class Part:
     inputs: tuple[int, ...] = ()
     positions: int | None = None
     numbered: bool = False
+    name: str = "stream"
+    capacity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -305,11 +309,17 @@ class Body:
         parts: each after its inputs.
         outputs: numbers of the parts that are read from outside.
         seed: of everything random in it.
+        readers: what each output is read by, in words of the user: a stage or an output of the run.
     """
 
     parts: tuple[Part, ...]
     outputs: tuple[int, ...] = (0,)
     seed: int = 0
+    readers: tuple[str, ...] = ()
+
+    def reader(self, output: int) -> str:
+        """Return by what `output` is read."""
+        return self.readers[output] if output < len(self.readers) else f"output {output}"
 
     @property
     def stages(self) -> tuple[Stage, ...]:

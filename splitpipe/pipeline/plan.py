@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,7 +203,7 @@ def plan(outputs: Mapping[str, Node], options: RunOptions) -> Plan:
     graph = make_graph(outputs)
     numbered = _numbered(graph)
     if options.executor == "inline":
-        body, _ = _body(graph.nodes, list(graph.outputs.values()), graph, numbered)
+        body, _ = _body(graph.nodes, graph.outputs.values(), graph, numbered, tuple(graph.outputs))
         return Plan((), (Local(body, tuple(graph.outputs)),), 0, options.arena_bytes)
     made = _Plans(graph, numbered, options)
     for group in place(graph, options.executor):
@@ -221,7 +221,7 @@ class _Plans:
         self._options = options
         self._local = Group(workers=0)
         self._writing: dict[Node, int] = {}  # which task a node's readers read it from
-        self._outputs: list[list[tuple[int, Node]]] = []
+        self._outputs: list[list[tuple[int, Node, str]]] = []
         self._groups: list[tuple[Group, Body, tuple[int, ...]]] = []
         self.edges = 0
         self.tasks: list[Task] = []
@@ -232,7 +232,7 @@ class _Plans:
         if group.workers == 0:
             self._local.nodes += group.nodes
             return
-        inputs = [self._edge(node) for node in group.inputs()]
+        inputs = [self._edge(node, _reading(group, node)) for node in group.inputs()]
         number = len(self._groups)
         for node in group.nodes:
             self._writing[node] = number
@@ -245,19 +245,21 @@ class _Plans:
         """Give each output what it needs in the consumer's process, and each task its body."""
         for name, end in self._graph.outputs.items():
             nodes = self._upstream(end)
-            body, read = _body(nodes, [end], self._graph, self._numbered)
-            self.locals.append(Local(body, (name,), tuple(self._edge(node) for node in read)))
+            body, read = _body(nodes, [end], self._graph, self._numbered, (name,))
+            edges = tuple(self._edge(node, name) for node in read)
+            self.locals.append(Local(body, (name,), edges))
         for (group, _, inputs), written in zip(self._groups, self._outputs, strict=True):
-            ends = [node for _, node in written]
-            body, _ = _body(group.nodes, ends, self._graph, self._numbered)
-            outputs = tuple(edge for edge, _ in written)
+            ends = [node for _, node, _ in written]
+            readers = tuple(reader for *_, reader in written)
+            body, _ = _body(group.nodes, ends, self._graph, self._numbered, readers)
+            outputs = tuple(edge for edge, *_ in written)
             self.tasks.append(_task(group, body, inputs, outputs, self._options))
 
-    def _edge(self, node: Node) -> int:
-        """Return the number of a new edge from the task that gives `node`."""
+    def _edge(self, node: Node, reader: str) -> int:
+        """Return the number of a new edge from the task that gives `node` to `reader`."""
         number = self.edges
         self.edges += 1
-        self._outputs[self._writing[node]].append((number, node))
+        self._outputs[self._writing[node]].append((number, node, reader))
         return number
 
     def _upstream(self, end: Node) -> list[Node]:
@@ -270,21 +272,37 @@ class _Plans:
         return [node for node in self._local.nodes if node in wanted]
 
 
+def _reading(group: Group, node: Node) -> str:
+    """Return which stage of `group` reads `node`."""
+    return next((one.name for one in group.nodes if node in one.inputs), node.name)
+
+
 def _body(
-    nodes: Sequence[Node], ends: Sequence[Node], graph: Graph, numbered: set[Node]
+    nodes: Iterable[Node],
+    ends: Iterable[Node],
+    graph: Graph,
+    numbered: set[Node],
+    readers: tuple[str, ...],
 ) -> tuple[Body, list[Node]]:
     """Return the body that makes `ends` out of `nodes`, and the nodes of others that it reads."""
+    nodes, ends = list(nodes), list(ends)
     own = set(nodes)
     outside = [i for node in nodes for i in node.inputs if i not in own]
     outside += [end for end in ends if end not in own]
     read = list(dict.fromkeys(outside))
-    parts = [Part(edge=n, numbered=node in numbered) for n, node in enumerate(read)]
+    parts = [replace(_part(node, numbered), edge=n) for n, node in enumerate(read)]
     numbers = {node: number for number, node in enumerate(read)}
     for node in nodes:
         numbers[node] = len(parts)
+        part = replace(_part(node, numbered), stage=node.stage, source=node.source)
         inputs = tuple(numbers[i] for i in node.inputs)
-        parts.append(Part(node.stage, node.source, None, inputs, node.positions, node in numbered))
-    return Body(tuple(parts), tuple(numbers[end] for end in ends), graph.seed), read
+        parts.append(replace(part, inputs=inputs, positions=node.positions))
+    return Body(tuple(parts), tuple(numbers[end] for end in ends), graph.seed, readers), read
+
+
+def _part(node: Node, numbered: set[Node]) -> Part:
+    capacity = node.stage.options.capacity if node.stage is not None else None
+    return Part(numbered=node in numbered, name=node.name, capacity=capacity)
 
 
 def _numbered(graph: Graph) -> set[Node]:

@@ -129,7 +129,7 @@ class Chain:
         self._open = open_head
         made: list[Iterator[Any]] = []
         for output, number in enumerate(self._body.outputs):
-            items, place = self._read(number, output, self._epoch, f"output {output}")
+            items, place = self._read(number, output, self._epoch, self._body.reader(output))
             if self._body.parts[number].numbered:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
@@ -221,28 +221,51 @@ class Chain:
         if numbered:
             assert place is not None
             items = self._layer(_EVERYBODY, _tag(items, place))
-        capacity = part.stage.options.capacity if part.stage is not None else None
         branches = Branches(
             items,
             self._readers[number],
-            capacity=capacity or CAPACITY,
-            name=part.stage.name if part.stage is not None else "source",
+            capacity=part.capacity or CAPACITY,
+            name=part.name,
             turns=self._turns,
         )
         self._shared[number, epoch] = branches
         return branches
 
     def _make(self, number: int, owner: int, epoch: int) -> Stream:
-        part = self._body.parts[number]
+        """Return the items of part `number`; a long chain of stages needs no deep recursion."""
+        parts, line = self._body.parts, [number]
+        while (part := parts[line[-1]]).stage is not None:
+            before = part.inputs[0]
+            alone = len(part.inputs) == 1 and self._readers[before] == 1
+            if not alone or part.stage.operation.reopens:
+                break
+            line.append(before)
+        last = line.pop()
         if part.stage is None:
-            return self._head(number, part, owner, epoch)
-        name, operation = part.stage.name, part.stage.operation
+            made = self._head(last, part, owner, epoch)
+        else:
+            made = self._stage(last, part.stage, owner, epoch, None)
+        for one in reversed(line):
+            stage = parts[one].stage
+            assert stage is not None
+            made = self._stage(one, stage, owner, epoch, made)
+        return made
+
+    def _stage(
+        self, number: int, stage: Stage, owner: int, epoch: int, made: Stream | None
+    ) -> Stream:
+        """Return the items of a stage, over `made` where that is all it reads."""
+        part, name, operation = self._body.parts[number], stage.name, stage.operation
         before: Place | None = None
         inputs: list[Iterator[Any]] = []
         if operation.reopens:
             inputs += (_Again(self, one, epoch, owner, name) for one in part.inputs)
         else:
-            streams = [self._read(one, owner, epoch, name) for one in part.inputs]
+            streams = (
+                [made]
+                if made is not None
+                else [self._read(one, owner, epoch, name) for one in part.inputs]
+            )
             holds = operation.holds or (isinstance(operation, Batch) and operation.collate)
             inputs += (kept(items) if holds else items for items, _ in streams)
             before = streams[0][1]
@@ -280,7 +303,10 @@ class Chain:
         return ratio
 
     def _head(self, number: int, part: Part, owner: int, epoch: int) -> Stream:
-        items = self._layer(owner, self._open(number, part, epoch))
+        try:
+            items = self._layer(owner, self._open(number, part, epoch))
+        except Exception as error:  # of a factory: it is raised where its first item would come
+            items = self._layer(owner, _raising(error))
         self._sources[number] = items
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
@@ -345,6 +371,12 @@ def _readers(body: Body) -> list[int]:
     for one in body.outputs:
         readers[one] += 1
     return readers
+
+
+def _raising(*errors: Exception) -> Iterator[Any]:
+    for error in errors:
+        raise error
+    yield
 
 
 def _nothing(number: int, part: Part, epoch: int) -> Iterator[Any]:

@@ -11,10 +11,11 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from splitpipe.errors import BranchStalled
+from splitpipe.errors import BranchStalled, PipelineError
 from splitpipe.pipeline.graph import Part
 from splitpipe.pipeline.plan import Local
 from splitpipe.runtime.chain import Chain, open_source
@@ -41,6 +42,7 @@ class Engine:
         self._passes: dict[int, _Pass] = {}
         self._gone: set[int] = set()
         self._kept: dict[str, dict[str, Any]] = {}
+        self._failed = False
         self._left = 0  # epochs that are done with, at the inboxes
 
     def epoch(self, epoch: int, *, last: bool, output: int = 0) -> Iterator[Iterator[Any]]:
@@ -60,6 +62,13 @@ class Engine:
             for inbox in self._inboxes:
                 inbox.end_epoch(last=last)
 
+    def fail(self) -> None:
+        """The run ended for another output: what is left of it is not to be read any more."""
+        self._failed = True
+        for one in list(self._passes.values()):
+            with contextlib.suppress(Exception):  # the run failed already
+                one.chain.close()
+
     def forget(self, output: int) -> None:
         """Nobody reads `output` any more: the others need not wait for it."""
         self._gone.add(output)
@@ -71,6 +80,8 @@ class Engine:
         one = self._pass(epoch, output)
         try:
             yield from one.outputs[output]
+            if self._failed:
+                raise PipelineError("the run ended for another output")
         except GeneratorExit:
             raise
         except BaseException as error:

@@ -181,6 +181,8 @@ class Chunker:
         self._since = time.perf_counter()
         self._chunks = 0
         self._flusher = _Flusher(self)
+        self.on_flush: Callable[[], None] | None = None
+        """Called when nothing is pending any more, in the flusher's thread."""
         self._packer.calibrate(self.drain)
 
     def drain(self, items: Iterator[Any]) -> None:
@@ -228,6 +230,8 @@ class Chunker:
             try:
                 if self._chunks == chunks and self._ready():
                     self._flush()
+                    if self.on_flush is not None:
+                        self.on_flush()
             finally:
                 self._lock.release()
         return self._chunks

@@ -86,6 +86,8 @@ class Run:
             return ended
         self._failure = error
         self._close()
+        for engine in self._engines:
+            engine.fail()
         return error
 
     def release(self, number: int) -> None:

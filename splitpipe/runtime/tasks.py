@@ -26,105 +26,15 @@ from splitpipe.errors import BranchStalled, ChannelError
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.runtime.chain import Chain, one_to_one, open_source
+from splitpipe.runtime.exit import Exit
 from splitpipe.runtime.failure import Failure
-from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
-from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.runtime.outbox import EpochSkipped
 from splitpipe.runtime.turns import Waits
 from splitpipe.transport.message import NOWHERE
 
 __all__ = ["Exit", "SequentialTask"]
-
-
-class Exit:
-    """One output of a sequential task: its messages, in their order.
-
-    Args:
-        outbox: where they go.
-        gate: when they may.
-    """
-
-    def __init__(self, outbox: Outbox, gate: Gate) -> None:
-        self.outbox = outbox
-        self.gate = gate
-        self._sequence = 0
-        self._sent = 0  # the position up to which messages of this epoch cover the input
-        self._count = 0
-        self._run: _EpochRun | None = None
-        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
-
-    def drain(self, run: _EpochRun, items: Iterator[Any]) -> None:
-        """Send all that `items` gives, in the epoch of `run`; the last of it waits for `flush`.
-
-        Raises:
-            EpochSkipped: the reader does not want the rest.
-        """
-        self._run = run
-        self._sent = self._count = 0
-        self._chunker.drain(items)
-
-    def flush(self) -> None:
-        """Send what there is; raises as `drain` does."""
-        self._chunker.flush()
-
-    def hungry(self) -> bool:
-        """Whether the reader has read everything and waits for more."""
-        return self.gate.wanted == self._sequence and not self._chunker.pending
-
-    def left(self) -> bool:
-        """Whether the reader wants no more of the epoch that is being sent."""
-        return self._run is not None and self.gate.skipped >= self._run.epoch
-
-    def watch(self, waits: Waits) -> None:
-        """Let `waits` know of everything that this output waits for."""
-        self.gate.listen(waits)
-        self.outbox.packer.watch(waits.begin, waits.end)
-
-    def discard(self) -> None:
-        """Forget what was not sent."""
-        self._chunker.discard()
-
-    def fail(self, run: _EpochRun, error: BaseException) -> None:
-        """Send what there is, and then the failure."""
-        try:
-            self._chunker.flush()
-            self.gate.enter(run.epoch)  # a failure is a message like any other
-        except EpochSkipped:
-            self._chunker.discard()
-            return
-        self.outbox.failed(
-            run.report(error),
-            epoch=run.epoch,
-            sequence=self._next(),
-            start=self._sent,
-            stop=self._sent,
-        )
-
-    def end(self, epoch: int) -> None:
-        """Send the end of an epoch."""
-        sequence = self._next()
-        self.outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
-
-    def close(self) -> None:
-        """Stop the thread that sends what is late."""
-        self._chunker.close()
-
-    def _send(self, values: list[Any]) -> int:
-        run = self._run
-        assert run is not None
-        self.gate.enter(run.epoch)
-        number = len(values) or len(self.outbox.packer)
-        start, self._sent = self._sent, run.advance(number)
-        self._count += number
-        return self.outbox.item(
-            values, epoch=run.epoch, sequence=self._next(), start=start, stop=self._sent
-        )
-
-    def _next(self) -> int:
-        sequence = self._sequence
-        self._sequence += 1
-        return sequence
 
 
 class SequentialTask:
@@ -173,7 +83,14 @@ class SequentialTask:
         if len(self.exits) == 1:
             self._waits.serve(0)
             self._drive(0)
-            return
+        else:
+            self._drive_all()
+        if all(one.gate.detached for one in self.exits):
+            for inbox in self.inboxes:
+                inbox.detach()
+
+    def _drive_all(self) -> None:
+        """Serve each output by a thread."""
         threads = [
             threading.Thread(target=self._thread, args=(n,), name=f"splitpipe-output-{n}")
             for n in range(len(self.exits))
@@ -257,9 +174,9 @@ class SequentialTask:
                 lambda held=held: held.holds(epoch) and not gate.detached,  # type: ignore[misc]
             ):
                 raise BranchStalled(
-                    f"output {other} of {self.worker} is not read: it is still in epoch "
-                    f"{held.epoch} when output {number} would begin epoch {epoch}; read the "
-                    "outputs in step"
+                    f"the branch {self.body.reader(other)!r} is not read: it is still in epoch "
+                    f"{held.epoch} when {self.body.reader(number)!r} would begin epoch {epoch}; "
+                    "read the branches in step"
                 )
         return None
 

@@ -1,0 +1,123 @@
+"""One output of a sequential task.
+
+Responsible for: `Exit`, its messages in their order: values, failures, ends of epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.gate import Gate
+from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.runtime.turns import Waits
+
+__all__ = ["Exit", "Reading"]
+
+
+class Reading(Protocol):
+    """The pass over the inputs that values come from."""
+
+    @property
+    def epoch(self) -> int:
+        """Which."""
+
+    def advance(self, count: int) -> int:
+        """Take note of `count` values that are sent; return up to which position of the inputs
+        they reach.
+        """
+
+    def report(self, error: BaseException) -> Failure:
+        """Return the report of `error`, which a stage raised."""
+
+
+class Exit:
+    """One output of a sequential task: its messages, in their order.
+
+    Args:
+        outbox: where they go.
+        gate: when they may.
+    """
+
+    def __init__(self, outbox: Outbox, gate: Gate) -> None:
+        self.outbox = outbox
+        self.gate = gate
+        self._sequence = 0
+        self._sent = 0  # the position up to which messages of this epoch cover the input
+        self._count = 0
+        self._run: Reading | None = None
+        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
+
+    def drain(self, run: Reading, items: Iterator[Any]) -> None:
+        """Send all that `items` gives, in the epoch of `run`; the last of it waits for `flush`.
+
+        Raises:
+            EpochSkipped: the reader does not want the rest.
+        """
+        self._run = run
+        self._sent = self._count = 0
+        self._chunker.drain(items)
+
+    def flush(self) -> None:
+        """Send what there is; raises as `drain` does."""
+        self._chunker.flush()
+
+    def hungry(self) -> bool:
+        """Whether the reader has read everything and waits for more."""
+        return self.gate.wanted == self._sequence and not self._chunker.pending
+
+    def left(self) -> bool:
+        """Whether the reader wants no more of the epoch that is being sent."""
+        return self._run is not None and self.gate.skipped >= self._run.epoch
+
+    def watch(self, waits: Waits) -> None:
+        """Let `waits` know of everything that this output waits for."""
+        self.gate.listen(waits)
+        self.outbox.packer.watch(waits.begin, waits.end)
+        self._chunker.on_flush = waits.tell
+
+    def discard(self) -> None:
+        """Forget what was not sent."""
+        self._chunker.discard()
+
+    def fail(self, run: Reading, error: BaseException) -> None:
+        """Send what there is, and then the failure."""
+        try:
+            self._chunker.flush()
+            self.gate.enter(run.epoch)  # a failure is a message like any other
+        except EpochSkipped:
+            self._chunker.discard()
+            return
+        self.outbox.failed(
+            run.report(error),
+            epoch=run.epoch,
+            sequence=self._next(),
+            start=self._sent,
+            stop=self._sent,
+        )
+
+    def end(self, epoch: int) -> None:
+        """Send the end of an epoch."""
+        sequence = self._next()
+        self.outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
+
+    def close(self) -> None:
+        """Stop the thread that sends what is late."""
+        self._chunker.close()
+
+    def _send(self, values: list[Any]) -> int:
+        run = self._run
+        assert run is not None
+        self.gate.enter(run.epoch)
+        number = len(values) or len(self.outbox.packer)
+        start, self._sent = self._sent, run.advance(number)
+        self._count += number
+        return self.outbox.item(
+            values, epoch=run.epoch, sequence=self._next(), start=start, stop=self._sent
+        )
+
+    def _next(self) -> int:
+        sequence = self._sequence
+        self._sequence += 1
+        return sequence
