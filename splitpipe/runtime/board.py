@@ -70,10 +70,13 @@ FREQUENT = 12
 ) = range(FREQUENT, FREQUENT + 8)
 # ... and once or twice in its life.
 PID, STARTED_AT, FINISHED_AT, FIRST_AT = range(FREQUENT + 8, FREQUENT + 12)
-FIELDS = FREQUENT + 12
+# From which state a process-wide generator was drawn from first; 0: it was not.
+GENERATORS = ("random", "numpy.random", "torch")
+DRAWN = FREQUENT + 12
+FIELDS = DRAWN + len(GENERATORS)
 
 # For every stage of the task, after that:
-STAGE_SECONDS, STAGE_DROPPED, STAGE_FINGERPRINT = range(3)
+STAGE_SECONDS, STAGE_DROPPED = range(2)
 MEASURES = 4
 """How many of an operation's measures a board has room for."""
 STAGE_MEASURES = 4

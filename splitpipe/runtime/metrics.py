@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from splitpipe.pipeline.stages import Context
+from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
 
@@ -28,6 +29,8 @@ __all__ = ["NOWHERE", "Layer", "Meter", "SharedMeter", "finished", "started"]
 
 SELDOM_S = 0.02
 """How often what is dear to find out is written."""
+DRAWN_S = 0.25
+"""How often generators are looked at: that takes some 50 microseconds."""
 _FREQUENT = struct.Struct(f"@{b.FREQUENT}d")
 NOWHERE = -1
 """The number of what belongs to none of a task's stages."""
@@ -75,6 +78,7 @@ class Meter:
         "_clock",
         "_cpu",
         "_cut",
+        "_drawn",
         "_folded",
         "_items",
         "_layers",
@@ -99,6 +103,7 @@ class Meter:
         "wait_input_s",
         "wait_memory_s",
         "wait_output_s",
+        "watch",
     )
 
     def __init__(
@@ -107,8 +112,7 @@ class Meter:
         now = time.perf_counter()
         self._row = row
         self._clock = clock
-        self._cpu = clock()
-        self._cut = self.since = now
+        self._cpu = self._cut = self.since = 0.0
         self._seldom = now
         self._items = 0
         self._layers: Sequence[Layer] = ()
@@ -121,6 +125,9 @@ class Meter:
         self.arenas: Sequence[_Arena] = ()
         self.intakes: Sequence[_Intake] = ()
         self.recorder: _Recorder | None = None
+        self.watch: Watch | None = None
+        """Looks at the generators of the process, where somebody wants to know."""
+        self._drawn = now
         self.on_publish: Callable[[float], None] | None = None
         """Called a few times a second, with the time."""
         self.awake: Callable[[], None] | None = None
@@ -131,7 +138,14 @@ class Meter:
             self._buffer = row.cast("B")
             self._stages = (len(row) - b.FIELDS) // b.STAGE_FIELDS
             row[b.PID] = os.getpid()
-            row[b.STARTED_AT] = now
+        self.begin()
+
+    def begin(self) -> None:
+        """What is measured begins now."""
+        self.since = self._cut = time.perf_counter()
+        self._cpu = self._clock()
+        if self._row is not None:
+            self._row[b.STARTED_AT] = self.since
 
     # -- waiting
 
@@ -223,13 +237,15 @@ class Meter:
         else:
             row[b.OVERHEAD] += seconds
 
-    def fingerprint(self, stage: int, value: int) -> None:
-        """Tell which state of a process-wide generator `stage` has drawn from first."""
-        if self._row is not None and stage < self._stages:
-            # What a float holds exactly; 0 means that nothing was drawn.
-            self._row[b.FIELDS + stage * b.STAGE_FIELDS + b.STAGE_FINGERPRINT] = (
-                value % (1 << 53) or 1
-            )
+    def drawn(self) -> None:
+        """Tell from which state of which process-wide generator user code has drawn first."""
+        row = self._row
+        if row is None or self.watch is None:
+            return
+        for draw in self.watch.look():
+            place = b.DRAWN + b.GENERATORS.index(draw.generator)
+            if not row[place]:
+                row[place] = draw.state % (1 << 53) or 1  # what a float holds exactly
 
     # -- telling
 
@@ -277,6 +293,7 @@ class Meter:
         """Let others see everything as it is now."""
         self.publish()
         self._publish_seldom(time.perf_counter())
+        self.drawn()
         if self.recorder is not None:
             self.recorder.flush()
 
@@ -298,6 +315,9 @@ class Meter:
         row[b.ARENA_LIMIT] = sum(shelf.limit for shelf in shelves)
         row[b.ARENA_REFUSED] = sum(shelf.refused for shelf in shelves)
         row[b.COPIES] = sum(intake.copies for intake in self.intakes)
+        if now - self._drawn > DRAWN_S:
+            self._drawn = now
+            self.drawn()
         if self.on_publish is not None:
             self.on_publish(now)
 

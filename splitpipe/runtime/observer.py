@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import psutil
 
+from splitpipe.pipeline.stages.globals import advice
 from splitpipe.runtime import board as b
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import Board, Heading, Row, TaskHead, row_of
@@ -37,7 +38,7 @@ log.addHandler(logging.NullHandler())
 SLOW_START_S = 5.0
 """A first item that takes longer is worth a warning in the log."""
 LOOK_S = 0.05
-"""How often counters are drawn and fingerprints are compared."""
+"""How often counters are drawn and states of generators are compared."""
 FAST_NBYTES_S = 5e8
 """From here on the speed of memory may matter, and is measured."""
 
@@ -99,6 +100,11 @@ class Observer:
         """Return the rows of each task, the consumer's last."""
         return [[self.rows[n] for n in numbers] for _, numbers in self.heading.split()]
 
+    def begin(self) -> None:
+        """All workers were started: from now on the consumer can do something."""
+        for meter in self.meters:
+            meter.begin()
+
     def statistics(self, output: int = 0, *, rss: bool = True) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far, the consumer of an output last.
 
@@ -153,7 +159,7 @@ class Observer:
         if self._trace is not None:
             self._trace.close()
         log.info("run %s: %s", self._name, _totals_line(self._read(rss=False)))
-        self._compare_fingerprints()
+        self._compare_draws()
 
     # -- now and then
 
@@ -168,7 +174,7 @@ class Observer:
         if self._recorder is not None:
             for task in self._read(rss=False)[: self._consumers[0]]:
                 self._recorder.counter(f"queued: {task.name}", now, {"messages": task.queued})
-        self._compare_fingerprints()
+        self._compare_draws()
 
     def _row(self, number: int) -> Row:
         if self.board is not None:
@@ -215,30 +221,21 @@ class Observer:
     def _name(self) -> str:
         return f"{self.heading.run & 0xFFFFFFFF:08x}"
 
-    def _compare_fingerprints(self) -> None:
+    def _compare_draws(self) -> None:
         """Warn where two workers drew the same numbers from a process-wide generator."""
         for number, (task, rows) in enumerate(self.heading.split()):
-            if len(rows) < 2:
-                continue
-            for place, stage in enumerate(task.stages):
-                if (number, place) in self._warned:
+            for place, generator in enumerate(b.GENERATORS, b.DRAWN):
+                if len(rows) < 2 or (number, place) in self._warned:
                     continue
-                at = b.FIELDS + place * b.STAGE_FIELDS + b.STAGE_FINGERPRINT
-                seen = [self.rows[row][at] for row in rows if self.rows[row][at]]
-                if len(set(seen)) < len(seen):
+                workers: dict[float, list[int]] = {}
+                for worker, row in enumerate(rows):
+                    workers.setdefault(self.rows[row][place], []).append(worker)
+                workers.pop(0.0, None)
+                same = next((found for found in workers.values() if len(found) > 1), None)
+                if same is not None:
                     self._warned.add((number, place))
-                    _warn_of_repeats(stage.name, len(seen) - len(set(seen)) + 1, len(rows))
-
-
-def _warn_of_repeats(stage: str, same: int, workers: int) -> None:
-    warnings.warn(
-        f"stage {stage!r} draws random numbers from a generator of the whole process (`random` or "
-        f"`numpy.random`), and {same} of its {workers} workers draw the same ones: items are "
-        "augmented alike. Give its function a parameter `rng`: it gets a numpy Generator that is "
-        "right for each item, whatever the number of workers",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+                    text = advice(task.name, generator, same)
+                    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def resident(rows: Iterable[Row]) -> dict[int, int]:

@@ -99,6 +99,7 @@ class Supervisor:
             self._owner = _pidfd()
             assert observer.board is not None
             self._start(self._specs(observer.board))
+            observer.begin()
         except BaseException:
             self.close()
             raise

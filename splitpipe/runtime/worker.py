@@ -30,6 +30,7 @@ from typing import Any
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body
+from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime.board import Board
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
@@ -128,16 +129,19 @@ def main(spec: WorkerSpec) -> None:
 
 def serve(spec: WorkerSpec) -> None:
     """Run one worker to its end, in this thread."""
-    meter = _meter(spec, clock=_thread_clock())
+    meter = _meter(spec, threaded=True)
     try:
         _work(spec, meter)
     finally:
         meter.detach()  # whoever still holds the meter does not hold the board
 
 
-def _meter(spec: WorkerSpec, clock: Callable[[], float] = time.process_time) -> Meter:
+def _meter(spec: WorkerSpec, *, threaded: bool = False) -> Meter:
+    clock = _thread_clock() if threaded else time.process_time
     row, outputs = spec.board.row(spec.row), len(spec.exits)
     meter = Meter(row, clock=clock) if outputs == 1 else SharedMeter(row, threads=outputs)
+    if spec.pool and not threaded:
+        meter.watch = Watch()  # threads share their generators: none draws what another has drawn
     if spec.trace is not None:
         meter.recorder = spec.trace.recorder(spec.name, spec.row)
     return meter

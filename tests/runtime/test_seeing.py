@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import signal
 import threading
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
-from splitpipe.runtime import board as b
 from splitpipe.runtime.board import boards
 
 PAUSE = threading.Event()
@@ -177,20 +177,50 @@ class TestTrace:
             sp.Pipeline(range(6)).map(int).loader(trace=tmp_path / "none" / "trace.json")
 
 
-def test_warns_of_workers_that_draw_the_same_numbers() -> None:
-    loader = sp.Pipeline(range(200)).map(slow, workers=2).loader()
-    observer = loader._run.observer
-    with loader:
-        next(loader)
-        place = b.FIELDS + b.STAGE_FIELDS + b.STAGE_FINGERPRINT  # of `slow`, behind the source
-        observer.rows[0][place] = 7.0
-        observer._compare_fingerprints()
-        observer.rows[1][place] = 8.0
-        observer._compare_fingerprints()
-        observer.rows[1][place] = 7.0
-        with pytest.warns(RuntimeWarning, match="'slow'.*rng"):
-            observer._compare_fingerprints()
-        observer._compare_fingerprints()  # once is enough
+class TestRandomNumbers:
+    """Whoever draws from numpy's generator draws what was there when the workers began."""
+
+    def test_that_come_twice_are_told(self) -> None:
+        noisy(0)  # from now on this process has a generator that a fork copies
+        pipe = sp.Pipeline(range(60)).map(noisy, workers=2)
+        with (
+            pytest.warns(RuntimeWarning, match="'noisy' draws from numpy.random.*0, 1.*rng"),
+            pipe.loader(start_method="fork") as loader,
+        ):
+            list(loader)
+
+    def test_of_the_items_are_right(self) -> None:
+        pipe = sp.Pipeline(range(60)).map(well_made, workers=2)
+        with pipe.loader() as loader:
+            assert len(set(loader)) == 60
+
+    def test_of_python_are_seeded_anew(self) -> None:
+        pipe = sp.Pipeline(range(60)).map(drawn_from_python, workers=2)
+        with pipe.loader() as loader:
+            assert len(set(loader)) == 60
+
+    def test_of_one_worker_come_once(self) -> None:
+        with sp.Pipeline(range(30)).map(noisy, workers=1).loader() as loader:
+            assert len(set(loader)) == 30
+
+    def test_of_threads_come_once(self) -> None:
+        pipe = sp.Pipeline(range(30)).map(noisy, workers=2)
+        with pipe.loader(executor="thread") as loader:
+            assert len(set(loader)) == 30
+
+
+def noisy(item: int) -> float:
+    PAUSE.wait(0.004)  # so that both workers get some
+    return item + float(np.random.random()) / 2
+
+
+def well_made(item: int, rng: np.random.Generator) -> float:
+    return item + float(rng.random()) / 2
+
+
+def drawn_from_python(item: int) -> float:
+    PAUSE.wait(0.004)
+    return item + random.random() / 2
 
 
 def even(item: int) -> bool:
