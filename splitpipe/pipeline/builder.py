@@ -25,6 +25,7 @@ from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
 from splitpipe.pipeline.stage import Stage, StageOptions, check_count
 from splitpipe.pipeline.stages import Batch, Join, Operation, Take
+from splitpipe.pipeline.stages.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from splitpipe.loader import Loader
@@ -179,6 +180,18 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
     ) -> Self:
         stage = Stage(operation, name or operation.label, options)
         return cast(Self, joined(stage, [self, *others]))
+
+    def _fingerprint(self) -> str:
+        nodes = walk([self.node])
+        numbers = {node: number for number, node in enumerate(nodes)}
+        names = unique_names(nodes)
+        return fingerprint(
+            [
+                (names.get(node), node.source or node.stage, [numbers[i] for i in node.inputs])
+                for node in nodes
+            ],
+            common_seed(nodes),
+        )
 
     def _branch(self, label: Any, begin: Any) -> tuple[Operation, ...]:
         if begin is None:

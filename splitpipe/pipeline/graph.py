@@ -36,6 +36,7 @@ class Node:
         inputs: what the stage reads, in its order.
         seed: of the pipeline, at a source.
         positions: of a source with random access that are read in an epoch.
+        frozen: whether it is in its first epoch in every epoch: it lies before a cache.
     """
 
     stage: Stage | None = None
@@ -43,6 +44,7 @@ class Node:
     inputs: tuple[Node, ...] = ()
     seed: int = 0
     positions: int | None = None
+    frozen: bool = False
 
     @property
     def name(self) -> str:
@@ -117,6 +119,7 @@ def make_graph(outputs: Mapping[str, Node]) -> Graph:
     Raises:
         GraphError: its sources have different seeds, or it is no graph (`CycleError`).
     """
+    outputs = _freeze(outputs)
     nodes = walk(outputs.values())
     seed = common_seed(nodes)
     names = unique_names(nodes)
@@ -136,6 +139,21 @@ def make_graph(outputs: Mapping[str, Node]) -> Graph:
     ends = {name: copy(node) for name, node in outputs.items()}
     ends = _fold_takes(_fold_repeats(ends))
     return Graph(tuple(walk(ends.values())), ends, seed)
+
+
+def _freeze(ends: Mapping[str, Node]) -> Mapping[str, Node]:
+    """Let what lies before a cache be in its first epoch in every epoch. What others read as well
+    is there twice: for them it goes on.
+    """
+    nodes = walk(ends.values())
+    cold: dict[Node, Node] = {}
+    made: dict[Node, Node] = {}
+    for node in nodes:
+        stage = node.stage
+        cold[node] = replace(node, frozen=True, inputs=tuple(cold[one] for one in node.inputs))
+        before = cold if stage is not None and stage.operation.first_epoch else made
+        made[node] = replace(node, inputs=tuple(before[one] for one in node.inputs))
+    return {name: made[node] for name, node in ends.items()}
 
 
 def common_seed(nodes: Iterable[Node]) -> int:
@@ -287,6 +305,7 @@ class Part:
         inputs: numbers of the parts that the stage reads.
         positions: of a source with random access.
         numbered: whether somebody behind it asks which number an item has.
+        frozen: whether it is in its first epoch in every epoch.
         name: what it is called where it was described.
         capacity: items that one of its readers may be behind another; None: as usual.
     """
@@ -297,6 +316,7 @@ class Part:
     inputs: tuple[int, ...] = ()
     positions: int | None = None
     numbered: bool = False
+    frozen: bool = False
     name: str = "stream"
     capacity: int | None = None
 

@@ -128,10 +128,13 @@ class Task:
         """Whether its batches may be made in parts, which their reader puts together.
 
         Not where a function of the user's makes the batch, and not where stages of this task come
-        behind it: those run in workers, whatever a batch costs.
+        behind it: those run in workers, whatever a batch costs. Nor where batches may overtake one
+        another: there a slow one holds up nobody.
         """
         last = self.body.parts[self.body.outputs[0]]
-        if not self.pool or self.inputs or last.stage is None or last.numbered:
+        if not self.pool or not self.ordered or self.inputs:
+            return False
+        if last.stage is None or last.numbered:
             return False
         batch = last.stage.operation
         made = isinstance(batch, Batch) and batch.collate is None and batch.size > 1
@@ -302,7 +305,7 @@ def _body(
 
 def _part(node: Node, numbered: set[Node]) -> Part:
     capacity = node.stage.options.capacity if node.stage is not None else None
-    return Part(numbered=node in numbered, name=node.name, capacity=capacity)
+    return Part(numbered=node in numbered, frozen=node.frozen, name=node.name, capacity=capacity)
 
 
 def _numbered(graph: Graph) -> set[Node]:

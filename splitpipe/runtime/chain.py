@@ -23,7 +23,7 @@ from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Context, Map, Operation
+from splitpipe.pipeline.stages import Batch, Cache, Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.failure import failing_stage
@@ -129,7 +129,12 @@ class Chain:
         self._open = open_head
         made: list[Iterator[Any]] = []
         for output, number in enumerate(self._body.outputs):
-            items, place = self._read(number, output, self._epoch, self._body.reader(output))
+            items, place = self._read(
+                number,
+                output,
+                0 if self._body.parts[number].frozen else self._epoch,
+                self._body.reader(output),
+            )
             if self._body.parts[number].numbered:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
@@ -167,7 +172,8 @@ class Chain:
         for head, position in zip(heads, at, strict=True):
             source = self._body.parts[head].source
             if isinstance(source, SequenceSource) and position < len(source):
-                notes.append(source.describe(position, self._epoch))
+                epoch = 0 if self._body.parts[head].frozen else self._epoch
+                notes.append(source.describe(position, epoch))
         return tuple(notes)
 
     def _at(self, head: int, *, counted: bool) -> int:
@@ -237,14 +243,17 @@ class Chain:
         while (part := parts[line[-1]]).stage is not None:
             before = part.inputs[0]
             alone = len(part.inputs) == 1 and self._readers[before] == 1
-            if not alone or part.stage.operation.reopens:
+            operation = part.stage.operation
+            if not alone or operation.reopens or operation.first_epoch:
                 break
             line.append(before)
         last = line.pop()
         if part.stage is None:
             made = self._head(last, part, owner, epoch)
         else:
-            made = self._stage(last, part.stage, owner, epoch, None)
+            nothing: Stream = (iter(()), None)
+            replays = self._replays(part.stage)
+            made = self._stage(last, part.stage, owner, epoch, nothing if replays else None)
         for one in reversed(line):
             stage = parts[one].stage
             assert stage is not None
@@ -256,6 +265,7 @@ class Chain:
     ) -> Stream:
         """Return the items of a stage, over `made` where that is all it reads."""
         part, name, operation = self._body.parts[number], stage.name, stage.operation
+        before_epoch = 0 if operation.first_epoch else epoch
         before: Place | None = None
         inputs: list[Iterator[Any]] = []
         if operation.reopens:
@@ -264,7 +274,7 @@ class Chain:
             streams = (
                 [made]
                 if made is not None
-                else [self._read(one, owner, epoch, name) for one in part.inputs]
+                else [self._read(one, owner, before_epoch, name) for one in part.inputs]
             )
             holds = operation.holds or (isinstance(operation, Batch) and operation.collate)
             inputs += (kept(items) if holds else items for items, _ in streams)
@@ -276,6 +286,12 @@ class Chain:
             return items, before
         place = Place(self._first // self._ratio(number))
         return self._layer(owner, place.mark(items)), place
+
+    def _replays(self, stage: Stage) -> bool:
+        """Whether a stage has what its input would give: nobody needs to begin with it."""
+        operation = stage.operation
+        kept = self._kept.setdefault(stage.name, {})
+        return isinstance(operation, Cache) and operation.complete(kept)
 
     def _context(self, name: str, operation: Operation, epoch: int, place: Place | None) -> Context:
         """Return the context of a stage: of every pass over it the same counters."""

@@ -136,8 +136,9 @@ class PoolWorker:
             return self._values(unit)
         source = self._source
         assert isinstance(source, SequenceSource)
-        if self._order[0] != unit.epoch:
-            self._order = unit.epoch, source.order(unit.epoch)
+        epoch = 0 if self._body.parts[0].frozen else unit.epoch
+        if self._order[0] != epoch:
+            self._order = epoch, source.order(epoch)
         return source.items(self._order[1], unit.start, unit.stop)
 
     def _values(self, unit: Item | Failed) -> Iterator[Any]:

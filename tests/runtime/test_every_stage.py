@@ -65,6 +65,10 @@ def matched(left: Iterable[Any], right: Iterable[Any]) -> Iterator[Any]:
         yield one["number"], other["name"]
 
 
+async def waited(item: dict[str, Any], rng: np.random.Generator) -> tuple[int, float]:
+    return item["number"], float(rng.random())
+
+
 def parity(item: dict[str, Any]) -> str:
     return "odd" if odd(item) else "even"
 
@@ -93,6 +97,8 @@ STAGES: dict[str, Stage] = {
     "bucket, learned": lambda p: p.bucket(4, length="ids", buckets=3, sample=20),
     "batch_by_cost": lambda p: p.batch_by_cost(20, length="ids", ragged="pad"),
     "pack": lambda p: p.map(lambda item: {"ids": item["ids"]}).pack(12, columns=["ids"], window=20),
+    "async_map": lambda p: p.async_map(waited, concurrency=5),
+    "cache": lambda p: p.map(noisy).cache().shuffle(9),
     "repeat": lambda p: p.repeat(2),
     "take": lambda p: p.take(11),
     "skip": lambda p: p.skip(11),

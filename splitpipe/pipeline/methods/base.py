@@ -46,6 +46,10 @@ class Methods(ABC):
     def _branch(self, label: Any, begin: Any) -> tuple[Operation, ...]:
         """Return the operations that the function `begin` puts behind a pipeline."""
 
+    @abstractmethod
+    def _fingerprint(self) -> str:
+        """Return what stands for the whole graph up to here."""
+
     def _stream(self, operation: Operation, options: StreamOptions | PoolOptions) -> Self:
         """Return the pipeline with a stage over the whole stream more."""
         return self._with(operation, options.get("name"), stage_options(options))

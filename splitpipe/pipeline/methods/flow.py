@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, Unpack
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, check_count
-from splitpipe.pipeline.stages import Label, Pick, Repeat, Route, Shuffle, Skip, Take, Tee, Through
+from splitpipe.pipeline.stages import (
+    Cache,
+    Label,
+    Pick,
+    Repeat,
+    Route,
+    Shuffle,
+    Skip,
+    Take,
+    Tee,
+    Through,
+)
 
 __all__ = ["FlowMethods"]
 
@@ -155,6 +167,45 @@ class FlowMethods(Methods):
         operation = Label(function_of("split_by", key), choices, other == "drop")
         labelled = self._with(operation, name, StageOptions(capacity=capacity))
         return {label: labelled._with(Pick(label)) for label in choices}
+
+    def cache(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        max_bytes: int | None = None,
+        full: str = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Self:
+        """Make the items of the first epoch once, and give them again in every other one.
+
+        What lies before it is always in its first epoch: random stages there draw the same numbers
+        every time. Put `shuffle` and random stages behind it.
+
+        Args:
+            directory: keeps them in a file there, for every run of the same graph: its name is a
+                fingerprint of the stages and the source, so that a changed function is another
+                file. None: in memory, pickled, for the epochs of one loader.
+            max_bytes: most that is kept; None for any number.
+            full: what happens when there is more: ``"raise"`` (`CacheFull`), or ``"stop"``: nothing
+                is kept, and every epoch makes its items anew.
+            options: see `StreamOptions`.
+
+        Raises:
+            GraphError: something in the graph cannot be identified; the message says what.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> made = []
+            >>> def slow(x):
+            ...     made.append(x)
+            ...     return x * x
+            >>> loader = sp.Pipeline(range(3)).map(slow).cache().loader(executor="inline", epochs=2)
+            >>> list(loader), len(made)
+            ([0, 1, 4, 0, 1, 4], 3)
+        """
+        mark = None if directory is None else self._fingerprint()
+        kept = None if directory is None else os.fspath(directory)
+        return self._stream(Cache(kept, mark, max_bytes, full), options)
 
     def skip(self, count: int, *, name: str | None = None) -> Self:
         """Leave out the first `count` items of every epoch; they are made, and counted."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Self, Unpack
 
-from splitpipe.pipeline.methods.base import Methods, function_of
+from splitpipe.pipeline.methods.base import Methods, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, Workers
-from splitpipe.pipeline.stages import Filter, FlatMap, Map, Unbatch
+from splitpipe.pipeline.stages import AsyncMap, Filter, FlatMap, Map, Unbatch
 
 __all__ = ["ItemMethods"]
 
@@ -40,6 +40,32 @@ class ItemMethods(Methods):
         """
         options = StageOptions.of(workers, ordered, capacity, executor)
         return self._with(Map(function_of("map", function)), name, options)
+
+    def async_map(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        *,
+        concurrency: int = 16,
+        **options: Unpack[StreamOptions],
+    ) -> Self:
+        """One item in, one item out, by a coroutine function: up to `concurrency` calls at a time.
+
+        For work that waits (the network, a disk, a server). Results come in the order of the items.
+
+        Args:
+            function: an ``async def``, called with each item; a parameter ``rng`` gets the item's
+                generator.
+            concurrency: most calls under way, and so most items that are read ahead.
+            options: see `StreamOptions`.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> async def fetched(x):
+            ...     return x * 2
+            >>> list(sp.Pipeline(range(3)).async_map(fetched))
+            [0, 2, 4]
+        """
+        return self._stream(AsyncMap(function, concurrency), options)
 
     def filter(
         self,
