@@ -352,7 +352,7 @@ def globals_of(code: types.CodeType) -> set[str]:
     names = {
         instruction.argval
         for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
     }
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
