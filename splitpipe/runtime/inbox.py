@@ -143,7 +143,7 @@ class Inbox:
     Args:
         grants: how the head is told to go on.
         ordered: see above.
-        splitting: how batches are put together that come in parts; None where none does.
+        splitting: how batches are put together that come in parts, in order; None where none does.
     """
 
     def __init__(
@@ -158,7 +158,6 @@ class Inbox:
         self._grants = grants
         self._ordered = ordered
         self._splitting = splitting
-        self._draining = False
         self._into = 0  # the position up to which rows of a batch in parts were taken
         self._again = -1  # the sequence of a batch that is made once more, and what came of it
         self._remade: Item | Failed | None = None
@@ -218,12 +217,11 @@ class Inbox:
             return
         self.skip_rest()
         drained: list[int | None] = []
-        self._draining = True
         while not last:
             message = self._take()
             if isinstance(message, End):
                 self._finish(message)
-                self._ended = self._draining = self._left = False
+                self._ended = self._left = False
                 for part in drained:
                     self._grants.consumed(part)
                 return
@@ -392,9 +390,7 @@ class Inbox:
             self._admit(self._intake.receive())
 
     def _choose(self) -> Item | End | Failed | None:
-        sequence: int | None = self._next
-        if sequence not in self._arrived or not (self._ordered or self._complete(self._next)):
-            sequence = None if self._ordered else self._any()
+        sequence = self._next if self._next in self._arrived else self._any()
         if sequence is None:
             return None
         first = self._pop(sequence)
@@ -402,27 +398,11 @@ class Inbox:
         return first
 
     def _any(self) -> int | None:
-        for sequence, message in self._arrived.items():
-            mine = isinstance(message, Item) and message.epoch == self._epoch
-            if mine and self._complete(sequence):
-                return sequence
+        if not self._ordered:
+            for sequence, message in self._arrived.items():
+                if isinstance(message, Item) and message.epoch == self._epoch:
+                    return sequence
         return None
-
-    def _complete(self, sequence: int) -> bool:
-        """Whether the batch that begins with message `sequence` is there with all its parts: where
-        the order is free, another one need not wait for it.
-        """
-        message = self._arrived[sequence]
-        if self._splitting is None or self._draining or not isinstance(message, (Item, Failed)):
-            return True
-        stop = self._grants.batch_end(message)
-        if stop is None:
-            return True
-        after: Message | None = message
-        while after is not None and after.stop != stop:
-            sequence += 1
-            after = self._arrived.get(sequence)
-        return after is not None and message.start % self._splitting.unit == 0
 
     def _pop(self, sequence: int) -> Message:
         message = self._arrived.pop(sequence)
