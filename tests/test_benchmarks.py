@@ -25,6 +25,7 @@ from benchmarks.cases.throughput import chain, ordered_map, tiny
 from benchmarks.cli import main
 from benchmarks.data import binary_records, text_records, token_records
 from benchmarks.harness import CaseResult, SystemResult, run_case
+from benchmarks.nested import NestedWork
 from benchmarks.report import number
 from benchmarks.systems import SYSTEMS, System, adapter_of, load, parse
 from benchmarks.systems.synthetic_ import make_dataset
@@ -247,6 +248,7 @@ def test_a_pipeline_with_a_fault_has_no_figures(tmp_path: Path, case: str, fault
 WORKS = {
     "array": ArrayWork((4, 512), "uint16"),
     "dict": DictWork(ArrayWork((4, 8, 8), "uint8")),
+    "nested": NestedWork(ArrayWork((4, 8, 8), "uint8")),
     "mixed": MixedWork(1_000, 20_000),
 }
 
@@ -259,7 +261,9 @@ def test_a_batch_of_another_number_or_content_is_seen(name: str) -> None:
     work.touch(batch, 5)
     with pytest.raises(WrongResult):
         work.touch(work.reusing(0).make(6), 5)
-    array = batch["image"] if isinstance(batch, dict) else batch
+    array = batch
+    while isinstance(array, dict):
+        array = next(iter(array.values()))
     array.reshape(-1)[array.size // 8] ^= 1
     with pytest.raises(WrongResult):
         work.check(batch, 5)

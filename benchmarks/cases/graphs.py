@@ -26,6 +26,8 @@ __all__ = ["CASES", "HOPS", "GraphSystem"]
 
 HOPS = 2
 """Processes that hand a batch on, between the one that makes it and the consumer."""
+AHEAD = 40
+"""More batches than any system has between two processes."""
 WEIGHTS = (4.0, 3.0, 2.0, 1.0)
 BATCH = 8
 
@@ -46,6 +48,10 @@ class GraphSystem(Protocol):
 
         `apart`: each of them in a run of its own, started when it is iterated.
         """
+        ...
+
+    def workers_s(self, run: Run) -> float:
+        """Processor seconds of the workers of a run of `branches`."""
         ...
 
     def randoms(self, count: int, *, random: bool) -> Run:
@@ -87,12 +93,11 @@ def chain(system: GraphSystem, context: Context, *, work: ArrayWork) -> Iterator
 
 
 def _copying_s(work: ArrayWork, count: int) -> float:
-    """Seconds of a copy into one of three arrays in turn: what a run has in use at least."""
-    targets = [np.zeros(work.shape, work.dtype) for _ in range(3)]
-    source = np.ones(work.shape, work.dtype)
+    """Seconds of a copy between three arrays each in turn: what a run has in use at least."""
+    targets, sources = ([np.ones(work.shape, work.dtype) for _ in range(3)] for _ in range(2))
     begin = time.thread_time()
     for number in range(count):
-        np.copyto(targets[number % 3], source)
+        np.copyto(targets[number % 3], sources[number % 3])
     return (time.thread_time() - begin) / count
 
 
@@ -100,18 +105,19 @@ def _through(
     system: GraphSystem, work: ArrayWork, warm_up: int, count: int, hops: int
 ) -> tuple[float, float, float | None]:
     """Seconds and processor seconds a batch, and payloads that crossed each boundary with it."""
-    total = warm_up + count
+    # What lies ready ahead of the consumer stays for later: no process has ended when the clock
+    # stops, and taken its time with it.
+    total = warm_up + count + AHEAD * (hops + 1)
     with Closing(system.chain(work, total, hops=hops)) as run:
         items = iter(run)
         for number in range(warm_up):
             work.touch(next(items), number)
         wall, cpu = time.perf_counter(), processor_s()
-        # One is left, so that no process has ended when the clock stops.
-        for number, batch in enumerate(islice(items, count - 1), warm_up):
+        for number, batch in enumerate(islice(items, count), warm_up):
             work.touch(batch, number)
             del batch
         wall, cpu = time.perf_counter() - wall, processor_s() - cpu
-        seen = total - 1
+        seen = warm_up + count
         for batch in items:
             work.touch(batch, seen)
             seen += 1
@@ -120,7 +126,7 @@ def _through(
         sent = None if tell is None else sum(tell()) / (hops + 1) / total / work.nbytes
     if seen != total:
         raise WrongResult(f"{seen} batches came, not {total}")
-    return wall / (count - 1), cpu / (count - 1), sent
+    return wall / count, cpu / count, sent
 
 
 # -- sources
@@ -196,21 +202,19 @@ def branches(system: GraphSystem, context: Context) -> Iterator[Metrics]:
 
 
 def _read(system: GraphSystem, work: Shared, count: int, *, apart: bool) -> tuple[float, float]:
-    """Seconds and processor seconds of reading both, from the first batch on."""
+    """Seconds of reading both, from the first items on, and processor seconds of all of it."""
     loaders = system.branches(work, count, size=BATCH, apart=apart)
-    wall = cpu = 0.0
+    cpu = time.process_time()
     try:
         train, evaluated = loaders["train"], loaders["eval"]
         if apart:
-            for run, expected in (
-                (train, _batches(count)),
-                (evaluated, (-number for number in range(count))),
-            ):
-                spent, used = _compare(iter(run), expected)
-                wall, cpu = wall + spent, cpu + used
-                run.close()
+            negated = (-number for number in range(count))
+            wall = _compare(iter(train), _batches(count)) + _compare(iter(evaluated), negated)
+            runs = [train, evaluated]
         else:
-            wall, cpu = _compare(_in_step(iter(train), iter(evaluated)), _steps(count))
+            wall = _compare(_in_step(iter(train), iter(evaluated)), _steps(count))
+            runs = [train]  # it tells of all workers of the run
+        cpu = time.process_time() - cpu + sum(system.workers_s(run) for run in runs)
     finally:
         for run in loaders.values():
             run.close()
@@ -236,17 +240,15 @@ def _plain(item: Any) -> Any:
     return item.tolist() if hasattr(item, "tolist") else item
 
 
-def _compare(items: Iterator[Any], expected: Iterable[Any]) -> tuple[float, float]:
-    """Time from the first item to the last one; wrong items raise."""
-    wants = list(expected)
+def _compare(items: Iterator[Any], expected: Iterable[Any]) -> float:
+    """Seconds from the first item to the end; wrong items raise."""
     got = [_plain(next(items, None))]
-    wall, cpu = time.perf_counter(), processor_s()
-    got += [_plain(item) for item in islice(items, len(wants) - 2)]
-    wall, cpu = time.perf_counter() - wall, processor_s() - cpu
+    begin = time.perf_counter()
     got += [_plain(item) for item in items]
-    if got != wants:
-        raise WrongResult(f"{len(got)} items came that are not the {len(wants)} expected")
-    return wall, cpu
+    wall = time.perf_counter() - begin
+    if got != list(expected):
+        raise WrongResult(f"{len(got)} items came that are not those expected")
+    return wall
 
 
 # -- random numbers

@@ -9,13 +9,13 @@ machine's neighbours costs is more than what is measured here. An asked run is o
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
 from benchmarks.base import Case, Context, Metric, Metrics, WrongResult
-from benchmarks.processor import processor_s
 
 __all__ = ["CASES", "MODES", "SeenSystem"]
 
@@ -32,24 +32,33 @@ class SeenSystem(Protocol):
 
 
 def _once(system: SeenSystem, count: int, mode: str) -> tuple[float, float]:
-    """Seconds and processor seconds from the first item on."""
+    """Seconds from the first item to the last, and processor seconds of the whole run."""
     total = 0
+    cpu = _processor_s()
     with system.run(count, mode) as loader:
         total += next(loader)[1]
-        wall, cpu = time.perf_counter(), processor_s()
-        for part in range(PARTS):
-            for _, second in islice(loader, count // PARTS - 1):
+        begin = time.perf_counter()
+        for part in range(PARTS - 1):
+            for _, second in islice(loader, count // PARTS):
                 total += second
-            if mode == "asked" and part < PARTS - 1:
+            if mode == "asked":
                 if part == 1:
                     loader.doctor()
                 else:
                     loader.stats()
-        wall, cpu = time.perf_counter() - wall, processor_s() - cpu
-        total += sum(second for _, second in loader)
+        for _, second in loader:
+            total += second
+        wall = time.perf_counter() - begin
+    cpu = _processor_s() - cpu
     if total != count * (count + 1) // 2:
         raise WrongResult(f"the items add up to {total}")
     return wall, cpu
+
+
+def _processor_s() -> float:
+    """Of this process and of all children that have ended: the workers are forked from here."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def seeing(system: SeenSystem, context: Context) -> Iterator[Metrics]:

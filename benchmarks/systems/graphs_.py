@@ -73,13 +73,17 @@ class _Lazy:
         if self._loader is not None:
             self._loader.close()
 
+    def stats(self) -> Any:
+        """What the loader says of itself."""
+        return self._loader.stats()
+
 
 class _Chain(_Lazy):
     """The run of a chain, which knows what crossed each boundary."""
 
     def sent_nbytes(self) -> list[int]:
         """Bytes that each process has sent."""
-        return [task.nbytes for task in self._loader.stats()[:-1]]
+        return [task.nbytes for task in self.stats()[:-1]]
 
 
 class SplitpipeGraphs:
@@ -119,6 +123,9 @@ class SplitpipeGraphs:
             }
         return sp.run(outputs, **self.options)
 
+    def workers_s(self, run: Any) -> float:
+        return float(sum(task.cpu_s for task in run.stats()[:-1]))
+
     def randoms(self, count: int, *, random: bool) -> Run:
         import splitpipe as sp
 
@@ -157,6 +164,9 @@ class _Others:
         raise Unsupported("it mixes nothing")
 
     def branches(self, function: Any, count: int, *, size: int, apart: bool) -> Mapping[str, Run]:
+        raise Unsupported("it has no branches")
+
+    def workers_s(self, run: Any) -> float:
         raise Unsupported("it has no branches")
 
     def randoms(self, count: int, *, random: bool) -> Run:
