@@ -169,14 +169,14 @@ def tails(system: PipelineSystem, context: Context, *, sleeps: bool) -> Iterator
     """Batches of samples with slow ones anywhere, in every second batch, and all in one batch."""
     workers = context.workers
     cost = context.pick(full=0.002, quick=0.001, tiny=0.0001)
-    warm = 2 * workers
+    warm = 4 * workers
     settings = {
         "random": (Samples(_random, cost, 16, sleeps, warm), 30),
         "alternating": (Samples(_every_tenth, cost, 5, sleeps, warm), 96),
         "clustered": (Samples(_clustered, cost, 16, sleeps, warm), 30),
     }
     single = Samples(_every_tenth, cost / 20, 1, sleeps, warm)
-    singles = context.pick(full=6_000, quick=3_000, tiny=60)
+    singles = context.pick(full=16_000, quick=5_000, tiny=60)
     yield {"workers": workers, "cost_ms": cost * 1e3, "single_ms": single.cost_s * 1e3}
     while True:
         figures = {}
