@@ -40,6 +40,7 @@ from splitpipe.transport.ownership import (
     sole_base,
     weight_of,
 )
+from splitpipe.transport.tensors import copied_tensor, is_tensor
 
 __all__ = ["ObjectPacker", "Shelf"]
 
@@ -255,6 +256,8 @@ class ObjectPacker:
         if type(value) is np.ndarray and not value.dtype.hasobject:
             handed = _handed_over(value)
             return (value.copy(order="K") if handed is None else handed), value.nbytes
+        if is_tensor(type(value)) and (tensor := copied_tensor(value)) is not None:
+            return tensor, value.nbytes
         # Before the attempt: what fails leaves references behind.
         weight = contents(value, strict=False) if ours else None
         try:
