@@ -43,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitpipe.transport.pickling import dump, dump_plainly, load
+from splitpipe.transport.tensors import is_tensor, tensor_nbytes
 
 __all__ = [
     "COUNTED",
@@ -336,6 +337,8 @@ def _look(kind: type) -> _Look | None:
     """Return how to look into the instances of a class that users made."""
     if _is_named_tuple(kind):
         return _sequence
+    if is_tensor(kind):
+        return tensor_nbytes
     return _instance if _is_record(kind) else None
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import enum
 import mmap
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
@@ -244,6 +242,27 @@ def held_shape() -> Iterator[Any]:
     array.resize((2, 3), refcheck=False)
 
 
+def tensors() -> Iterator[Any]:
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(10)
+    yield tensor[2:5]
+    tensor += 1
+    array = np.zeros(10)
+    yield {"over numpy": torch.from_numpy(array)}
+    array += 1
+    yield torch.ones(3).numpy()
+    view: Any = None
+
+    def made() -> Any:
+        nonlocal view
+        tensor = torch.zeros(10)
+        view = tensor[3:]
+        return tensor
+
+    yield made()
+    view += 1
+
+
 @lru_cache
 def _remembered() -> Any:
     return [1]
@@ -281,7 +300,8 @@ def named() -> Iterator[Any]:
 
 MAKERS = [held_itself, held_part, held_by_two, held_in_a_tuple, held_weakly, held_view, held_base,
           held_memory, mapped, held_bytearray, held_window, held_attributes, held_slot,
-          held_in_objects, held_shape, remembered, zipped, same_again, subclass, named]  # fmt: skip
+          held_in_objects, held_shape, remembered, zipped, same_again, subclass, named,
+          tensors]  # fmt: skip
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
@@ -400,6 +420,8 @@ def content(value: Any) -> Any:
         return type(value).__name__, [content(part) for part in value]
     if isinstance(value, dict):
         return "dict", [(key, content(part)) for key, part in value.items()]
+    if type(value).__module__ == "torch":
+        return "tensor", value.tolist()
     return frozen(value)
 
 
@@ -509,6 +531,53 @@ class TestMadeHere:
         assert packer.allocate((0, 5)).shape == (0, 5)
 
 
+@counted
+def test_tensors_pass_as_they_are_when_their_memory_is_their_own() -> None:
+    torch = pytest.importorskip("torch")
+    numbers: list[int] = []
+
+    def made() -> Any:
+        tensor = torch.arange(6).float()
+        numbers.append(tensor.data_ptr())
+        return tensor
+
+    def items() -> Iterator[Any]:
+        yield made()
+        yield {"x": made(), "y": [made()]}
+
+    tensor, nested = Way().through(items())
+    got = [tensor, nested["x"], nested["y"][0]]
+    assert [one.data_ptr() for one in got] == numbers
+
+
+def test_tensors_that_others_have_are_copied() -> None:
+    torch = pytest.importorskip("torch")
+    base = torch.zeros(100)
+    array = np.zeros(100, np.float32)
+    storage = torch.zeros(10)
+
+    def stored() -> Any:
+        nonlocal storage
+        tensor = torch.zeros(10)
+        storage = tensor.untyped_storage()
+        return tensor
+
+    def items() -> Iterator[Any]:
+        yield base[3:10]
+        yield base.detach()
+        yield torch.from_numpy(array)
+        yield [base.view(10, 10)]
+        yield stored()
+        storage.fill_(1)
+        yield torch.zeros(5, requires_grad=True)
+        base.fill_(1)
+        array[:] = 1
+
+    got = Way().through(items())
+    assert [float((one[0] if type(one) is list else one).sum()) for one in got] == [0.0] * 6
+    assert got[-1].requires_grad
+
+
 # --- what cannot be copied --------------------------------------------------------------------
 
 
@@ -604,29 +673,6 @@ def test_a_shelf_is_bounded_and_shut() -> None:
     shelf.close()
     with pytest.raises(BrokenChannel):
         shelf.take(big)
-
-
-def test_who_waits_for_room_says_so() -> None:
-    shelf = Shelf(100)
-    said: list[str] = []
-    full: list[Callable[[], bool]] = []
-    waits = threading.Event()
-
-    def begin(still: Callable[[], bool]) -> None:
-        said.append("begin")
-        full.append(still)
-        waits.set()
-
-    shelf.watch(begin, lambda: said.append("end"))
-    first = shelf.put([1], 80)
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(shelf.put, [2], 80)
-        assert waits.wait(10)
-        assert full[0]()
-        assert shelf.take(first) == [1]
-        assert shelf.take(second.result(10)) == [2]
-    assert said == ["begin", "end"]
-    assert not full[0]()
 
 
 def test_what_is_discarded_is_let_go_of() -> None:
