@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from multiprocessing.util import Finalize
 from types import TracebackType
@@ -94,11 +94,12 @@ class Loader:
         """Return what every task did so far; the consumer's own process comes last."""
         return self._run.observer.statistics(self._run.consumer(self._number))
 
-    def doctor(self) -> Diagnosis:
+    def doctor(self, since: Sequence[TaskStatistics] | None = None) -> Diagnosis:
         """Return what holds the pipeline back, what to do about it, and what that would gain.
 
-        It looks at everything since the first item came; ask when the run is under way, or when it
-        is over.
+        Args:
+            since: what `stats` said at an earlier moment; None for when the first item came. Only
+                the latter counts the time before that item, too.
 
         Example:
             >>> import splitpipe as sp
@@ -107,7 +108,7 @@ class Loader:
             >>> loader.doctor().kind
             'inline'
         """
-        return self._run.observer.doctor(self._run.consumer(self._number))
+        return self._run.observer.doctor(self._run.consumer(self._number), earlier=since)
 
     def explain(self) -> str:
         """Return the plan in words."""
