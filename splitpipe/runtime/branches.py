@@ -131,8 +131,10 @@ class Branches:
                         lambda: not pending and self._puller is not None, (self._puller,)
                     )
                     continue
+            behind = self._pending[full]
             if self._turns is None or self._turns.stuck(
-                self._readers[full][1], lambda: not pending and self._full(number) is not None
+                self._readers[full][1],
+                lambda behind=behind: not pending and len(behind) >= self._capacity,  # type: ignore[misc]
             ):
                 raise self._stalled(number, full)
         return self._pull(number)

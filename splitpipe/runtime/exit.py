@@ -5,7 +5,7 @@ Responsible for: `Exit`, its messages in their order: values, failures, ends of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from splitpipe.runtime.failure import Failure
@@ -47,6 +47,7 @@ class Exit:
         self._sent = 0  # the position up to which messages of this epoch cover the input
         self._count = 0
         self._run: Reading | None = None
+        self._waits: Waits | None = None
         self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
 
     def drain(self, run: Reading, items: Iterator[Any]) -> None:
@@ -65,7 +66,8 @@ class Exit:
 
     def hungry(self) -> bool:
         """Whether the reader has read everything and waits for more."""
-        return self.gate.wanted == self._sequence and not self._chunker.pending
+        waits = self.gate.wanted == self._sequence
+        return waits and (self.left() or not self._chunker.pending)
 
     def left(self) -> bool:
         """Whether the reader wants no more of the epoch that is being sent."""
@@ -73,9 +75,24 @@ class Exit:
 
     def watch(self, waits: Waits) -> None:
         """Let `waits` know of everything that this output waits for."""
-        self.gate.listen(waits)
-        self.outbox.packer.watch(waits.begin, waits.end)
+        self._waits = waits
+        self.gate.listen(waits, self.outbox.packer.wake)
+        self.outbox.packer.watch(self)
         self._chunker.on_flush = waits.tell
+
+    def begin_wait(self, still: Callable[[], bool]) -> None:
+        """See `Watcher`."""
+        assert self._waits is not None
+        self._waits.begin(still)
+
+    def end_wait(self) -> None:
+        """See `Watcher`."""
+        assert self._waits is not None
+        self._waits.end()
+
+    def unwanted(self) -> bool:
+        """See `Watcher`."""
+        return self.left()
 
     def discard(self) -> None:
         """Forget what was not sent."""

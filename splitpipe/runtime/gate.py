@@ -6,6 +6,7 @@ Responsible for: `Gate`, the credits that the merge behind one output gives.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from splitpipe.errors import ChannelError
@@ -36,12 +37,12 @@ class Gate:
         self.detached = False
         """Whether nobody will ever read on."""
 
-    def listen(self, waits: Waits) -> None:
+    def listen(self, waits: Waits, wake: Callable[[], None]) -> None:
         """Let a thread take the reader's words from now on: whoever waits here waits for other
-        things, too.
+        things, too. Whatever waits elsewhere is woken by `wake` when an epoch is not wanted.
         """
         self._waits = waits
-        thread = threading.Thread(target=self._listen, args=(waits,), name="splitpipe-gate")
+        thread = threading.Thread(target=self._listen, args=(waits, wake), name="splitpipe-gate")
         thread.daemon = True  # it ends when the run is shut
         thread.start()
 
@@ -87,13 +88,16 @@ class Gate:
         while (wire := self._receiver.receive(block=False)) is not None:
             self._note(wire)
 
-    def _listen(self, waits: Waits) -> None:
+    def _listen(self, waits: Waits, wake: Callable[[], None]) -> None:
         try:
             while True:
                 wire = self._receiver.receive()
+                skipped = self.skipped
                 with waits.changed:
                     self._note(wire)
                     waits.tell()
+                if self.skipped > skipped:
+                    wake()
         except ChannelError as error:
             waits.fail(error)
 

@@ -24,6 +24,7 @@ PEP 574.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import select
@@ -32,7 +33,6 @@ import struct
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from splitpipe.errors import BrokenChannel, ChannelError
 from splitpipe.transport.anonymous import HUGE, Descriptor, anonymous_file, reserve, reserve_huge
+from splitpipe.transport.base import Watcher
 from splitpipe.transport.slot import CACHE_LINE, Bounds, Segment, Slot, map_slot, slot_nbytes
 from splitpipe.transport.sockets import SocketPair
 
@@ -49,6 +50,7 @@ _HEADROOM = 16
 """A new slot is 1/16 larger than what it is for, so that something slightly larger can reuse it."""
 _INDEX = struct.Struct("<I")
 _KEPT = 1 << 31
+_WAKE = 2**32 - 1  # the number of no slot
 """Beside an index: the reader keeps this slot, and waits for the producer's next message."""
 
 
@@ -65,9 +67,16 @@ class ArenaStatistics:
 class Arena:
     """The producer's side. Not for several threads at once."""
 
-    def __init__(self, memory: Descriptor, returns: socket.socket, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        memory: Descriptor,
+        returns: socket.socket,
+        bounds: Bounds,
+        waker: socket.socket | None = None,
+    ) -> None:
         self._memory = memory
         self._returns = returns
+        self._waker = waker
         self._bounds = bounds
         self._poll = select.poll()
         self._poll.register(returns, select.POLLIN)
@@ -80,13 +89,17 @@ class Arena:
         self._largest = 0
         self._refused = 0
         self._full = False
-        self._on_wait: tuple[Callable[[Callable[[], bool]], None], Callable[[], None]] | None = None
+        self._watcher: Watcher | None = None
 
-    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
-        """Call `begin` before waiting for a slot, with what tells whether none came back yet, and
-        `end` behind it.
-        """
-        self._on_wait = begin, end
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of every wait for a slot."""
+        self._watcher = watcher
+
+    def wake(self) -> None:
+        """Let a wait look whether it is unwanted now; from any thread."""
+        if self._waker is not None:
+            with contextlib.suppress(OSError):  # it was shut, or is woken already
+                self._waker.send(_INDEX.pack(_WAKE), socket.MSG_DONTWAIT)
 
     def acquire(self, nbytes: int, *, wait: bool = True) -> Slot | None:
         """Return an open slot of at least `nbytes`, waiting for one that a reader holds if need be.
@@ -110,15 +123,20 @@ class Arena:
             if not wait or self._outside <= self._kept or nbytes > self._bounds.limit:
                 self._refused += 1
                 return None
-            if self._on_wait is None:
+            if self._watcher is None:
                 self._collect(block=True)
-                continue
-            begin, end = self._on_wait
-            begin(self._nothing_came_back)
-            try:
+            elif not self._await(self._watcher):
+                return None
+
+    def _await(self, watcher: Watcher) -> bool:
+        """Wait for a slot to come back, unless nobody wants it."""
+        watcher.begin_wait(self._nothing_came_back)
+        try:
+            if not watcher.unwanted():
                 self._collect(block=True)
-            finally:
-                end()
+        finally:
+            watcher.end_wait()
+        return not watcher.unwanted()
 
     def _nothing_came_back(self) -> bool:
         """For other threads, while this one waits."""
@@ -171,6 +189,8 @@ class Arena:
                 if not data:
                     raise BrokenChannel("the arena was shut")
                 (index,) = _INDEX.unpack(data)
+                if index == _WAKE:
+                    continue
                 if index & _KEPT:
                     self._kept.add(index ^ _KEPT)
                     continue
@@ -335,7 +355,7 @@ class ArenaLink:
 
     def writer(self) -> Arena:
         """Return the producer's side; once, in the process that will use it."""
-        return Arena(self._memory, self._returns.read, self.bounds)
+        return Arena(self._memory, self._returns.read, self.bounds, self._returns.write)
 
     def reader(self, *, warn: bool = False) -> ArenaView:
         """Return a reader's side; once a process. With `warn` it warns when it first has to

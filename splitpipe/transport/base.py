@@ -21,11 +21,11 @@ writers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
-__all__ = ["Buffer", "ChannelStatistics", "Link", "Receiver", "Sender"]
+__all__ = ["Buffer", "ChannelStatistics", "Link", "Receiver", "Sender", "Watcher"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -36,6 +36,19 @@ class ChannelStatistics:
 
     messages: int
     nbytes: int
+
+
+class Watcher(Protocol):
+    """Who has to know when a producer waits for memory that its readers hold."""
+
+    def begin_wait(self, still: Callable[[], bool]) -> None:
+        """It begins to wait; `still` tells whether it does so for a reason."""
+
+    def end_wait(self) -> None:
+        """It waits no longer."""
+
+    def unwanted(self) -> bool:
+        """Whether it need not wait: nobody wants what it makes."""
 
 
 class Sender(ABC):

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.transport.arena import Arena, ArenaView
-from splitpipe.transport.base import Buffer
+from splitpipe.transport.base import Buffer, Watcher
 from splitpipe.transport.objects import ObjectPacker, Shelf
 from splitpipe.transport.pickling import dump, load
 from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
@@ -100,10 +100,15 @@ class Packer:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+    def watch(self, watcher: Watcher) -> None:
         """See `Arena.watch`."""
         if self._arena is not None:
-            self._arena.watch(begin, end)
+            self._arena.watch(watcher)
+
+    def wake(self) -> None:
+        """See `Arena.wake`."""
+        if self._arena is not None:
+            self._arena.wake()
 
     def allocate(
         self,

@@ -27,7 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.errors import BrokenChannel, NotPicklable
 from splitpipe.transport.arena import ArenaStatistics
-from splitpipe.transport.base import Buffer
+from splitpipe.transport.base import Buffer, Watcher
 from splitpipe.transport.ownership import (
     COUNTED,
     Probe,
@@ -77,11 +77,16 @@ class Shelf:
         self._nbytes = 0
         self._number = 0
         self._shut = False
-        self._on_wait: tuple[Callable[[Callable[[], bool]], None], Callable[[], None]] | None = None
+        self._watcher: Watcher | None = None
 
-    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
-        """As of `Arena`: call `begin` before waiting for room, and `end` behind it."""
-        self._on_wait = begin, end
+    def watch(self, watcher: Watcher) -> None:
+        """As of `Arena`."""
+        self._watcher = watcher
+
+    def wake(self) -> None:
+        """As of `Arena`."""
+        with self._taken:
+            self._taken.notify_all()
 
     def put(self, values: list[Any], nbytes: int, *, wait: bool = True) -> bytes:
         """Lay `values` down; return what `take` wants.
@@ -93,14 +98,15 @@ class Shelf:
         def full() -> bool:
             return bool(self._values) and self._nbytes + nbytes > self._limit and not self._shut
 
-        if wait and self._on_wait is not None and full():
-            begin, end = self._on_wait
-            begin(full)
+        watcher = self._watcher
+        if wait and watcher is not None and full():
+            watcher.begin_wait(full)
             try:
                 with self._taken:
-                    self._taken.wait_for(lambda: not full())
+                    self._taken.wait_for(lambda: not full() or watcher.unwanted())
             finally:
-                end()
+                watcher.end_wait()
+            wait = not watcher.unwanted()
         with self._taken:
             while wait and full():
                 self._taken.wait()
@@ -187,9 +193,13 @@ class ObjectPacker:
     def __len__(self) -> int:
         return len(self._values)
 
-    def watch(self, begin: Callable[[Callable[[], bool]], None], end: Callable[[], None]) -> None:
+    def watch(self, watcher: Watcher) -> None:
         """See `Shelf.watch`."""
-        self._shelf.watch(begin, end)
+        self._shelf.watch(watcher)
+
+    def wake(self) -> None:
+        """See `Shelf.wake`."""
+        self._shelf.wake()
 
     def calibrate(self, feed: Callable[[Iterator[Any]], object]) -> None:
         """Measure what the way to `add` holds of a value: `feed` sends each of some items there.
