@@ -20,8 +20,8 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
-from itertools import chain, repeat
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
@@ -30,9 +30,6 @@ from numpy.typing import ArrayLike, NDArray
 from splitpipe.pipeline.stages.checks import choice, whole
 
 __all__ = ["STRATEGIES", "plan_packs"]
-
-_MANY = 4
-"""From so many sequences of one length on, they are placed together."""
 
 Numbers: TypeAlias = NDArray[np.int64]
 
@@ -65,17 +62,21 @@ def plan_packs(lengths: ArrayLike, capacity: int, strategy: str = "best_fit_decr
         raise ValueError(
             f"lengths must be one axis of whole numbers, not {made.dtype} of shape {made.shape}"
         )
-    if made.min() < 0 or made.max() > capacity:
+    least = made.min()
+    if least < 0 or made.max() > capacity:
         wrong = int(np.argmax((made < 0) | (made > capacity)))
         raise ValueError(
             f"sequence {wrong} has a length of {made[wrong]}; a pack takes from 0 to {capacity}"
         )
+    made = made.astype(np.int64)
+    if least > 0:
+        return _in_order_of_coming(plan(made, capacity))
     some = np.flatnonzero(made)
     if not len(some):
         return np.zeros(len(made), np.int64)
     # An empty sequence goes where the one before it goes, or at the beginning the first one.
     before = np.searchsorted(some, np.arange(len(made)), side="right") - 1
-    packs = plan(made[some].astype(np.int64), capacity)[np.maximum(before, 0)]
+    packs = plan(made[some], capacity)[np.maximum(before, 0)]
     return _in_order_of_coming(packs)
 
 
@@ -88,105 +89,63 @@ def _in_order_of_coming(packs: Numbers) -> Numbers:
     return number[packs]
 
 
-class _Rooms:
-    """Packs by the room they have left, for those who want the least that is enough.
+def _place(runs: Iterable[tuple[int, int]], capacity: int, least: int) -> list[int]:
+    """Return the pack of every sequence, each put where the least room is that is enough.
+
+    One loop over local names: at a million a second there is no time for calls.
 
     Args:
+        runs: lengths above 0, and how many sequences of that length there are together.
         capacity: of a new pack.
-        least: a room below this is of use to nobody.
+        least: of all lengths: a room below it is of use to nobody.
     """
-
-    __slots__ = ("_at", "_capacity", "_least", "_sorted", "opened")
-
-    def __init__(self, capacity: int, least: int) -> None:
-        self._capacity = capacity
-        self._least = least
-        self._sorted: list[int] = []
-        self._at: dict[int, list[int]] = {}
-        self.opened = 0
-
-    def place(self, length: int) -> int:
-        """Return the pack for one sequence."""
-        place = bisect_left(self._sorted, length)
-        if place == len(self._sorted):
-            pack, room = self.opened, self._capacity
-            self.opened += 1
-        else:
-            room = self._sorted[place]
-            packs = self._at[room]
-            pack = packs.pop()
-            if not packs:
-                del self._sorted[place], self._at[room]
-        room -= length
-        if room >= self._least:
-            if room in self._at:
-                self._at[room].append(pack)
-            else:
-                self._at[room] = [pack]
-                insort(self._sorted, room)
-        return pack
-
-    def place_many(self, length: int, count: int, placed: list[int]) -> None:
-        """Append the packs for `count` sequences of one length, as placing one by one would."""
-        while count > 1:
-            place = bisect_left(self._sorted, length)
-            if place == len(self._sorted):
-                each = self._capacity // length
-                full = count // each
-                if not full:
-                    break
-                taken = list(range(self.opened, self.opened + full))
-                self.opened += full
-                left = self._capacity - each * length
-            else:
-                room = self._sorted[place]
-                packs = self._at[room]
+    placed: list[int] = []
+    rooms: list[int] = []  # that packs have, each once, sorted
+    packs_of: dict[int, list[int]] = {}
+    opened = 0
+    for length, count in runs:
+        while count:
+            place = bisect_left(rooms, length)
+            new = place == len(rooms)
+            room = capacity if new else rooms[place]
+            if length * count > room:  # full packs, as many as there are of this room
                 each = room // length
-                full = min(len(packs), count // each)
-                if not full:
-                    break
-                taken = packs[-full:]
-                del packs[-full:]
-                if not packs:
-                    del self._sorted[place], self._at[room]
-                left = room - each * length
-            placed += taken if each == 1 else chain.from_iterable(map(repeat, taken, repeat(each)))
-            count -= full * each
-            self._keep(left, taken)
-        # Fewer than fill the next pack, which all of them go into.
-        placed += [self.place(length) for _ in range(count)]
-
-    def _keep(self, room: int, packs: list[int]) -> None:
-        if room >= self._least:
-            known = self._at.get(room)
-            if known is None:
-                self._at[room] = packs
-                insort(self._sorted, room)
+                some = count // each
+                packs = list(range(opened, opened + some)) if new else packs_of[room][-some:]
+                placed += packs if each == 1 else [pack for pack in packs for _ in range(each)]
+            else:  # one pack takes them all; nearly always it is one sequence
+                each, some = count, 1
+                packs = [opened] if new else packs_of[room][-1:]
+                placed += packs * count
+            if new:
+                opened += some
+            elif len(packs) == len(packs_of[room]):
+                del rooms[place], packs_of[room]
             else:
-                known += packs
+                del packs_of[room][-some:]
+            count -= each * len(packs)
+            room -= each * length
+            if room in packs_of:
+                packs_of[room] += packs
+            elif room >= least:
+                packs_of[room] = packs
+                insort(rooms, room)
+    return placed
 
 
 def _best_fit_decreasing(lengths: Numbers, capacity: int) -> Numbers:
     order = np.argsort(-lengths, kind="stable")
     descending = lengths[order]
-    ends = np.flatnonzero(np.diff(descending)) + 1
-    starts = np.concatenate([[0], ends])
-    counts = np.diff(np.concatenate([starts, [len(lengths)]]))
-    rooms = _Rooms(capacity, int(descending[-1]))
-    placed: list[int] = []
-    for length, count in zip(descending[starts].tolist(), counts.tolist(), strict=True):
-        if count < _MANY:
-            placed += [rooms.place(length) for _ in range(count)]
-        else:
-            rooms.place_many(length, count, placed)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(descending)) + 1, [len(lengths)]])
+    runs = zip(descending[starts[:-1]].tolist(), np.diff(starts).tolist(), strict=True)
     packs = np.empty(len(lengths), np.int64)
-    packs[order] = placed
+    packs[order] = _place(runs, capacity, int(descending[-1]))
     return packs
 
 
 def _best_fit(lengths: Numbers, capacity: int) -> Numbers:
-    rooms = _Rooms(capacity, int(lengths.min()))
-    return np.fromiter(map(rooms.place, lengths.tolist()), np.int64, len(lengths))
+    runs = zip(lengths.tolist(), repeat(1), strict=False)
+    return np.array(_place(runs, capacity, int(lengths.min())), np.int64)
 
 
 def _first_fit(lengths: Numbers, capacity: int) -> Numbers:
