@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import mmap
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
@@ -626,6 +628,37 @@ def test_without_measuring_nothing_is_ours() -> None:
     assert got.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_where_counts_say_nothing_everything_that_can_change_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on builds without the interpreter lock."""
+    monkeypatch.setattr("splitpipe.transport.objects.COUNTED", False)
+    monkeypatch.setattr("splitpipe.transport.ownership._BASE", -1)
+    addresses: list[int] = []
+
+    def noted(array: Any) -> Any:
+        addresses.append(array.__array_interface__["data"][0])
+        return array
+
+    way = Way()
+
+    def items() -> Iterator[Any]:
+        yield noted(np.arange(5))
+        batch = noted(way.packer.allocate(5, "int64"))
+        batch[:] = 7
+        yield batch
+        batch[:] = 8  # it was not handed over
+        yield "text"
+
+    first, second, third = way.through(items())
+    assert first.__array_interface__["data"][0] != addresses[0]
+    assert first.tolist() == [0, 1, 2, 3, 4]
+    assert second.tolist() == [7] * 5
+    assert third == "text"
+    with pytest.raises(NotPicklable, match="held by its maker"):
+        way.feed(Handle() for _ in range(1))
+
+
 def test_somebody_who_looks_on_while_measuring_disarms_it() -> None:
     packer = ObjectPacker(Shelf(100))
 
@@ -674,6 +707,46 @@ def test_a_shelf_is_bounded_and_shut() -> None:
     shelf.close()
     with pytest.raises(BrokenChannel):
         shelf.take(big)
+
+
+class Watching:
+    """Notes what a producer says that waits."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.waits = threading.Event()
+        self.still: Callable[[], bool] = lambda: False
+        self.nobody = False
+
+    def begin_wait(self, still: Callable[[], bool]) -> None:
+        self.said.append("begin")
+        self.still = still
+        self.waits.set()
+
+    def end_wait(self) -> None:
+        self.said.append("end")
+
+    def unwanted(self) -> bool:
+        return self.nobody
+
+
+@pytest.mark.parametrize("how", ["taken", "unwanted"])
+def test_who_waits_for_room_says_so(how: str) -> None:
+    shelf, watching = Shelf(100), Watching()
+    shelf.watch(watching)
+    first = shelf.put([1], 80)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(shelf.put, [2], 80)
+        assert watching.waits.wait(10)
+        assert watching.still()
+        if how == "unwanted":
+            watching.nobody = True
+            shelf.wake()
+            second.result(10)
+        assert shelf.take(first) == [1]
+        assert shelf.take(second.result(10)) == [2]
+    assert watching.said == ["begin", "end"]
+    assert not watching.still()
 
 
 def test_what_is_discarded_is_let_go_of() -> None:
