@@ -7,7 +7,7 @@ Rules:
 - what can be pickled by reference is; cloudpickle is the fallback, for lambdas, closures and
   classes of an interactive session;
 - what cannot be pickled is a `NotPicklable` that names what it was, raised before any message
-  leaves.
+  leaves, and says where it was found: "the variable 'lock' that <lambda> captures".
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from splitpipe.errors import NotPicklable
 from splitpipe.transport.base import Buffer
+from splitpipe.transport.culprit import culprit
 
 __all__ = ["dump", "dump_description", "dump_plainly", "load"]
 
@@ -49,7 +50,7 @@ def dump(
         except Exception:
             raise NotPicklable(
                 f"a value of type {type(value).__qualname__} cannot travel to another process: "
-                f"{type(first).__name__}: {first}"
+                f"{type(first).__name__}: {first}{culprit(value)}"
             ) from first
         return by_value
 
@@ -91,7 +92,7 @@ def dump_by_value(value: object) -> bytes:
         blob: bytes = cloudpickle.dumps(value, PROTOCOL)
     except Exception as error:
         raise NotPicklable(
-            f"{type(value).__qualname__} cannot travel to another process: {error}"
+            f"{type(value).__qualname__} cannot travel to another process: {error}{culprit(value)}"
         ) from error
     return blob
 
