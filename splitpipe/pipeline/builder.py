@@ -100,7 +100,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
     def loader(
         self,
         *,
-        executor: str = "process",
+        executor: str | None = None,
         transport: str = "pipe",
         prefetch: int | Literal["auto"] = 4,
         epochs: int | None = 1,
@@ -111,7 +111,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         """Run the pipeline: return an iterator and context manager over its items.
 
         Args:
-            executor: what workers are, for the stages that do not say it themselves.
+            executor: what workers are, for the stages that do not say it themselves; None:
+                processes, or threads on a Python without the interpreter lock.
                 ``"process"``: each has an interpreter of its own. ``"thread"``: they share this
                 one: for work that lets the interpreter lock go while it lasts (decoding, reading,
                 numpy on large arrays). Nothing is pickled, a run starts at once and needs no main

@@ -13,8 +13,9 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
@@ -47,13 +48,21 @@ MOST_UNITS = 256
 """Units under way at most, whatever is asked for: the grants must fit into a socket buffer."""
 
 
+def default_executor() -> str:
+    """Return what workers are unless somebody says it: threads where Python runs them side by side
+    (a build without the interpreter lock), processes elsewhere.
+    """
+    locked: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return "process" if locked else "thread"
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How a pipeline is run; see `Pipeline.loader` for each. Nothing here changes what comes
     out.
     """
 
-    executor: str = "process"
+    executor: str = field(default_factory=default_executor)
     transport: str = "pipe"
     prefetch: int = 4
     epochs: int | None = 1
@@ -66,6 +75,8 @@ class RunOptions:
     @classmethod
     def of(cls, **options: Any) -> RunOptions:
         """Return the options that a user gave in these words."""
+        if options.get("executor", "") is None:
+            options = {**options, "executor": default_executor()}
         if options.get("prefetch") == "auto":
             options = {**options, "prefetch": cls.prefetch, "auto_prefetch": True}
         return cls(**options)
