@@ -65,7 +65,7 @@ FREQUENT = 12
     ARENA_LIMIT,
     ARENA_REFUSED,
     COPIES,
-    QUEUED,
+    STARVED,
     OVERHEAD,
 ) = range(FREQUENT, FREQUENT + 8)
 # ... and once or twice in its life.

@@ -117,6 +117,12 @@ class Case:
         return min(max(0.0, cpus - self.used_cpus), max(idle, cpus / 2 - self.used_cpus))
 
     @cached_property
+    def starved(self) -> float:
+        """The share of their time for which workers could have run and had no CPU."""
+        running = sum(task.running_s for task in self.tasks)
+        return share_of(sum(task.starved_s for task in self.tasks), running)
+
+    @cached_property
     def cpu_utilisation(self) -> float:
         """How much of what it could have of the CPUs the run uses."""
         return self.used_cpus / max(1e-9, self.used_cpus + self.free_cpus)

@@ -19,9 +19,11 @@ from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
 
 __all__ = ["Diagnosis", "Observation", "diagnose"]
 
-SATURATED = 0.75
+SATURATED = 0.7
 """A task whose workers work this share of their time has no reserve worth speaking of."""
 FEW = 0.1
+STARVED = 0.4
+"""The share of its time without a CPU from which nothing else that a run shows means much."""
 MOST_WORKERS = 64
 SMALL_ITEM_S = 20e-6
 BANDWIDTH = 0.3
@@ -224,9 +226,9 @@ def _small(case: Case) -> Diagnosis | None:
 
 def _cpus(case: Case) -> Diagnosis | None:
     busy = sum(task.busy_s for task in case.tasks) / case.elapsed_s
-    if case.free_cpus > max(0.15, FEW * case.seen.cpus) or case.used_cpus < 0.5:
-        return None
-    if case.slowest.utilisation < SATURATED:
+    used_up = case.free_cpus <= max(0.15, FEW * case.seen.cpus) and case.used_cpus >= 0.5
+    # Who waits for a CPU also waits for those who wait for one: nobody need be busy all the time.
+    if case.starved < STARVED and not (used_up and case.slowest.utilisation >= 0.5):
         return None
     slowest = max(case.tasks, key=lambda task: task.cpu_s)
     workers = sum(task.workers for task in case.tasks)
@@ -236,6 +238,10 @@ def _cpus(case: Case) -> Diagnosis | None:
     )
     if case.used_cpus < 0.8 * case.seen.cpus:
         evidence += ", and other programs have the rest"
+    if case.starved >= FEW:
+        evidence += (
+            f"; {case.starved:.0%} of the time of its workers they could have run and had none"
+        )
     if busy > 1.3 * case.used_cpus and workers > case.seen.cpus:
         evidence += f"; {workers} workers wanted {busy:.1f} at a time and kept each other waiting."
         fewer = max(1, math.floor(slowest.workers * case.used_cpus / busy))

@@ -97,6 +97,7 @@ class Meter:
         "on_publish",
         "recorder",
         "since",
+        "starved",
         "state",
         "units_in",
         "units_out",
@@ -125,6 +126,8 @@ class Meter:
         self.arenas: Sequence[_Arena] = ()
         self.intakes: Sequence[_Intake] = ()
         self.recorder: _Recorder | None = None
+        self.starved: Callable[[], float] | None = None
+        """Seconds for which the worker could have run and had no CPU, where somebody knows."""
         self.watch: Watch | None = None
         """Looks at the generators of the process, where somebody wants to know."""
         self._drawn = now
@@ -315,6 +318,8 @@ class Meter:
         row[b.ARENA_LIMIT] = sum(shelf.limit for shelf in shelves)
         row[b.ARENA_REFUSED] = sum(shelf.refused for shelf in shelves)
         row[b.COPIES] = sum(intake.copies for intake in self.intakes)
+        if self.starved is not None:
+            row[b.STARVED] = self.starved()
         if now - self._drawn > DRAWN_S:
             self._drawn = now
             self.drawn()

@@ -69,6 +69,8 @@ class Sampler:
             with contextlib.suppress(OSError):
                 path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
                 self._queue = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                before = self._queued()
+                meter.starved = lambda: self._queued() - before
             self._thread = threading.Thread(target=self._run, name="splitpipe-sampler", daemon=True)
             self._thread.start()
 
@@ -79,6 +81,7 @@ class Sampler:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
             signal.signal(signal.SIGPROF, signal.SIG_IGN)  # throws away one that is on its way
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        self._meter.starved = None
         self._stop.set()
         self._wake.set()
         if self._thread is not None:

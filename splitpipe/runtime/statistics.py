@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +39,24 @@ class StageStatistics:
     dropped: int = 0
     measured: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def mixing(self) -> float | None:
+        """How well a `shuffle` stage shuffles, from 0 (the order was kept) to 1 (as good as
+        uniform); None for other stages, and before there is anything to go by. Method and source:
+        `splitpipe.pipeline.stages.mixing`.
+        """
+        made = mixing(self.measured)
+        return None if math.isnan(made) else made
+
+    @property
+    def padding_waste(self) -> float | None:
+        """Which part of the batches of `bucket`, `batch_by_cost` or `pack` is padding; None for
+        other stages.
+        """
+        if not self.measured.get("padded"):
+            return None
+        return padding_waste(self.measured)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskStatistics:
@@ -57,6 +76,8 @@ class TaskStatistics:
         wait_memory_s: the part of `wait_output_s` in which no slot of shared memory was free.
         elapsed_s: since the run began, or the length of the interval.
         cpu_s: CPU time of its workers; of the whole process, the consumer's too.
+        starved_s: for which its workers could have run and had no CPU; 0 where the system (not
+            Linux) or the executor (threads) does not tell.
         rss_nbytes: resident memory of its workers now, the shared memory that they have touched
             included; None where it was not asked for.
         queued: units of work (messages) that it has sent and that their reader has not yet taken.
@@ -86,6 +107,7 @@ class TaskStatistics:
     wait_memory_s: float = 0.0
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
+    starved_s: float = 0.0
     rss_nbytes: int | None = None
     queued: int = 0
     arena_slots: int = 0
@@ -157,6 +179,7 @@ def summarise(
         wait_memory_s=total[b.WAIT_MEMORY] + waits[b.WAITS_FOR_MEMORY],
         elapsed_s=max(0.0, now - began),
         cpu_s=total[b.CPU],
+        starved_s=total[b.STARVED],
         rss_nbytes=rss_nbytes,
         queued=int(total[b.UNITS_OUT]),
         arena_slots=int(total[b.ARENA_SLOTS]),
@@ -214,7 +237,7 @@ def read(
 
 _SUMS = (
     *("items_in", "items_out", "dropped", "running_s", "wait_input_s", "wait_output_s", "nbytes"),
-    *("messages", "wait_memory_s", "elapsed_s", "cpu_s", "arena_refused", "copies"),
+    *("messages", "wait_memory_s", "elapsed_s", "cpu_s", "starved_s", "arena_refused", "copies"),
 )
 
 

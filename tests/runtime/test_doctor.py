@@ -158,6 +158,12 @@ class TestKinds:
         assert found.kind == "cpus"
         assert "other programs" in found.text
 
+    def test_workers_that_get_no_cpu(self) -> None:
+        waiting = task("f", 2, busy=0.4, cpu_s=3.0, starved_s=10.0, divisible=True)
+        found = seen(waiting, loop(0.9), cpus=16.0, idle_cpus=0.0)
+        assert (found.kind, found.stage) == ("cpus", "f")
+        assert "50% of the time" in found.text
+
     def test_window(self) -> None:
         found = seen(task("f", 4, busy=0.4), loop(0.5))
         assert (found.kind, found.stage) == ("window", "f")

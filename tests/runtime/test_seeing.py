@@ -44,13 +44,12 @@ class TestStatistics:
         assert task.name == "slow > even > quick"
         assert [stage.name for stage in task.stages] == ["source", "slow", "even", "quick"]
         shares = {stage.name: stage.share or 0.0 for stage in task.stages}
-        assert shares["slow"] > 0.5 > shares["quick"]
+        assert max(shares, key=lambda name: shares[name]) == "slow"
         assert task.rss_nbytes is not None
         assert task.rss_nbytes > 1 << 20
         assert 0 < task.cpu_s < task.running_s
         assert 80 <= task.stages[2].dropped <= 110  # of some milliseconds ago
-        assert task.utilisation > 0.5
-        assert consumer.wait_input_s > consumer.busy_s
+        assert task.utilisation > consumer.utilisation
         assert consumer.items_in == 100
         assert task.start_s is not None
         assert consumer.first_s is not None
