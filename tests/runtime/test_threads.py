@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import threading
 import warnings
 import weakref
@@ -448,6 +449,17 @@ def test_the_plan_says_what_are_threads() -> None:
 def test_what_contradicts_itself_is_refused(options: dict[str, Any], match: str) -> None:
     with pytest.raises(sp.GraphError, match=match):
         sp.Pipeline(range(3)).map(double, **options)
+
+
+@pytest.mark.parametrize(("locked", "executor"), [(True, "process"), (False, "thread")])
+def test_threads_are_the_workers_where_they_run_side_by_side(
+    locked: bool, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: locked, raising=False)
+    assert plan.RunOptions().executor == executor
+    assert plan.RunOptions.of(executor=None).executor == executor
+    assert plan.RunOptions.of(executor="inline").executor == "inline"
+    assert f"2 {executor}" in sp.Pipeline(range(9)).map(double, workers=2).explain()
 
 
 class TestPlaces:
