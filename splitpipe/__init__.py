@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.allocate import empty
     from splitpipe.pipeline.builder import Pipeline
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
+    from splitpipe.pipeline.stages.padding import Pad
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
     from splitpipe.splitdata import SplitDataLoader, write_split_data
     from splitpipe.storage.check import check_dataset
@@ -41,6 +42,7 @@ _HOMES = {
     "Field": "splitpipe.schema",
     "Loader": "splitpipe.loader",
     "MpQItr": "splitpipe.mpqitr",
+    "Pad": "splitpipe.pipeline.stages.padding",
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
     "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
@@ -75,6 +77,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Field",
     "Loader",
     "MpQItr",
+    "Pad",
     "Pipeline",
     "Schema",
     "SplitDataLoader",

@@ -110,6 +110,23 @@ class Loader:
         """
         return self._run.observer.doctor(self._run.consumer(self._number), earlier=since)
 
+    def mixing(self) -> dict[str, float]:
+        """Return how well each source is shuffled in this epoch, from 0 (its order is kept) to 1
+        (as good as uniform); `StageStatistics.mixing` says it of `shuffle` stages.
+
+        It is taken from the order itself, at places that are spread over the epoch. Method and
+        source: `splitpipe.pipeline.stages.mixing`.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> pipe = sp.Pipeline(range(100_000), shuffle="global", seed=1)
+            >>> with pipe.loader(executor="inline") as loader:
+            ...     _ = next(loader)
+            ...     {name: round(number, 1) for name, number in loader.mixing().items()}
+            {'source': 1.0}
+        """
+        return self._run.mixing(max(0, self.epoch))
+
     def explain(self) -> str:
         """Return the plan in words."""
         text = explain(self._run.plan, self._run.options)

@@ -170,6 +170,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         texts: dict[Node, str] = {}
         for node in nodes:
             texts[node] = _text(node, names.get(node, ""), [texts[one] for one in node.inputs])
+            for one in node.inputs:
+                texts[one] = names.get(one, texts[one])  # when it is read once more, by its name
         return texts[self.node]
 
     def _with(
@@ -188,8 +190,12 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         names = unique_names(nodes)
         return fingerprint(
             [
-                (names.get(node), node.source or node.stage, [numbers[i] for i in node.inputs])
-                for node in nodes
+                (
+                    names.get(node),
+                    node.source if node.stage is None else node.stage.operation,
+                    [numbers[one] for one in node.inputs],
+                )
+                for node in nodes  # what decides the items, not how stages are run
             ],
             common_seed(nodes),
         )
@@ -232,7 +238,8 @@ def joined(stage: Stage, inputs: Iterable[Pipeline]) -> Pipeline:
                 "sp.Pipeline(...) first"
             )
         nodes.append(one.node)
-    common_seed(walk(nodes))
+    if len(nodes) > 1:
+        common_seed(walk(nodes))
     return pipeline_of(Node(stage, inputs=tuple(nodes)))
 
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from splitpipe.errors import PipelineError
 from splitpipe.pipeline.graph import Node
 from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.pipeline.source import SequenceSource
+from splitpipe.pipeline.stages.mixing import order_mixing
 from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
@@ -74,6 +76,19 @@ class Run:
     def consumer(self, number: int) -> int:
         """Return which of the consumers of this process reads output `number`."""
         return 0 if len(self._engines) == 1 else number
+
+    def mixing(self, epoch: int) -> dict[str, float]:
+        """Return how well each source with random access is shuffled in `epoch`, by its name."""
+        made: dict[str, float] = {}
+        bodies = [task.body for task in self.plan.tasks]
+        bodies += [local.body for local in self.plan.locals]
+        for part in (part for body in bodies for part in body.parts):
+            if isinstance(part.source, SequenceSource) and len(part.source) > 1:
+                name, number = part.source.name, 2
+                while name in made:
+                    name, number = f"{part.source.name}-{number}", number + 1
+                made[name] = order_mixing(part.source.order(0 if part.frozen else epoch))
+        return made
 
     def fail(self, error: BaseException) -> BaseException:
         """End the run for all outputs because of `error`; return what to raise for this one."""

@@ -15,6 +15,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from splitpipe.pipeline.stages.mixing import mixing
+from splitpipe.pipeline.stages.padding import padding_waste
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Heading, Row, TaskHead
 

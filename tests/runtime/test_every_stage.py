@@ -162,3 +162,16 @@ def test_stage(name: str, source: Callable[[], sp.Pipeline]) -> None:
             pipe = cut(source, stage, before, behind)
             got = read(pipe.loader(epochs=2, **options))
             assert got == truth, (run, before, behind)
+
+
+def test_shuffling_and_padding_are_measured_in_other_processes_too() -> None:
+    pipe = sp.Pipeline(range(2000), shuffle="global", seed=1).map(record, workers=1)
+    with pipe.shuffle(500).bucket(8, length="ids", buckets=4, collate=len).loader(**FORK) as loader:
+        assert sum(loader) == 2000
+        stages = {stage.name: stage for task in loader.stats() for stage in task.stages}
+        assert loader.mixing()["source"] == pytest.approx(1, abs=0.1)
+    assert stages["shuffle(500)"].mixing == pytest.approx(0.64, abs=0.1)  # a quarter of it
+    waste = stages["bucket"].padding_waste
+    assert waste is not None
+    assert 0 < waste < 0.3
+    assert stages["record"].mixing is None

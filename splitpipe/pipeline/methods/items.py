@@ -101,6 +101,12 @@ class ItemMethods(Methods):
         options = StageOptions.of(workers, ordered, capacity, executor)
         return self._with(FlatMap(function_of("flat_map", function)), name, options)
 
-    def unbatch(self, *, name: str | None = None) -> Self:
-        """Split every item into its rows: the inverse of `batch`."""
-        return self._with(Unbatch(), name, StageOptions())
+    def unbatch(self, *, unpad: bool = False, name: str | None = None) -> Self:
+        """Split every item into its rows: the inverse of `batch`.
+
+        Args:
+            unpad: cut rows that were padded with ``Pad(lengths=True)`` to the lengths they had, and
+                leave out the columns of lengths and masks.
+            name: how the stage is called in messages and statistics.
+        """
+        return self._with(Unbatch(unpad), name, StageOptions())

@@ -14,7 +14,7 @@ less what an order that is kept would have, the number is
 
 0 where the order is kept (or reversed), and 1, but for chance (about 0.5 / sqrt(n)), where it is as
 good as uniform. Between the two it says how far neighbours come from, in parts of what uniform
-order would have: a buffer that holds a tenth of the data has about 0.2. It falls again where
+order would have: a buffer that holds a tenth of the data has about 0.3. It falls again where
 neighbours are systematically far apart.
 
 Rules:
