@@ -179,7 +179,7 @@ def test_startup() -> None:
 
 def test_order_that_waits_for_the_slowest() -> None:
     def pipe(capacity: int) -> sp.Pipeline:
-        return sp.Pipeline(range(120)).map(uneven, workers=4, capacity=capacity)
+        return sp.Pipeline(range(96)).map(uneven, workers=4, capacity=capacity)
 
     def attempt() -> None:
         before, found = rate_of(pipe(4))
@@ -191,5 +191,5 @@ def test_order_that_waits_for_the_slowest() -> None:
 
 
 def uneven(item: int) -> int:
-    PAUSE.wait(0.12 if item % 12 == 0 else 0.006)
+    PAUSE.wait(0.4 if item % 12 == 0 else 0.03)
     return item
