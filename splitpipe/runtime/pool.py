@@ -22,7 +22,7 @@ from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import Failure
-from splitpipe.runtime.inbox import Intake
+from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.parts import AGAIN, LAST, PART, travels

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from splitpipe.pipeline.plan import Task
 from splitpipe.runtime.grants import make_grants
-from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.parts import Splitting
 from splitpipe.transport.arena import ArenaLink

@@ -140,17 +140,7 @@ class Supervisor:
         for task, body in zip(tasks, pickled, strict=True):
             before = tuple(regions.pop(edge) for edge in task.inputs)
             if task.pool and not before:
-                claims = self._control()
-                before = (
-                    Region(
-                        claims,
-                        claims,
-                        task.window,
-                        positions=task.positions,
-                        unit=task.unit,
-                        splitting=splitting(task),
-                    ),
-                )
+                before = (self._claimed(task),)
             links = [self._link(task, readers.get(edge)) for edge in task.outputs]
             gates = [None if task.pool else self._control() for _ in links]
             made: list[WorkerSpec] = []
@@ -180,6 +170,18 @@ class Supervisor:
             for local, meter in zip(plan.locals, self._observer.meters, strict=True)
         )
         return specs
+
+    def _claimed(self, task: Task) -> Region:
+        """Return the region that begins with the positions of the source of `task`."""
+        claims = self._control()
+        return Region(
+            claims,
+            claims,
+            task.window,
+            positions=task.positions,
+            unit=task.unit,
+            splitting=splitting(task),
+        )
 
     def _spec(
         self,

@@ -13,7 +13,8 @@ import pytest
 import splitpipe as sp
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.grants import Claims, Credits, UnitSize
-from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.transport.envelope import Packer
 from splitpipe.transport.memory import MemoryLink

@@ -19,7 +19,8 @@ import pytest
 import splitpipe as sp
 from splitpipe.pipeline.plan import RunOptions, Task, plan
 from splitpipe.runtime.grants import Claims, PartSize
-from splitpipe.runtime.inbox import Inbox, Intake
+from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.parts import Splitting, splitting, travels

@@ -1,0 +1,124 @@
+"""Messages as they arrive, and the values in them.
+
+Responsible for: `Intake`: waiting for a message, refusing one of another run, turning its body into
+values, and giving back what nobody will read. It knows nothing of their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from splitpipe.errors import PipelineError
+from splitpipe.runtime.board import WAITS_FOR_INPUT
+from splitpipe.runtime.metrics import Meter
+from splitpipe.transport.arena import ArenaView
+from splitpipe.transport.base import Receiver
+from splitpipe.transport.envelope import UnpackError, release, unpack
+from splitpipe.transport.message import Failed, Item, Message, decode
+from splitpipe.transport.objects import Shelf
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Messages as they arrive, and the values in them.
+
+    Args:
+        receiver: where messages come from.
+        arenas: of the producers, by their number.
+        run: number of this run; a message of another is refused.
+        meter: told about waiting.
+        wait: called when there is no message; returns when there may be one. None blocks in the
+        receiver.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        arenas: Mapping[int, ArenaView | Shelf],
+        *,
+        run: int,
+        meter: Meter,
+        wait: Callable[[], None] | None = None,
+    ) -> None:
+        self._receiver = receiver
+        self._arenas = arenas
+        self._run = run
+        self._wait = wait
+        self.meter = meter
+        self.on_wait: Callable[[], None] | None = None
+        """Called before it waits for a message."""
+        self.on_resume: Callable[[], None] | None = None
+        """Called when there is one."""
+
+    def receive(self) -> Message:
+        """Return the next message, waiting for it."""
+        wire = self._receiver.receive(block=False)
+        if wire is None:
+            for arena in self._arenas.values():
+                arena.keep()
+            if self.on_wait is not None:
+                self.on_wait()
+            self.meter.wait(WAITS_FOR_INPUT)
+            while wire is None:
+                if self._wait is None:
+                    wire = self._receiver.receive()
+                else:
+                    self._wait()
+                    wire = self._receiver.receive(block=False)
+            self.meter.resume()
+            if self.on_resume is not None:
+                self.on_resume()
+        message = decode(wire)
+        if message.run != self._run:
+            raise PipelineError(f"a message of run {message.run:x} came into run {self._run:x}")
+        return message
+
+    def restored(self, message: Item | Failed) -> tuple[list[Any], BaseException | None]:
+        """Return the values of `message` up to one that cannot be restored, and what it raised."""
+        try:
+            if isinstance(message, Failed):
+                return self._before(message), None
+            return self._values(message), None
+        except UnpackError as error:
+            return error.values, error.__cause__ or error
+
+    def _values(self, message: Item) -> list[Any]:
+        """Return the values of `message` and let go of its bytes."""
+        values = unpack(message.body, self._arenas.get(message.producer))
+        if len(values) != message.count:
+            raise PipelineError(
+                f"a message of {message.count} values held {len(values)}: a fault of splitpipe"
+            )
+        message.body = b""
+        return values
+
+    def _before(self, failed: Failed) -> list[Any]:
+        """Return the values that the failing unit of work gave before it failed."""
+        if not failed.count:
+            return []
+        return unpack(failed.body[failed.nbytes :], self._arenas.get(failed.producer))
+
+    def each(self, message: Item | Failed) -> Iterator[Any]:
+        """Yield the values of `message`, and then raise what kept the next from being restored.
+
+        A value is let go of when the next is asked for: a slot must not be held by its successors.
+        """
+        values, broken = self.restored(message)
+        values.reverse()
+        while values:
+            yield values.pop()
+        if broken is not None:
+            raise broken
+
+    def discard(self, message: Item | Failed) -> None:
+        """Give back the slots of a message that nobody will read."""
+        report = message.nbytes if isinstance(message, Failed) else 0
+        if message.count or isinstance(message, Item):
+            release(message.body[report:], self._arenas.get(message.producer))
+
+    @property
+    def copies(self) -> int:
+        """How many payloads were copied because the reader kept too many."""
+        return sum(arena.copies for arena in self._arenas.values())
