@@ -123,7 +123,9 @@ class TestFile:
         recorder = trace.link.recorder("decode", 0)
         recorder.flush()
         recorder.span("work", 0.0, 1.0, 1)
+        recorder.flush()
         trace.close()
+        assert (tmp_path / "trace.json").read_text() == "[\n"  # as much as there was room for
 
 
 class TestRun:
