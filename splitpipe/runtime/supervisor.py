@@ -61,6 +61,9 @@ __all__ = ["Supervisor"]
 GRACE_S = 0.4
 """How long a worker may take to leave; its generators' clean-up runs in this time."""
 
+THREAD_GRACE_S = 1.0
+"""How long a thread may take, which cannot be killed: only one in user code needs that."""
+
 
 class Supervisor:
     """Starts the tasks of a plan and keeps an eye on them.
@@ -125,7 +128,7 @@ class Supervisor:
         if self._owner is not None:
             self._owner.close()
         self._observer.close()
-        warn_of(left, GRACE_S)
+        warn_of(left, THREAD_GRACE_S)
 
     # -- building
 
@@ -346,10 +349,10 @@ class Supervisor:
                 waiting.pop(sentinel)
             if not ready:
                 break
-        left = join_all(self._threads, deadline - time.monotonic())
-        self._threads.clear()
         for worker in waiting.values():
             worker.kill()
+        left = join_all(self._threads, THREAD_GRACE_S)
+        self._threads.clear()
         for worker, *_ in self._processes:
             worker.join()
             worker.close()

@@ -374,7 +374,7 @@ def test_threads_go_however_a_run_ends(how: str, workers: int) -> None:
 def test_a_thread_in_user_code_is_waited_for_and_left_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "GRACE_S", 0.05)
+    monkeypatch.setattr(supervisor, "THREAD_GRACE_S", 0.05)
     begun, go, gone = threading.Event(), threading.Event(), threading.Event()
 
     def stuck(x: int) -> int:
