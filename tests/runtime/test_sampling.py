@@ -98,7 +98,6 @@ def shares(works: list[tuple[Callable[[], None], int]]) -> list[float]:
 def test_finds_what_takes_most(works: list[tuple[Callable[[], None], int]], most: int) -> None:
     """By far the most: what a busy machine does to each of them must not matter."""
     sampled = shares(works)
-    assert sum(sampled) > 0.8
     assert sampled.index(max(sampled)) == most
 
 
