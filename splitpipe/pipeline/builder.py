@@ -169,9 +169,11 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         names = unique_names(nodes)
         texts: dict[Node, str] = {}
         for node in nodes:
-            texts[node] = _text(node, names.get(node, ""), [texts[one] for one in node.inputs])
+            inputs: list[str] = []
             for one in node.inputs:
+                inputs.append(texts[one])
                 texts[one] = names.get(one, texts[one])  # when it is read once more, by its name
+            texts[node] = _text(node, names.get(node, ""), inputs)
         return texts[self.node]
 
     def _with(

@@ -284,10 +284,17 @@ def _sorted(groups: list[Group], graph: Graph) -> list[Group]:
     left = sorted(groups, key=last)
     relayed = {group.relays for group in groups if group.relays is not None}
     have: set[Node] = set()  # what may be read
+    by_pools: set[Node] = set()  # what a relay may read
     while left:
-        ready = next(g for g in left if g.relays or all(node in have for node in g.inputs()))
+        ready = next(
+            group
+            for group in left
+            if group.relays in by_pools
+            or (group.relays is None and all(node in have for node in group.inputs()))
+        )
         left.remove(ready)
         made.append(ready)
+        by_pools.update(ready.nodes)
         have.update(node for node in ready.nodes if node not in relayed)
         if ready.relays is not None:
             have.add(ready.relays)
