@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
-
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import SplitpipeError
 from splitpipe.storage import DatasetWriter
@@ -22,14 +20,12 @@ from splitpipe.testing.faults import Strike, Tap, die, run_in_child
 
 __all__ = [
     "SESSIONS",
-    "SOUND",
     "Places",
     "Records",
     "Session",
     "Step",
     "columns",
     "numbered",
-    "sessions",
     "spread",
     "write",
 ]
@@ -289,24 +285,6 @@ SESSIONS = (
         compact,
     ),
 )
-
-
-# A writer that dies, or fails, while it makes a dataset of several columns leaves files that the
-# next one takes for someone else's (``retire.refuse_foreign`` and ``cut_leftovers`` know of one
-# column there).
-SOUND = tuple(session for session in SESSIONS if session.name != "write columns")
-
-
-def sessions(known: dict[str, str]) -> list[Any]:
-    """All sessions as parameters, with a mark on those that are known to go wrong."""
-    return [
-        pytest.param(
-            session,
-            id=session.name,
-            marks=[pytest.mark.xfail(reason=known[session.name])] if session.name in known else [],
-        )
-        for session in SESSIONS
-    ]
 
 
 def spread(count: int, most: int, first: int = 0) -> range:
