@@ -120,11 +120,10 @@ class GroupMethods(Methods):
             by: ``"padding"``: learned for the least of it; ``"quantiles"``: for equal numbers.
             sample: how many items they are learned from.
             max_tokens: what a batch may cost with its padding, beside its size.
-            oversized: what becomes of an item that costs more by itself: ``"raise"`` or
-                ``"alone"``.
+            oversized: of items that cost more by themselves: as for `batch_by_cost`.
             drop_last: leave out batches that are not full at the end; their items are counted.
-            collate: as for `batch`.
-            ragged: as for `batch`.
+            collate: as for `batch`, like `ragged`.
+            ragged: see `collate`.
             options: see `StreamOptions`.
 
         Source: ``bucket_by_sequence_length`` of tf.data.
@@ -138,15 +137,9 @@ class GroupMethods(Methods):
         most, sizes = (max(size), tuple(size)) if isinstance(size, Sequence) else (size, None)
         learned = None if boundaries is not None else buckets
         given = None if boundaries is None else tuple(boundaries)
-        operation = Bucket(
-            Buckets(given, learned, by, sample, sizes),
-            Limits(most, max_tokens, True, oversized),
-            length,
-            drop_last,
-            collate,
-            ragged,
-        )
-        return self._stream(operation, options)
+        which = Buckets(given, learned, by, sample, sizes)
+        limits = Limits(most, max_tokens, True, oversized)
+        return self._stream(Bucket(which, limits, length, drop_last, collate, ragged), options)
 
     def batch_by_cost(
         self,
