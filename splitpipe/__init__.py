@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.builder import Pipeline
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
     from splitpipe.pipeline.stages.padding import Pad
+    from splitpipe.runtime.diagnosis import Diagnosis
+    from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
     from splitpipe.splitdata import SplitDataLoader, write_split_data
     from splitpipe.storage.check import check_dataset
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dataset": "splitpipe.dataset",
     "DatasetWriter": "splitpipe.storage.writer",
+    "Diagnosis": "splitpipe.runtime.diagnosis",
     "Field": "splitpipe.schema",
     "Loader": "splitpipe.loader",
     "MpQItr": "splitpipe.mpqitr",
@@ -46,6 +49,8 @@ _HOMES = {
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
     "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
+    "StageStatistics": "splitpipe.runtime.statistics",
+    "TaskStatistics": "splitpipe.runtime.statistics",
     "Zstd": "splitpipe.codecs",
     "audio": "splitpipe.schema",
     "check_dataset": "splitpipe.storage.check",
@@ -54,24 +59,27 @@ _HOMES = {
     "convert": "splitpipe.conversion",
     "empty": "splitpipe.pipeline.allocate",
     "image": "splitpipe.schema",
+    "interleave": "splitpipe.pipeline.joining",
+    "merge": "splitpipe.pipeline.joining",
+    "mix": "splitpipe.pipeline.joining",
     "ndarray": "splitpipe.schema",
     "open_dataset": "splitpipe.dataset",
     "repair": "splitpipe.storage.repair",
+    "run": "splitpipe.pipeline.joining",
     "scalar": "splitpipe.schema",
+    "stage": "splitpipe.pipeline.joining",
     "summarise": "splitpipe.summary",
     "token_info": "splitpipe.tokens",
     "tokenize": "splitpipe.tokens",
     "video": "splitpipe.schema",
-    "interleave": "splitpipe.pipeline.joining",
-    "merge": "splitpipe.pipeline.joining",
-    "mix": "splitpipe.pipeline.joining",
-    "run": "splitpipe.pipeline.joining",
-    "stage": "splitpipe.pipeline.joining",
-    "zip": "splitpipe.pipeline.joining",
     "write_split_data": "splitpipe.splitdata",
+    "zip": "splitpipe.pipeline.joining",
 }
 
 __all__ = [  # noqa: PLE0604  names of the error tree are strings too
+    "TaskStatistics",
+    "StageStatistics",
+    "Diagnosis",
     "Dataset",
     "DatasetWriter",
     "Field",

@@ -150,7 +150,13 @@ def merge(*inputs: Pipeline, **options: Unpack[StreamOptions]) -> Pipeline:
 
     The order is as exact as everything else: it does not depend on which branch is faster.
     Branches of very different length belong into `mix`, with their sizes as weights, or into
-    `Pipeline.route` with functions, which keeps the order of its input.
+    `Pipeline.route`, which keeps the order of its input.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> parts = sp.Pipeline(range(6)).split_by(lambda x: x % 2, [0, 1])
+        >>> list(sp.merge(parts[0].map(str), parts[1]))
+        ['0', 1, '2', 3, '4', 5]
     """
     return _join(Interleave(1), inputs, {"name": "merge", **options})
 

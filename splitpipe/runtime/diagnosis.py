@@ -54,6 +54,14 @@ class Diagnosis:
         advice: what to change.
         gain: the rate after that, as a multiple of the present one; None where no model tells.
         workers: how many the stage should have, where that is the advice.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> with sp.Pipeline(range(6)).loader(executor="inline") as loader:
+        ...     items = list(loader)
+        ...     diagnosis = loader.doctor()
+        >>> diagnosis.kind, diagnosis.gain
+        ('inline', None)
     """
 
     kind: str

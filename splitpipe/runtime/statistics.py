@@ -33,6 +33,14 @@ class StageStatistics:
         share: of the task's busy time, from samples; None before there are any.
         dropped: items that it left out on purpose.
         measured: what else its operation counts, by name; sums.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> with sp.Pipeline(range(9)).shuffle(9).loader(executor="inline") as loader:
+        ...     items = list(loader)
+        ...     stages = {stage.name: stage for stage in loader.stats()[-1].stages}
+        >>> 0 < stages["shuffle(9)"].mixing <= 1
+        True
     """
 
     name: str
@@ -94,6 +102,15 @@ class TaskStatistics:
         reads: numbers of the tasks whose output it reads, counted as they stand in
             `Loader.stats`.
         divisible: whether it could have more workers than it has.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> odd = sp.Pipeline(range(10)).filter(lambda x: x % 2)
+        >>> with odd.loader(executor="inline") as loader:
+        ...     items = list(loader)
+        ...     consumer = loader.stats()[-1]
+        >>> consumer.items_in, consumer.dropped
+        (10, 5)
     """
 
     name: str
