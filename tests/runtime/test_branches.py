@@ -21,7 +21,7 @@ def reading(branches: Branches, *names: str) -> list[Iterator[Any]]:
 
 class TestInOneThread:
     @given(st.lists(st.integers()), st.lists(st.integers(0, 2), max_size=60))
-    def test_every_reader_gets_everything_in_order(self, items: list[int], turns: list[int]) -> None:
+    def test_every_reader_gets_all_of_it_in_order(self, items: list[int], turns: list[int]) -> None:
         branches = Branches(iter(items), 3)
         readers = reading(branches, "a", "b", "c")
         got: list[list[int]] = [[], [], []]
