@@ -165,20 +165,23 @@ def concat(*inputs: Any, **options: Unpack[StreamOptions]) -> Any:
     """Return one stream after the other; for datasets, one dataset of all their records.
 
     Args:
-        inputs: pipelines, or datasets.
+        inputs: pipelines, or datasets; or one list of them.
         options: see `StreamOptions`; for pipelines.
 
     Raises:
         GraphError: pipelines and datasets are mixed; wrap the datasets in `Pipeline`.
+        FormatError: the datasets do not have the same schema.
 
     Example:
         >>> import splitpipe as sp
         >>> list(sp.concat(sp.Pipeline([1, 2]), sp.Pipeline([3])))
         [1, 2, 3]
     """
-    if inputs and all(isinstance(one, Dataset) for one in inputs):
-        return concat_datasets(*inputs)
-    return _join(Concat(), inputs, options)
+    if len(inputs) == 1 and not isinstance(inputs[0], (Pipeline, Dataset)):
+        inputs = tuple(inputs[0])
+    if any(isinstance(one, Pipeline) for one in inputs):
+        return _join(Concat(), inputs, options)
+    return concat_datasets(list(inputs))
 
 
 def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
