@@ -177,6 +177,8 @@ def concat(*inputs: Any, **options: Unpack[StreamOptions]) -> Any:
         >>> list(sp.concat(sp.Pipeline([1, 2]), sp.Pipeline([3])))
         [1, 2, 3]
     """
+    if not inputs:
+        raise GraphError("concat needs at least one pipeline, or dataset")
     if len(inputs) == 1 and not isinstance(inputs[0], (Pipeline, Dataset)):
         inputs = tuple(inputs[0])
     if any(isinstance(one, Pipeline) for one in inputs):
