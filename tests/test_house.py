@@ -95,7 +95,7 @@ class TestReadme:
         assert self.command("demo").endswith('".[cli]" && .venv/bin/splitpipe demo')
 
     def test_the_tests_are_all_tests(self) -> None:
-        assert self.command("tests").endswith('".[test]" && .venv/bin/python -m pytest')
+        assert self.command("tests").endswith('".[test]" && .venv/bin/python -m tests')
 
     def test_ci_runs_both(self) -> None:
         script = ROOT / ".ci" / "run"
