@@ -16,7 +16,9 @@ Rules:
 - a reader that is about to wait says which slots it keeps meanwhile: nobody waits for those;
 - slots come back through a socket pair, which is also what a producer without a slot waits on: no
   flag in shared memory whose meaning depends on the order in which a processor makes stores
-  visible.
+  visible;
+- no Python code runs when a view goes: what a signal's handler raises there, Ctrl-C for one, Python
+  would print and forget (see `splitpipe.transport.lease`).
 
 Method: a pool of reused shared-memory slots as in spdl's SegmentPool; out-of-band buffers as in
 PEP 574.
@@ -26,14 +28,14 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import select
 import socket
 import struct
 import warnings
-import weakref
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,7 @@ from numpy.typing import NDArray
 from splitpipe.errors import BrokenChannel, ChannelError
 from splitpipe.transport.anonymous import HUGE, Descriptor, anonymous_file, reserve, reserve_huge
 from splitpipe.transport.base import Watcher
+from splitpipe.transport.lease import Lease, leasing, returning, stop_leasing
 from splitpipe.transport.slot import CACHE_LINE, Bounds, Segment, Slot, map_slot, slot_nbytes
 from splitpipe.transport.sockets import SocketPair
 
@@ -52,6 +55,10 @@ _INDEX = struct.Struct("<I")
 _KEPT = 1 << 31
 _WAKE = 2**32 - 1  # the number of no slot
 """Beside an index: the reader keeps this slot, and waits for the producer's next message."""
+_MOST_SLOTS = 192
+"""More would be more returns under way than a socket's buffer holds on every system (each takes
+about 768 bytes of it), and a return that did not fit would be lost."""
+_RETURNS_NBYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +256,9 @@ class ArenaView:
         self._bounds = bounds
         self._warn = warn
         self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
-        self._leases: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
-        self._pending: deque[int] = deque()
+        self._lease = leasing(returns.fileno())
+        self._leases: dict[int, Lease] = {}
         self._told: set[int] = set()
-        self._pid = os.getpid()
         self.copies = 0
 
     def lease(self, segment: Segment, *, beside: int = 0) -> NDArray[np.uint8]:
@@ -271,33 +277,39 @@ class ArenaView:
                 self._maps.popitem(last=False)
         array = np.frombuffer(memory, np.uint8, segment.nbytes)
         limit = self._bounds.leases(segment.nbytes)
-        if len(self._leases) - beside >= limit:
+        if len(self._leases) - beside >= limit and self.leases - beside >= limit:
             self._note_copy(limit)
             array = array.copy()
             self.release(segment)
             return array
         index = segment.number
-        self._leases[index] = weakref.ref(array, lambda _: self._expire(index))
+        self._told.discard(index)
+        self._leases[index] = self._lease(array, _returning(index))
         return array
 
     def release(self, segment: Segment) -> None:
         """Give the slot back unread."""
-        self._return(segment.number)
+        self._send(segment.number)
 
     def keep(self) -> None:
         """Say which slots will not come back before the producer's next message has come."""
-        for index in list(self._leases):
-            if index not in self._told:
+        for index, lease in list(self._leases.items()):
+            array = lease()  # while this is held, it cannot return before it is told of
+            if array is not None and index not in self._told:
                 self._told.add(index)
-                self._return(index | _KEPT)
+                self._send(index | _KEPT)
 
     @property
     def leases(self) -> int:
         """How many slots views of this process keep from returning."""
+        for index, lease in list(self._leases.items()):
+            if lease() is None:
+                del self._leases[index]
         return len(self._leases)
 
     def close(self) -> None:
         """Let go of descriptors; arrays that still live keep their memory."""
+        stop_leasing(self._lease)
         self._maps.clear()
         self._memory.close()
         self._returns.close()
@@ -321,24 +333,14 @@ class ArenaView:
                 stacklevel=2,
             )
 
-    def _expire(self, index: int) -> None:
-        del self._leases[index]
-        self._told.discard(index)
-        self._return(index)
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # the run is over
+            self._returns.send(_INDEX.pack(number), socket.MSG_DONTWAIT)
 
-    def _return(self, index: int) -> None:
-        # Called by the garbage collector too, in any thread: it must neither wait nor raise.
-        if os.getpid() != self._pid:
-            return  # a fork of the reader dropped its copy; the reader still holds the slot
-        self._pending.append(index)
-        try:
-            while self._pending:
-                index = self._pending.popleft()
-                self._returns.send(_INDEX.pack(index), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self._pending.appendleft(index)  # goes with the next one
-        except (OSError, IndexError):
-            pass  # the run is over, or another thread sent it
+
+@lru_cache(4 * _MOST_SLOTS)
+def _returning(index: int) -> Callable[[Lease], object]:
+    return returning(_INDEX.pack(index))
 
 
 class ArenaLink:
@@ -349,8 +351,9 @@ class ArenaLink:
     """
 
     def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self._returns = SocketPair()
+        slots = min(bounds.slots, _MOST_SLOTS)
+        self.bounds = replace(bounds, slots=slots, lease_limit=min(bounds.lease_limit, slots))
+        self._returns = SocketPair(buffer_nbytes=_RETURNS_NBYTES)
         self._memory = Descriptor(anonymous_file("splitpipe-arena"))
 
     def writer(self) -> Arena:
