@@ -256,7 +256,7 @@ class ArenaView:
         self._bounds = bounds
         self._warn = warn
         self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
-        self._lease = leasing(returns.fileno())
+        self._lease = leasing(returns)
         self._leases: dict[int, Lease] = {}
         self._told: set[int] = set()
         self.copies = 0
@@ -309,7 +309,7 @@ class ArenaView:
 
     def close(self) -> None:
         """Let go of descriptors; arrays that still live keep their memory."""
-        stop_leasing(self._lease)
+        stop_leasing(self._returns)
         self._maps.clear()
         self._memory.close()
         self._returns.close()
@@ -372,5 +372,6 @@ class ArenaLink:
 
     def close(self) -> None:
         """Let go of the owner's handles."""
+        stop_leasing(self._returns.write)
         self._returns.close()
         self._memory.close()

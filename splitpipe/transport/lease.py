@@ -13,8 +13,9 @@ as ctypes calls it: it can neither raise nor wait, and keeps the interpreter loc
 
 Rules:
 - what is sent must be sure to fit into the socket's buffer: nobody learns that it did not;
-- nothing is sent any more after `stop_leasing`, nor from a fork of this process: it dropped its own
-  copy of an array, the parent still holds its.
+- nothing is sent any more after `stop_leasing`, which has to come before the socket is closed: its
+  number may soon be that of another one. Nor from a fork of this process: it dropped its own copy
+  of an array, the parent still holds its.
 """
 
 from __future__ import annotations
@@ -42,31 +43,33 @@ _send = ctypes.PyDLL(None).send
 _send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
 _send.restype = ctypes.c_ssize_t
 
-_kinds: weakref.WeakSet[type[Lease]] = weakref.WeakSet()
+_kinds: weakref.WeakKeyDictionary[socket.socket, type[Lease]] = weakref.WeakKeyDictionary()
 
 
-def leasing(fd: int) -> type[Lease]:
-    """Return a kind of weak reference whose callbacks send through the socket `fd`.
+def leasing(channel: socket.socket) -> type[Lease]:
+    """Return the kind of weak reference whose callbacks send through `channel`.
 
     Example:
         >>> from splitpipe.transport.sockets import SocketPair
         >>> pair = SocketPair()
-        >>> kind = leasing(pair.write.fileno())
+        >>> kind = leasing(pair.write)
         >>> array = np.zeros(3, np.uint8)
         >>> reference = kind(array, returning(b"it is gone"))
         >>> del array
         >>> pair.read.recv(99)
         b'it is gone'
-        >>> stop_leasing(kind); pair.close()
+        >>> stop_leasing(pair.write); pair.close()
     """
+    kind = _kinds.get(channel)
+    if kind is None:
 
-    class Leased(weakref.ref[NDArray[np.uint8]]):
-        # Subclasses of a weak reference that have no slots of their own are as small as it is.
-        __slots__ = ()
-        give_back: Any = partial(_send, fd)
+        class Leased(weakref.ref[NDArray[np.uint8]]):
+            # Subclasses of a weak reference without slots of their own are as small as it is.
+            __slots__ = ()
+            give_back: Any = partial(_send, channel.fileno())
 
-    _kinds.add(Leased)
-    return Leased
+        kind = _kinds[channel] = Leased
+    return kind
 
 
 def returning(data: bytes) -> Callable[[Lease], object]:
@@ -74,14 +77,16 @@ def returning(data: bytes) -> Callable[[Lease], object]:
     return methodcaller("give_back", data, len(data), _FLAGS)
 
 
-def stop_leasing(kind: type[Lease]) -> None:
-    """Let references of this kind send nothing any more."""
-    kind.give_back = _do_nothing  # type: ignore[attr-defined]
+def stop_leasing(channel: socket.socket) -> None:
+    """Let references send nothing through `channel` any more. Safe to call twice."""
+    kind = _kinds.pop(channel, None)
+    if kind is not None:
+        kind.give_back = _do_nothing  # type: ignore[attr-defined]
 
 
 def _stop_all() -> None:
-    for kind in list(_kinds):
-        stop_leasing(kind)
+    for channel in list(_kinds):
+        stop_leasing(channel)
 
 
 os.register_at_fork(after_in_child=_stop_all)
