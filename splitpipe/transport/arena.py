@@ -351,8 +351,10 @@ class ArenaLink:
     """
 
     def __init__(self, bounds: Bounds) -> None:
-        slots = min(bounds.slots, _MOST_SLOTS)
-        self.bounds = replace(bounds, slots=slots, lease_limit=min(bounds.lease_limit, slots))
+        if bounds.slots > _MOST_SLOTS:
+            kept = min(bounds.lease_limit, _MOST_SLOTS - 2)
+            bounds = replace(bounds, slots=_MOST_SLOTS, lease_limit=kept)
+        self.bounds = bounds
         self._returns = SocketPair(buffer_nbytes=_RETURNS_NBYTES)
         self._memory = Descriptor(anonymous_file("splitpipe-arena"))
 
