@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from splitpipe.errors import CycleError, GraphError
 from splitpipe.pipeline.source import SequenceSource, Source
@@ -341,11 +342,11 @@ class Body:
         """Return by what `output` is read."""
         return self.readers[output] if output < len(self.readers) else f"output {output}"
 
-    @property
+    @cached_property
     def stages(self) -> tuple[Stage, ...]:
         return tuple(part.stage for part in self.parts if part.stage is not None)
 
-    @property
+    @cached_property
     def heads(self) -> tuple[int, ...]:
         """Numbers of the parts that are a source or an input."""
         return tuple(number for number, part in enumerate(self.parts) if part.stage is None)
@@ -362,7 +363,7 @@ class Body:
         """Return the body that gives what the last stage of this one, which is a chain, reads."""
         return Body(self.parts[:-1], self.parts[-1].inputs, self.seed)
 
-    @property
+    @cached_property
     def source(self) -> Source | None:
         """Its source, where it has exactly one and nothing else to read."""
         if len(self.heads) != 1:

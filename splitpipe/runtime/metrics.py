@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from splitpipe.pipeline.stages import Context
+from splitpipe.pipeline.stages.base import Context
 from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row

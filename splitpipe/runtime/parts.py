@@ -24,7 +24,7 @@ import numpy as np
 
 from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Context
+from splitpipe.pipeline.stages.base import Context
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Failed, Item
 

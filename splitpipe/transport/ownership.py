@@ -23,7 +23,6 @@ from __future__ import annotations
 import enum
 import gc
 import sys
-import sysconfig
 import types
 import weakref
 from abc import ABC
@@ -31,13 +30,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from pathlib import PosixPath, PurePosixPath
 from typing import Any, Generic, TypeAlias
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +57,7 @@ __all__ = [
 COUNTED = (
     sys.implementation.name == "cpython"
     and hasattr(sys, "getrefcount")
-    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    and "t" not in getattr(sys, "abiflags", "")  # a build without the interpreter lock
 )
 """Whether counting references says whose an object is."""
 
@@ -74,12 +70,15 @@ WORD = 8
 _SIZED = frozenset({str, bytes})
 _CONSTANT = frozenset(
     {int, float, complex, bool, type(None), type(Ellipsis), range}
-    | {date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID}
+    | {date, datetime, time, timedelta, timezone}
     | {PosixPath, PurePosixPath}
     | {kind for kind in np.sctypeDict.values() if kind not in (np.void, np.object_)}
     | _SIZED
 )
 """Types whose values cannot change."""
+
+_ALSO_CONSTANT = {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")}
+"""More of them, by module and name: what nobody imported has no values."""
 
 _ANCHORED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType)
 """What belongs to the program, not to a value."""
@@ -114,7 +113,9 @@ def constant(value: Any) -> int | None:
         return len(value) if kind in _SIZED else WORD
     if kind is tuple or kind is frozenset or _is_named_tuple(kind):
         return _all(map(constant, value))
-    return WORD if isinstance(value, enum.Enum) else None
+    if isinstance(value, enum.Enum) or (kind.__module__, kind.__name__) in _ALSO_CONSTANT:
+        return WORD
+    return None
 
 
 def contents(value: Any, *, strict: bool = True) -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from splitpipe.pipeline.stages.asynchronous import EventLoop
 from splitpipe.pipeline.stages.base import Context, Operation, name_of
 from splitpipe.pipeline.stages.checks import function, settle, whole
 from splitpipe.pipeline.stages.random import wants_rng
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.stages.asynchronous import EventLoop
 
 __all__ = ["AsyncMap"]
 
@@ -51,6 +53,8 @@ class AsyncMap(Operation):
         return name_of(self.function)
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
+        from splitpipe.pipeline.stages.asynchronous import EventLoop  # asyncio takes 25 ms
+
         pending: deque[list[Any]] = deque()  # what came by mail for each call, first call first
         more = True
         with EventLoop(f"splitpipe-{context.stage}") as loop:

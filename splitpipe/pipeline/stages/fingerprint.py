@@ -32,7 +32,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -381,6 +380,8 @@ def _at(way: str) -> str:
 
 @lru_cache(1)
 def _distributions() -> Mapping[str, list[str]]:
+    from importlib import metadata  # takes 15 ms
+
     return metadata.packages_distributions()
 
 
@@ -397,4 +398,6 @@ def _version_of(module: str) -> str | None:
     if not any(path.startswith(place) for place in places):
         return None
     names = sorted(set(_distributions().get(top, ())))
+    from importlib import metadata
+
     return " ".join(f"{name} {metadata.version(name)}" for name in names) or None

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from splitpipe.pipeline.stages.asynchronous import stream
 from splitpipe.pipeline.stages.base import Context, Join, name_of
 from splitpipe.pipeline.stages.random import wants_rng
 
@@ -40,6 +39,8 @@ class Through(Join):
         if "rng" not in keywords and wants_rng(function):
             keywords = {**keywords, "rng": context.rng()}
         if _is_async(function):
+            from splitpipe.pipeline.stages.asynchronous import stream  # asyncio takes 25 ms
+
             arguments = self.arguments
 
             def bound(*streams: Any, **given: Any) -> Any:
