@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.builder import Pipeline
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
     from splitpipe.pipeline.stages.padding import Pad
+    from splitpipe.recording import Record
     from splitpipe.runtime.diagnosis import Diagnosis
     from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from splitpipe.storage.writer import DatasetWriter
     from splitpipe.summary import summarise
     from splitpipe.tokens import token_info, tokenize
+    from splitpipe.verification import Replay, Verification, replay, verify
 
 __version__ = "0.1.0"
 
@@ -47,10 +49,13 @@ _HOMES = {
     "MpQItr": "splitpipe.mpqitr",
     "Pad": "splitpipe.pipeline.stages.padding",
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
+    "Record": "splitpipe.recording",
+    "Replay": "splitpipe.verification",
     "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
     "StageStatistics": "splitpipe.runtime.statistics",
     "TaskStatistics": "splitpipe.runtime.statistics",
+    "Verification": "splitpipe.verification",
     "Zstd": "splitpipe.codecs",
     "audio": "splitpipe.schema",
     "check_dataset": "splitpipe.storage.check",
@@ -65,12 +70,14 @@ _HOMES = {
     "ndarray": "splitpipe.schema",
     "open_dataset": "splitpipe.dataset",
     "repair": "splitpipe.storage.repair",
+    "replay": "splitpipe.verification",
     "run": "splitpipe.pipeline.joining",
     "scalar": "splitpipe.schema",
     "stage": "splitpipe.pipeline.joining",
     "summarise": "splitpipe.summary",
     "token_info": "splitpipe.tokens",
     "tokenize": "splitpipe.tokens",
+    "verify": "splitpipe.verification",
     "video": "splitpipe.schema",
     "write_split_data": "splitpipe.splitdata",
     "zip": "splitpipe.pipeline.joining",
@@ -87,8 +94,11 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "MpQItr",
     "Pad",
     "Pipeline",
+    "Record",
+    "Replay",
     "Schema",
     "SplitDataLoader",
+    "Verification",
     "Zstd",
     "audio",
     "check_dataset",
@@ -100,10 +110,12 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "ndarray",
     "open_dataset",
     "repair",
+    "replay",
     "scalar",
     "summarise",
     "token_info",
     "tokenize",
+    "verify",
     "video",
     "interleave",
     "merge",

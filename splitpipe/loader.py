@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from multiprocessing.util import Finalize
@@ -24,10 +25,13 @@ from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import RunOptions
+from splitpipe.recording.options import Record
+from splitpipe.recording.recorder import Recorder
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
 from splitpipe.runtime.seats import explain_seats
 from splitpipe.runtime.statistics import TaskStatistics
+from splitpipe.runtime.watching import Seen
 
 __all__ = ["Loader"]
 
@@ -42,13 +46,16 @@ class Loader:
         [[0, 1], [2, 3], [4, 5]]
     """
 
-    def __init__(self, pipeline: Pipeline, run: Run, number: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, run: Run, number: int, recorder: Recorder | None = None
+    ) -> None:
         self._failure: BaseException | None = None
         self._over = False
         self._quiet = False
         self._pipeline = pipeline
         self._run = run
         self._number = number
+        self._recorder = recorder
         self._engine, self._output = run.engine(number)
         self._finalizer: Any = Finalize(self, run.release, args=(number,), exitpriority=100)
         epochs = run.options.epochs
@@ -175,6 +182,8 @@ class Loader:
         self.epoch = epoch
         last = epoch + 1 == self._run.options.epochs
         self._chunks = self._engine.epoch(epoch, last=last, output=self._output)
+        if self._recorder is not None:
+            self._chunks = self._recorder.epoch(epoch, self._chunks, _Seeing(self))
         return True
 
     def _next_chunk(self) -> bool:
@@ -243,6 +252,8 @@ class Loader:
         """Be over, because of `error`, or because of what ended the run for another output."""
         reason = self._run.fail(error)
         self._failure = reason
+        if self._recorder is not None:
+            self._recorder.failed(reason)
         self._advance = self._refuse
         self.close()
         if reason is not error:
@@ -257,15 +268,67 @@ class Loader:
             self._advance = iter(()).__next__
         self._finalizer()
         self._drop()
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+class _Seeing:
+    """What a recorder may ask of a loader, which it does not keep alive."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._engine = loader._engine
+        self._loader = weakref.ref(loader)
+
+    def seen(self) -> Seen | None:
+        return self._engine.seen
+
+    def state(self) -> dict[str, Any] | None:
+        loader = self._loader()
+        ask = getattr(loader, "state_dict", None)
+        return None if ask is None else ask()
+
+    def tasks(self) -> list[dict[str, Any]]:
+        loader = self._loader()
+        return [] if loader is None else [_brief(task) for task in loader.stats()]
+
+
+def _brief(task: TaskStatistics) -> dict[str, Any]:
+    """What a recording tells of a task, now and then: where its time has gone so far."""
+    stages = {one.name: round(one.busy_s, 3) for one in task.stages if one.share is not None}
+    return {
+        "name": task.name,
+        "workers": task.workers,
+        "items_out": task.items_out,
+        "busy_s": round(task.busy_s, 3),
+        "stages_s": stages,
+    }
 
 
 def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
     """Start one run that makes all `outputs`."""
     run = Run({name: pipeline.node for name, pipeline in outputs.items()}, options)
+    try:
+        recorders = [
+            _recorder(name, pipeline, run, number)
+            for number, (name, pipeline) in enumerate(outputs.items())
+        ]
+    except BaseException:
+        for number in range(len(outputs)):
+            run.release(number)
+        raise
     return {
-        name: Loader(pipeline, run, number)
+        name: Loader(pipeline, run, number, recorders[number])
         for number, (name, pipeline) in enumerate(outputs.items())
     }
+
+
+def _recorder(name: str, pipeline: Pipeline, run: Run, number: int) -> Recorder | None:
+    options = run.options
+    if options.record is None:
+        return None
+    told = {"executor": options.executor, "transport": options.transport, "epochs": options.epochs}
+    record = Record.of(options.record, name)
+    return Recorder(record, pipeline, options=told, plan=run.plan, output=number)
 
 
 set_runner(start)

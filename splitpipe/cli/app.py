@@ -23,10 +23,12 @@ from splitpipe.cli.head import head
 from splitpipe.cli.index import index
 from splitpipe.cli.info import info
 from splitpipe.cli.repair import repair
+from splitpipe.cli.replay import replay
 from splitpipe.cli.split import split
 from splitpipe.cli.stats import stats
 from splitpipe.cli.tokenize import tokenize
 from splitpipe.cli.top import top
+from splitpipe.cli.verify import verify
 from splitpipe.errors import SplitpipeError
 
 __all__ = ["app", "run"]
@@ -41,6 +43,7 @@ app = typer.Typer(
 _READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index, top)
 _WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
 _CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
+_PROVING: tuple[Callable[..., None], ...] = (verify, replay)
 
 
 def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,7 +65,7 @@ def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
     return ended
 
 
-for command in (*_READING, *_WRITING, *_CARING):
+for command in (*_READING, *_WRITING, *_CARING, *_PROVING):
     app.command()(_ending_well(command))
 
 

@@ -29,6 +29,7 @@ from splitpipe.pipeline.stages.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from splitpipe.loader import Loader
+    from splitpipe.recording.options import Record
 
 __all__ = ["Pipeline", "set_runner"]
 
@@ -107,6 +108,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
         start_method: str | None = None,
         arena_bytes: int = 1 << 30,
         trace: str | os.PathLike[str] | None = None,
+        record: Record | str | os.PathLike[str] | None = None,
     ) -> Loader:
         """Run the pipeline: return an iterator and context manager over its items.
 
@@ -128,6 +130,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
             arena_bytes: most shared memory that the payloads of all workers may take together.
             trace: a file to draw the run into, for ui.perfetto.dev: what every worker did when. It
                 is whole when the loader is closed, and replaces one of that name.
+            record: a folder, or an `sp.Record`, for what is needed to make any item again.
 
         Raises:
             GraphError: the options or the stages cannot be run.
@@ -142,6 +145,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods):
             start_method=start_method,
             arena_bytes=arena_bytes,
             trace=drawn,
+            record=record,
         )
         return start({"": self}, options)[""]
 

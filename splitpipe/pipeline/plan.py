@@ -69,6 +69,8 @@ class RunOptions:
     start_method: str | None = None
     arena_bytes: int = 1 << 30
     trace: str | None = None
+    record: Any = None
+    """Where what is delivered is recorded: a folder, or a `splitpipe.recording.Record`."""
     auto_prefetch: bool = False
     """Whether `prefetch` is only where to begin, and the run finds out what pays."""
 

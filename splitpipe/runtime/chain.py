@@ -29,6 +29,7 @@ from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
+from splitpipe.runtime.watching import Watched, Watcher
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
@@ -73,6 +74,7 @@ class Chain:
         counted: whether inputs are counted one by one (see `Cursor`).
         turns: where every output is read by a thread of its own, how they wait for each other.
         kept: what stages keep from one epoch to the next, by name.
+        watcher: who sees what every part gives.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Chain:
         counted: bool = True,
         turns: Turns | None = None,
         kept: dict[str, dict[str, Any]] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self._body = body
+        self._watcher = watcher
         self._epoch = epoch
         self._first = first
         self._turns = turns
@@ -282,6 +286,7 @@ class Chain:
         context = self._context(name, operation, epoch, before)
         items = self._layer(owner, operation.run(inputs, context))
         self.running.append(Layer(number - self._edges, context, items))
+        items = self._watched(number, owner, items, context)
         if operation.per_item or not part.numbered:
             return items, before
         place = Place(self._first // self._ratio(number))
@@ -326,6 +331,7 @@ class Chain:
         self._sources[number] = items
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
+        items = self._watched(number, owner, items, None)
         cursor = self.cursors[number]
         if cursor.counted:
             items = self._layer(owner, cursor.count(items))
@@ -334,6 +340,14 @@ class Chain:
         place = Place(self._first)
         items = place.mark(items) if part.edge is None else _untag(items, place)
         return self._layer(owner, items), place
+
+    def _watched(self, number: int, owner: int, items: Any, context: Context | None) -> Any:
+        if self._watcher is None:
+            return items
+        cursor = self.cursors.get(number)
+        first = 0 if cursor is None else cursor.position
+        watched = Watched(number, self._body.parts[number], self._epoch, first, context)
+        return self._layer(owner, self._watcher.watch(watched, items))
 
     def _layer(self, owner: int, items: Any) -> Any:
         self._layers.setdefault(owner, []).append(items)

@@ -22,6 +22,7 @@ from splitpipe.runtime.chain import Chain, open_source
 from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.watching import Seen, current_watcher
 
 __all__ = ["Engine"]
 
@@ -42,6 +43,7 @@ class Engine:
         self._passes: dict[int, _Pass] = {}
         self._gone: set[int] = set()
         self._kept: dict[str, dict[str, Any]] = {}
+        self._watcher = current_watcher()
         self._failed = False
         self._left = 0  # epochs that are done with, at the inboxes
 
@@ -52,6 +54,11 @@ class Engine:
         else:
             yield self._through(epoch, output)
         self.leave(epoch, last=last)
+
+    @property
+    def seen(self) -> Seen | None:
+        """What brought the items that were given last, where they are passed on as they come."""
+        return self._inboxes[0].seen if self._local.passes_on else None
 
     def leave(self, epoch: int, *, last: bool) -> None:
         """Be done with `epoch`, read to its end or not. Safe to call twice."""
@@ -107,7 +114,7 @@ class Engine:
                     f"{earlier.epoch} when {names[output]!r} would begin epoch {epoch}; read the "
                     "outputs in step"
                 )
-        chain = Chain(self._local.body, epoch, kept=self._kept)
+        chain = Chain(self._local.body, epoch, kept=self._kept, watcher=self._watcher)
         made = _Pass(epoch, chain, chain.start(self._open))
         self._passes[epoch] = made
         self._meter.enter(chain.running)

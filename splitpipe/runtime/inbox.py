@@ -24,6 +24,7 @@ from splitpipe.runtime.failure import Failure, annotate
 from splitpipe.runtime.grants import Grants
 from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.parts import Splitting, Whole
+from splitpipe.runtime.watching import Seen, seen_of
 from splitpipe.transport.message import NOWHERE, End, Failed, Item, Message
 
 __all__ = ["Inbox"]
@@ -66,6 +67,8 @@ class Inbox:
         self._owing: list[int | None] = []  # what to grant anew: None for a unit, or a part's size
         self._ended = False
         self._left = False
+        self.seen: Seen | None = None
+        """What brought the values that were given last; of a batch in parts, as the first says."""
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
 
@@ -170,6 +173,7 @@ class Inbox:
         return self._before - length_hint(self._chunk)
 
     def _values(self, message: Item) -> Iterator[Iterator[Any]]:
+        self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
             yield iter(values)
@@ -209,6 +213,7 @@ class Inbox:
             raise
         self._intake.meter.items_in += 1
         self._before += 1
+        self.seen = seen_of(first, stop)
         values = [batch]
         del batch
         yield _single(values)
