@@ -68,17 +68,10 @@ def changes(recorded: Sequence[Any], now: Sequence[Any]) -> list[str]:
 
 
 def found_as(pipeline: Pipeline) -> str | None:
-    """Return ``module:name``, or ``file.py:name``, of a pipeline that one of the callers' modules
-    has as a variable; None if none has.
+    """Return ``module:name``, or ``file.py:name``, of a pipeline that a module has as a variable,
+    one of the callers' first; None if none has.
     """
-    seen: set[int] = set()
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None:
-        names = frame.f_globals
-        frame = frame.f_back
-        if id(names) in seen:
-            continue
-        seen.add(id(names))
+    for names in _variables():
         for name, value in list(names.items()):
             if isinstance(value, Pipeline) and value.node is pipeline.node:
                 place = _place(names)
@@ -112,6 +105,21 @@ def code_of(function: Any) -> types.CodeType | None:
         called = getattr(type(function), "__call__", None)  # noqa: B004 - its code is wanted
         code = getattr(called, "__code__", None)
     return code if isinstance(code, types.CodeType) else None
+
+
+def _variables() -> Iterator[dict[str, Any]]:
+    """Yield the variables of every module, those of the callers first."""
+    seen: set[int] = set()
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if id(frame.f_globals) not in seen:
+            seen.add(id(frame.f_globals))
+            yield frame.f_globals
+        frame = frame.f_back
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if isinstance(names, dict) and id(names) not in seen:
+            yield names
 
 
 def _place(names: dict[str, Any]) -> str | None:
