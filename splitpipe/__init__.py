@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from splitpipe.loader import Loader
     from splitpipe.mpqitr import MpQItr
     from splitpipe.pipeline.allocate import empty
+    from splitpipe.pipeline.balancing import balance_plan
     from splitpipe.pipeline.builder import Pipeline
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
+    from splitpipe.pipeline.partition import imbalance
     from splitpipe.pipeline.stages.padding import Pad
+    from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.recording import Record
     from splitpipe.runtime.diagnosis import Diagnosis
     from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
@@ -49,6 +52,7 @@ _HOMES = {
     "MpQItr": "splitpipe.mpqitr",
     "Pad": "splitpipe.pipeline.stages.padding",
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
+    "RankStatistics": "splitpipe.pipeline.telling",
     "Record": "splitpipe.recording",
     "Replay": "splitpipe.verification",
     "Schema": "splitpipe.schema",
@@ -58,12 +62,14 @@ _HOMES = {
     "Verification": "splitpipe.verification",
     "Zstd": "splitpipe.codecs",
     "audio": "splitpipe.schema",
+    "balance_plan": "splitpipe.pipeline.balancing",
     "check_dataset": "splitpipe.storage.check",
     "compact": "splitpipe.storage.compact",
     "concat": "splitpipe.pipeline.joining",
     "convert": "splitpipe.conversion",
     "empty": "splitpipe.pipeline.allocate",
     "image": "splitpipe.schema",
+    "imbalance": "splitpipe.pipeline.partition",
     "interleave": "splitpipe.pipeline.joining",
     "merge": "splitpipe.pipeline.joining",
     "mix": "splitpipe.pipeline.joining",
@@ -94,6 +100,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "MpQItr",
     "Pad",
     "Pipeline",
+    "RankStatistics",
     "Record",
     "Replay",
     "Schema",
@@ -101,12 +108,14 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Verification",
     "Zstd",
     "audio",
+    "balance_plan",
     "check_dataset",
     "compact",
     "concat",
     "convert",
     "empty",
     "image",
+    "imbalance",
     "ndarray",
     "open_dataset",
     "repair",

@@ -99,7 +99,9 @@ class Loader:
 
     def stats(self) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far; the consumer's own process comes last."""
-        return self._run.observer.statistics(self._run.consumer(self._number))
+        consumer = self._run.consumer(self._number)
+        tasks = self._run.observer.statistics(consumer)
+        return self._run.ranks.added(tasks, consumer, max(0, self.epoch))
 
     def doctor(self, since: Sequence[TaskStatistics] | None = None) -> Diagnosis:
         """Return what holds the pipeline back, what to do about it, and what that would gain.

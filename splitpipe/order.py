@@ -98,6 +98,10 @@ class Order(ABC):
             self._block = first, rows
         return rows[start - first : stop - first].copy()
 
+    def at(self, positions: Rows) -> Rows:
+        """The rows at any positions from 0, in the order given: an int64 array of shape (n,)."""
+        return np.array([self._row(at) for at in positions.tolist()], dtype=np.int64)
+
     def __getitem__(self, position: int) -> int:
         """The row at one position, negative ones counted from the end."""
         size = len(self)
@@ -140,6 +144,9 @@ class SequentialOrder(Order):
             raise IndexError(f"positions {start} to {stop} of an order of {self._rows}")
         return self._between(start, stop)
 
+    def at(self, positions: Rows) -> Rows:
+        return positions.copy()
+
     def _between(self, start: int, stop: int) -> Rows:
         return np.arange(start, stop, dtype=np.int64)
 
@@ -168,6 +175,9 @@ class GlobalOrder(Order):
 
     def __len__(self) -> int:
         return self._permutation.size
+
+    def at(self, positions: Rows) -> Rows:
+        return self._permutation.at(positions)
 
     def _between(self, start: int, stop: int) -> Rows:
         return _numbers(self._permutation, start, stop)
@@ -270,6 +280,15 @@ class BinwiseOrder(Order):
                 number=number,
             )
             start = upto
+
+    def at(self, positions: Rows) -> Rows:
+        groups = np.searchsorted(self._starts, positions, side="right") - 1
+        made = np.empty(len(positions), dtype=np.int64)
+        for number in np.unique(groups).tolist():
+            mine = np.flatnonzero(groups == number)
+            places = self._permutation(number).at(positions[mine] - self._starts[number])
+            made[mine] = _rows_at(self._members(number), places)
+        return made
 
     def _members(self, number: int) -> tuple[tuple[int, range], ...]:
         return tuple(self._bins[number * self.window : (number + 1) * self.window])

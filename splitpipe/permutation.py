@@ -146,6 +146,19 @@ class KeyedPermutation:
         self._walk(result)
         return result.view(np.int64)
 
+    def at(self, positions: I64) -> I64:
+        """The numbers at any positions from 0 to ``size - 1``: an int64 array."""
+        if self.key is None:
+            return positions.copy()
+        if self.size <= SMALL:
+            found: I64 = _table(self.size, self.key)[positions]
+            return found
+        result = positions.astype(np.uint64)
+        for first in range(0, len(result), _BLOCK):
+            self._permute_block(result[first : first + _BLOCK])
+        self._walk(result)
+        return result.view(np.int64)
+
     def _walk(self, values: U64) -> None:
         """Permute again what fell outside, until nothing does."""
         size = np.uint64(self.size)

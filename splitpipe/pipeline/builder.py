@@ -18,13 +18,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from splitpipe.errors import GraphError
+from splitpipe.pipeline.dealing import share
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
-from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods
+from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods, RankMethods
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
 from splitpipe.pipeline.stage import Stage, StageOptions, check_count
-from splitpipe.pipeline.stages import Batch, Join, Operation, Take
+from splitpipe.pipeline.stages import (
+    Batch,
+    Cache,
+    Join,
+    Operation,
+    Repeat,
+    Shard,
+    Shuffle,
+    Skip,
+    Take,
+)
 from splitpipe.pipeline.stages.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -50,7 +61,7 @@ def set_runner(runner: _Runner) -> None:
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Pipeline(ItemMethods, GroupMethods, FlowMethods):
+class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
     """A lazy description of where items come from and what happens to them.
 
     Args:
@@ -281,11 +292,25 @@ def _length(node: Node, inputs: list[int]) -> int:
             return length
     elif isinstance(operation, Take):
         return min(inputs[0], operation.count)
+    elif isinstance(operation, Shard):
+        return share(inputs[0], operation.rank, operation.world_size, operation.ends)
+    elif isinstance(operation, Repeat) and operation.count is not None:
+        return inputs[0] * operation.count
+    elif isinstance(operation, Skip):
+        return max(0, inputs[0] - operation.count)
+    elif isinstance(operation, Shuffle | Cache):
+        return inputs[0]
     elif isinstance(operation, Batch) and not operation.drop_last:
         return -(-inputs[0] // operation.size)
     elif operation.ratio is not None:
         return inputs[0] // operation.ratio
-    raise TypeError(f"the length is not known: stage {node.stage.name!r} changes counts")
+    advice = ""
+    if any(one.stage and isinstance(one.stage.operation, Shard) for one in walk(node.inputs)):
+        advice = (
+            ", and may give ranks different numbers of items; where they must end together put "
+            "shard() behind it, or end every epoch by .repeat().take(n)"
+        )
+    raise TypeError(f"the length is not known: stage {node.stage.name!r} changes counts{advice}")
 
 
 def _text(node: Node, name: str, inputs: list[str]) -> str:

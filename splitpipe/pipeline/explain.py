@@ -7,6 +7,7 @@ between them, and how much shared memory that takes at most. It decides nothing.
 from __future__ import annotations
 
 from splitpipe.pipeline.plan import Local, Plan, RunOptions, Task
+from splitpipe.pipeline.telling import rank_notes
 
 __all__ = ["explain"]
 
@@ -14,11 +15,13 @@ __all__ = ["explain"]
 def explain(plan: Plan, options: RunOptions) -> str:
     """Return one line a source, one a task, and one for the consumer's process."""
     lines: list[str] = []
-    for body in [task.body for task in plan.tasks] + [local.body for local in plan.locals]:
+    bodies = [task.body for task in plan.tasks] + [local.body for local in plan.locals]
+    for body in bodies:
         for part in body.parts:
             if part.source is not None:
                 known = "unknown" if part.positions is None else f"{part.positions:,}"
                 lines.append(f"source {part.source!r}: {known} positions an epoch")
+    lines += rank_notes(bodies)
     origin: dict[int, int] = {}
     for number, task in enumerate(plan.tasks, 1):
         lines.append(f"{number}. {_describe(plan, task, number, origin)}")

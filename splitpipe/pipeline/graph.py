@@ -8,7 +8,8 @@ Rules:
   read is a branch, and nothing has to be said for it;
 - a source with random access costs nothing to read again: each of its readers reads it for itself,
   at its own pace, so it never is a branch;
-- `take` right behind such a source is a bound on its positions: what is not wanted is not read;
+- `take` right behind such a source is a bound on its positions, `shard` and `balance` are an order
+  of them: what is not wanted is not read;
 - the order of nodes, and with it every name and number that depends on it, follows from the graph
   alone.
 """
@@ -18,11 +19,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from splitpipe.errors import CycleError, GraphError
+from splitpipe.pipeline.dealing import Numbering
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Repeat, Take
+from splitpipe.pipeline.stages import Repeat
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.counted import Counted
 
 __all__ = ["Body", "Graph", "Node", "Part", "make_graph", "walk"]
 
@@ -38,6 +44,7 @@ class Node:
         seed: of the pipeline, at a source.
         positions: of a source with random access that are read in an epoch.
         frozen: whether it is in its first epoch in every epoch: it lies before a cache.
+        numbering: which numbers its items have, where ranks have different ones.
     """
 
     stage: Stage | None = None
@@ -46,6 +53,7 @@ class Node:
     seed: int = 0
     positions: int | None = None
     frozen: bool = False
+    numbering: Numbering | None = None
 
     @property
     def name(self) -> str:
@@ -139,7 +147,26 @@ def make_graph(outputs: Mapping[str, Node]) -> Graph:
             made[node] = replace(node)
     ends = {name: copy(node) for name, node in outputs.items()}
     ends = _fold_takes(_fold_repeats(ends))
+    ends = _number(_fold_takes(_fold_repeats(ends, dealt=True)))
     return Graph(tuple(walk(ends.values())), ends, seed)
+
+
+def _number(ends: Mapping[str, Node]) -> dict[str, Node]:
+    """Let what stands behind a `shard` give its items numbers that no other rank gives."""
+    made: dict[Node, Node] = {}
+    behind: dict[Node, Numbering | None] = {}
+    for node in walk(ends.values()):
+        inputs = tuple(made[one] for one in node.inputs)
+        found = next((known for known in map(behind.get, node.inputs) if known), None)
+        if isinstance(node.source, SequenceSource) and node.source.deal is not None:
+            found = Numbering(node.source.deal.rank, node.source.deal.world_size)
+        elif node.stage is not None and node.stage.operation.numbering is not None:
+            found = node.stage.operation.numbering
+        behind[node] = found
+        own = node.numbering if node.numbering is not None or node.stage is None else found
+        same = inputs == node.inputs and own is node.numbering
+        made[node] = node if same else replace(node, inputs=inputs, numbering=own)
+    return {name: made[node] for name, node in ends.items()}
 
 
 def _freeze(ends: Mapping[str, Node]) -> Mapping[str, Node]:
@@ -203,9 +230,13 @@ def _fed(nodes: Iterable[Node], ends: Mapping[str, Node]) -> dict[Node, int]:
     return fed
 
 
-def _fold_repeats(ends: Mapping[str, Node]) -> dict[str, Node]:
+def _fold_repeats(ends: Mapping[str, Node], *, dealt: bool = False) -> dict[str, Node]:
     """Let sources repeat themselves where everything before a `repeat` treats each item by itself:
     that is the same, and leaves the items of all passes to be shared out among workers.
+
+    Args:
+        ends: of the graph.
+        dealt: only sources whose positions are those of one rank, all of them.
     """
     nodes = walk(ends.values())
     fed = _fed(nodes, ends)
@@ -214,7 +245,7 @@ def _fold_repeats(ends: Mapping[str, Node]) -> dict[str, Node]:
         operation = node.stage.operation if node.stage is not None else None
         if isinstance(operation, Repeat):
             chain = _private_chain(node.inputs[0], fed)
-            if chain is not None:
+            if chain is not None and (not dealt or _all_of_a_rank(chain)):
                 made[node] = _repeated(made[node.inputs[0]], operation.count)
                 continue
         made[node] = replace(node, inputs=tuple(made[one] for one in node.inputs))
@@ -234,65 +265,42 @@ def _private_chain(node: Node, fed: dict[Node, int]) -> Node | None:
     return None
 
 
+def _all_of_a_rank(node: Node) -> bool:
+    source = node.source
+    return isinstance(source, SequenceSource) and source.dealt and node.positions == len(source)
+
+
 def _repeated(node: Node, count: int | None) -> Node:
     if node.source is not None:
-        return replace(node, source=node.source.repeated(count))
+        return replace(node, source=node.source.repeated(count), positions=None)
     return replace(node, inputs=(_repeated(node.inputs[0], count),))
 
 
 def _fold_takes(ends: Mapping[str, Node]) -> dict[str, Node]:
-    """Turn every `take` whose input counts are known into a bound on its source's positions."""
+    """Turn every `take`, `shard` and `balance` whose input counts are known into a bound on, or an
+    order of, its source's positions.
+    """
+    from splitpipe.pipeline.counted import begin, check_balance, check_sized  # workers do not
+
     nodes = walk(ends.values())
     fed = _fed(nodes, ends)
     made: dict[Node, Node] = {}
-    chains: dict[Node, _Counted] = {}
+    chains: dict[Node, Counted] = {}
     for node in nodes:
         inputs = tuple(made[one] for one in node.inputs)
         counted = chains.get(node.inputs[0]) if len(inputs) == 1 else None
         if isinstance(node.source, SequenceSource):
-            chains[node] = _Counted(len(node.source))
-            made[node] = replace(node, positions=len(node.source))
+            chains[node] = begin(node)
+            made[node] = replace(node, positions=chains[node].positions)
         elif counted is not None and fed[node.inputs[0]] == 1 and counted.follow(node):
             chains[node] = counted
             made[node] = counted.rebuilt(node, inputs[0])
         else:
+            check_balance(node)
             made[node] = replace(node, inputs=inputs)
+    for counted in chains.values():
+        check_sized(counted)
     return {name: made[node] for name, node in ends.items()}
-
-
-@dataclass(slots=True)
-class _Counted:
-    """A chain behind a source with random access, for as long as its counts are known."""
-
-    positions: int
-    unit: int = 1
-
-    def follow(self, node: Node) -> bool:
-        """Whether counts are still known behind `node`; if so, take note of it."""
-        assert node.stage is not None
-        operation = node.stage.operation
-        if isinstance(operation, Take):
-            self.positions = min(self.positions, operation.count * self.unit)
-            return True
-        ratio = operation.ratio
-        if ratio is None:
-            return False
-        if isinstance(operation, Batch) and operation.drop_last and self.unit > 1:
-            return False  # rows of a dropped batch must not be counted again by what follows
-        self.unit *= ratio
-        return True
-
-    def rebuilt(self, node: Node, before: Node) -> Node:
-        """Return `node` behind `before`, or, for a `take`, `before` with fewer positions."""
-        if node.stage is not None and isinstance(node.stage.operation, Take):
-            return _bounded(before, self.positions)
-        return replace(node, inputs=(before,))
-
-
-def _bounded(node: Node, positions: int) -> Node:
-    if node.source is not None:
-        return replace(node, positions=positions)
-    return replace(node, inputs=(_bounded(node.inputs[0], positions),))
 
 
 @dataclass(frozen=True)
@@ -309,6 +317,7 @@ class Part:
         frozen: whether it is in its first epoch in every epoch.
         name: what it is called where it was described.
         capacity: items that one of its readers may be behind another; None: as usual.
+        numbering: which numbers its items have, where ranks have different ones.
     """
 
     stage: Stage | None = None
@@ -320,6 +329,7 @@ class Part:
     frozen: bool = False
     name: str = "stream"
     capacity: int | None = None
+    numbering: Numbering | None = None
 
 
 @dataclass(frozen=True)

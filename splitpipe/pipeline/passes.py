@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -40,13 +40,36 @@ class Passes(Order):
     def __len__(self) -> int:
         return self._size * self._passes
 
-    def _between(self, start: int, stop: int) -> Rows:
-        parts = [np.empty(0, np.int64)]
+    def of(self, number: int) -> Order:
+        """Return the order of a pass."""
+        return self._order(number)
+
+    def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the passes that positions ``start:stop`` lie in, and from where to where in each.
+
+        Example:
+            >>> from splitpipe.order import sequential_order
+            >>> list(Passes(2, 3, lambda _: sequential_order(2)).cut(1, 4))
+            [(0, 1, 2), (1, 0, 2)]
+        """
         while start < stop:
             number, first = divmod(start, self._size)
-            count = min(stop - start, self._size - first)
-            parts.append(self._order(number).indices(first, first + count))
-            start += count
+            taken = min(stop - start, self._size - first)
+            yield number, first, first + taken
+            start += taken
+
+    def at(self, positions: Rows) -> Rows:
+        passes, within = np.divmod(positions, self._size)
+        made = np.empty(len(positions), np.int64)
+        for number in np.unique(passes).tolist():
+            mine = np.flatnonzero(passes == number)
+            made[mine] = self._order(number).at(within[mine])
+        return made
+
+    def _between(self, start: int, stop: int) -> Rows:
+        parts = [np.empty(0, np.int64)]
+        for number, first, last in self.cut(start, stop):
+            parts.append(self._order(number).indices(first, last))
         return np.concatenate(parts)
 
     def _row(self, position: int) -> int:

@@ -318,7 +318,13 @@ def _body(
 
 def _part(node: Node, numbered: set[Node]) -> Part:
     capacity = node.stage.options.capacity if node.stage is not None else None
-    return Part(numbered=node in numbered, frozen=node.frozen, name=node.name, capacity=capacity)
+    return Part(
+        numbered=node in numbered,
+        frozen=node.frozen,
+        name=node.name,
+        capacity=capacity,
+        numbering=node.numbering,
+    )
 
 
 def _numbered(graph: Graph) -> set[Node]:

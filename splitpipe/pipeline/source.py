@@ -6,35 +6,80 @@ Rules:
 - a position is a number in ``range(len(source))``; which record lies there is said by the order of
   (shuffle, seed, epoch) and by nothing else;
 - a source is a value: it is read only when the runtime asks for items;
+- positions are those of one rank, where the source is dealt out; their *numbers*, by which items
+  are told apart in everything random, are positions of all ranks' sequence;
 - a factory is called once an epoch, in the one process that runs it, and its iterator is closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitpipe.errors import GraphError, SplitpipeError
 from splitpipe.order import Order, make_order
+from splitpipe.pipeline.dealing import Deal, DealtOrder, Hand, Rest
 from splitpipe.pipeline.passes import FOREVER, Passes
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.balancing import Balanced, Balancing
 
 __all__ = ["FactorySource", "SequenceSource", "Source", "make_source"]
 
 _BLOCK = 4096
 """Positions that are turned into indices at once."""
 
+_FIRST_BLOCK = 64
+"""Positions whose numbers are looked up at first: whoever takes a claim needs no more."""
+
+
+class _Memo:
+    """The orders that were made last; where a source travels to, there are none yet."""
+
+    def __init__(self) -> None:
+        self.made: tuple[tuple[int, Order], ...] = ()
+
+    def __reduce__(self) -> Any:
+        return _Memo, ()
+
+    def order(self, number: int, make: Callable[[int], Order]) -> Order:
+        """Return the order with some number, made with `make` unless it is here."""
+        for known, order in self.made:
+            if known == number:
+                return order
+        order = make(number)
+        self.made = (number, order), *self.made[:1]
+        return order
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceSource:
-    """A source with random access: positions can be handed to any worker."""
+    """A source with random access: positions can be handed to any worker.
+
+    Attributes:
+        sequence: what is read.
+        shuffle: its order.
+        seed: of the order.
+        window: of a binwise order.
+        passes: how often it is gone through in an epoch.
+        deal: which of these positions one rank has; None: all of them.
+        balance: how they are ordered before they are dealt.
+        rest: where an epoch goes on that other ranks have begun.
+        again: how often the rank goes through its part in an epoch.
+    """
 
     sequence: Any
     shuffle: str | None = None
     seed: int = 0
     window: int = 1
     passes: int = 1
+    deal: Deal | None = None
+    balance: Balancing | None = None
+    rest: Rest | None = None
+    again: int = 1
+    _memo: _Memo = field(default_factory=_Memo, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -44,13 +89,87 @@ class SequenceSource:
         """Return the source whose epochs are `passes` of this one; None: for ever."""
         if passes is None:
             passes = max(1, FOREVER // max(1, len(self)))
+        if self.dealt:
+            return replace(self, again=self.again * passes)
         return replace(self, passes=self.passes * passes)
 
-    def __len__(self) -> int:
+    @property
+    def dealt(self) -> bool:
+        """Whether its positions are those of one rank, or of another order than the source's."""
+        return self.deal is not None or self.balance is not None
+
+    def hand(self, epoch: int | None = None) -> Hand:
+        """Return what the rank has of all positions, in a whole epoch or in `epoch`."""
+        rest = self.rest if self.rest is not None and self.rest.epoch == epoch else None
+        return Hand(self.deal or Deal(), self.total, rest)
+
+    @property
+    def total(self) -> int:
+        """How many positions all ranks have together, before any bound."""
         return len(self.sequence) * self.passes
+
+    def __len__(self) -> int:
+        return self.hand().positions * self.again if self.dealt else self.total
+
+    def span(self, epoch: int) -> int:
+        """Return how many positions there are in `epoch`: fewer where others have begun it."""
+        if self.rest is None or self.rest.epoch != epoch:
+            return len(self)
+        return self.hand(epoch).positions
 
     def order(self, epoch: int) -> Order:
         """Return the order of `epoch`: position -> index of the record."""
+        if not self.dealt:
+            return self.whole(epoch)
+        return self._memo.order(epoch, self._of_epoch)
+
+    def numbers(self, epoch: int, start: int) -> Iterator[int]:
+        """Yield the numbers of the positions from `start` on."""
+        if not self.dealt:
+            yield from count(start)
+        order, block = self.order(epoch), _FIRST_BLOCK
+        while start < len(order):
+            stop = min(len(order), start + block)
+            yield from self._numbers(order, start, stop)
+            start, block = stop, min(_BLOCK, 2 * block)
+
+    def _numbers(self, order: Order, start: int, stop: int) -> Iterator[int]:
+        if isinstance(order, DealtOrder):
+            yield from order.numbers(start, stop).tolist()
+            return
+        assert isinstance(order, Passes)
+        for number, first, last in order.cut(start, stop):
+            one = order.of(number)
+            assert isinstance(one, DealtOrder)
+            yield from (one.numbers(first, last) + number * one.whole).tolist()
+
+    def balanced(self, epoch: int) -> Balanced | None:
+        """Return the order in which the positions of `epoch` are dealt, where costs say it."""
+        if self.balance is None:
+            return None
+        from splitpipe.pipeline.balancing import Balanced, balancing_key  # a source seldom is
+
+        deal = self.deal or Deal()
+        return Balanced(
+            self.balance,
+            self.sequence,
+            self.whole(epoch),
+            size=self.hand().size,
+            ranks=deal.world_size,
+            key=balancing_key(self.seed, epoch),
+        )
+
+    def _of_epoch(self, epoch: int) -> Order:
+        if self.again == 1:
+            return self._part(epoch)
+        size, first = self.hand().positions, epoch * self.again
+        return Passes(size, self.again, lambda number: self._part(first + number))
+
+    def _part(self, epoch: int) -> Order:
+        return DealtOrder(self.whole(epoch), self.hand(epoch), self.balanced(epoch))
+
+    def whole(self, epoch: int) -> Order:
+        """Return the order of `epoch` for all ranks together, before anything is balanced."""
         if self.passes == 1:
             return self._order(epoch)
         size, first = len(self.sequence), epoch * self.passes
@@ -85,7 +204,10 @@ class SequenceSource:
     def __repr__(self) -> str:
         shuffle = f", shuffle={self.shuffle!r}, seed={self.seed}" if self.shuffle else ""
         passes = f", {self.passes} passes" if self.passes > 1 else ""
-        return f"{_short(self.sequence)}{shuffle}{passes}"
+        deal = self.deal
+        rank = "" if deal is None else f", rank {deal.rank} of {deal.world_size}"
+        again = f", {self.again} times" if self.again > 1 else ""
+        return f"{_short(self.sequence)}{shuffle}{passes}{rank}{again}"
 
 
 @dataclass(frozen=True, slots=True)

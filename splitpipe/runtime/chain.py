@@ -289,8 +289,12 @@ class Chain:
         items = self._watched(number, owner, items, context)
         if operation.per_item or not part.numbered:
             return items, before
-        place = Place(self._first // self._ratio(number))
-        return self._layer(owner, place.mark(items)), place
+        first = self._first // self._ratio(number)
+        place = Place(first)
+        if part.numbering is None:
+            return self._layer(owner, place.mark(items)), place
+        numbers = map(part.numbering.of, count(first))
+        return self._layer(owner, place.follow(items, numbers)), place
 
     def _replays(self, stage: Stage) -> bool:
         """Whether a stage has what its input would give: nobody needs to begin with it."""
@@ -338,7 +342,12 @@ class Chain:
         if not part.numbered:
             return items, None
         place = Place(self._first)
-        items = place.mark(items) if part.edge is None else _untag(items, place)
+        if part.edge is not None:
+            items = _untag(items, place)
+        elif isinstance(part.source, SequenceSource) and part.source.dealt:
+            items = place.follow(items, part.source.numbers(epoch, self._first))
+        else:
+            items = place.mark(items)
         return self._layer(owner, items), place
 
     def _watched(self, number: int, owner: int, items: Any, context: Context | None) -> Any:

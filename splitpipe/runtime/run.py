@@ -23,6 +23,7 @@ from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.observer import Observer
+from splitpipe.runtime.ranks import Ranks
 from splitpipe.runtime.supervisor import Supervisor
 from splitpipe.runtime.tuning import Tuning
 
@@ -40,6 +41,7 @@ class Run:
     def __init__(self, outputs: Mapping[str, Node], options: RunOptions) -> None:
         self.options = options
         self.plan = plan(outputs, options)
+        self.ranks = Ranks(self.plan)
         self._names = tuple(outputs)
         self._open = set(range(len(outputs)))
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class Run:
                 name, number = part.source.name, 2
                 while name in made:
                     name, number = f"{part.source.name}-{number}", number + 1
-                made[name] = order_mixing(part.source.order(0 if part.frozen else epoch))
+                made[name] = order_mixing(part.source.whole(0 if part.frozen else epoch))
         return made
 
     def fail(self, error: BaseException) -> BaseException:

@@ -14,11 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from splitpipe.pipeline.stages.mixing import mixing
 from splitpipe.pipeline.stages.padding import padding_waste
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Heading, Row, TaskHead
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.telling import RankStatistics
 
 __all__ = ["StageStatistics", "TaskStatistics", "read", "since", "summarise"]
 
@@ -33,6 +37,7 @@ class StageStatistics:
         share: of the task's busy time, from samples; None before there are any.
         dropped: items that it left out on purpose.
         measured: what else its operation counts, by name; sums.
+        ranks: of a source that is dealt out to ranks, what this one has; else None.
 
     Example:
         >>> import splitpipe as sp
@@ -48,6 +53,7 @@ class StageStatistics:
     share: float | None = None
     dropped: int = 0
     measured: Mapping[str, float] = field(default_factory=dict)
+    ranks: RankStatistics | None = None
 
     @property
     def mixing(self) -> float | None:

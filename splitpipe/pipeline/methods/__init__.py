@@ -9,5 +9,6 @@ from __future__ import annotations
 from splitpipe.pipeline.methods.flow import FlowMethods
 from splitpipe.pipeline.methods.groups import GroupMethods
 from splitpipe.pipeline.methods.items import ItemMethods
+from splitpipe.pipeline.methods.ranks import RankMethods
 
-__all__ = ["FlowMethods", "GroupMethods", "ItemMethods"]
+__all__ = ["FlowMethods", "GroupMethods", "ItemMethods", "RankMethods"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.stages.async_map import AsyncMap
+    from splitpipe.pipeline.stages.balance import Balance
     from splitpipe.pipeline.stages.base import Context, Join, Operation
     from splitpipe.pipeline.stages.batch import Batch
     from splitpipe.pipeline.stages.batch_by_cost import BatchByCost
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.stages.padding import Pad, Ragged
     from splitpipe.pipeline.stages.repeat import Repeat
     from splitpipe.pipeline.stages.route import Route
+    from splitpipe.pipeline.stages.shard import Shard
     from splitpipe.pipeline.stages.shuffle import Shuffle
     from splitpipe.pipeline.stages.skip import Skip
     from splitpipe.pipeline.stages.take import Take
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AsyncMap": "async_map",
+    "Balance": "balance",
     "Batch": "batch",
     "BatchByCost": "batch_by_cost",
     "Bucket": "bucket",
@@ -66,6 +69,7 @@ _HOMES = {
     "Ragged": "padding",
     "Repeat": "repeat",
     "Route": "route",
+    "Shard": "shard",
     "Shuffle": "shuffle",
     "Skip": "skip",
     "Take": "take",
@@ -78,6 +82,7 @@ _HOMES = {
 
 __all__ = [
     "AsyncMap",
+    "Balance",
     "Batch",
     "BatchByCost",
     "Bucket",
@@ -103,6 +108,7 @@ __all__ = [
     "Ragged",
     "Repeat",
     "Route",
+    "Shard",
     "Shuffle",
     "Skip",
     "Take",

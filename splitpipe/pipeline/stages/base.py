@@ -23,11 +23,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from splitpipe.pipeline.stages.random import generator
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.dealing import Numbering
 
 __all__ = ["Context", "InnerContext", "Join", "Operation", "Place", "name_of"]
 
@@ -38,7 +41,7 @@ class Place:
 
     Items are numbered, from 0 in every epoch, by sources and by every operation that is not
     `per_item`. What per-item stages make of one keeps its number; where they make several, `part`
-    tells them apart.
+    tells them apart. Items of several ranks have different numbers (`Place.follow`).
     """
 
     __slots__ = ("number", "part")
@@ -51,6 +54,13 @@ class Place:
         """Yield `items` and number them, beginning with the current number."""
         for self.number, item in enumerate(items, self.number):  # noqa: B020 - it counts here
             self.part = 0
+            yield item
+            del item
+
+    def follow(self, items: Iterator[Any], numbers: Iterator[int]) -> Iterator[Any]:
+        """Yield `items`, with these numbers."""
+        for item in items:
+            self.number, self.part = next(numbers), 0
             yield item
             del item
 
@@ -186,6 +196,11 @@ class Operation(ABC):
     def reopens(self) -> bool:
         """Whether it calls ``again()`` of its inputs, which begins them anew."""
         return False
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Which numbers its items have, and those of everything behind it; None: as they come."""
+        return None
 
     @property
     @abstractmethod
