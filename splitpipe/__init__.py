@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from splitpipe.codecs import Zstd
     from splitpipe.conversion import convert
     from splitpipe.dataset import Dataset, open_dataset
+    from splitpipe.jobs import Job, JobSummary, job
     from splitpipe.loader import Loader
     from splitpipe.mpqitr import MpQItr
     from splitpipe.pipeline.allocate import empty
@@ -48,6 +49,8 @@ _HOMES = {
     "DatasetWriter": "splitpipe.storage.writer",
     "Diagnosis": "splitpipe.runtime.diagnosis",
     "Field": "splitpipe.schema",
+    "Job": "splitpipe.jobs",
+    "JobSummary": "splitpipe.jobs",
     "Loader": "splitpipe.loader",
     "MpQItr": "splitpipe.mpqitr",
     "Pad": "splitpipe.pipeline.stages.padding",
@@ -71,6 +74,7 @@ _HOMES = {
     "image": "splitpipe.schema",
     "imbalance": "splitpipe.pipeline.partition",
     "interleave": "splitpipe.pipeline.joining",
+    "job": "splitpipe.jobs",
     "merge": "splitpipe.pipeline.joining",
     "mix": "splitpipe.pipeline.joining",
     "ndarray": "splitpipe.schema",
@@ -96,6 +100,8 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Dataset",
     "DatasetWriter",
     "Field",
+    "Job",
+    "JobSummary",
     "Loader",
     "MpQItr",
     "Pad",
@@ -116,6 +122,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "empty",
     "image",
     "imbalance",
+    "job",
     "ndarray",
     "open_dataset",
     "repair",

@@ -47,6 +47,12 @@ EXPECTED = {
         r"10 long samples with a forecast",
         r"batches: \[\(5, 100\), \(5, 100\)\]",
     ],
+    "job.py": [
+        r"stopped: 800 of 2000 records are done",
+        r"went on at 800: 2000 read = 1600 used \+ 390 filtered \+ 10 skipped",
+        r"the same files as one run by another number of workers: True",
+        r"a column: 'record 1' has 8 letters",
+    ],
     "mpqitr.py": [
         r"sum 8555 in .* s \(making and using overlap\)",
         r"received 0\.33\nreceived 0\.50\nreceived 1\.00\nthen ZeroDivisionError",

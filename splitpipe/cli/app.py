@@ -24,6 +24,7 @@ from splitpipe.cli.index import index
 from splitpipe.cli.info import info
 from splitpipe.cli.repair import repair
 from splitpipe.cli.replay import replay
+from splitpipe.cli.run import run_job
 from splitpipe.cli.split import split
 from splitpipe.cli.stats import stats
 from splitpipe.cli.tokenize import tokenize
@@ -67,6 +68,7 @@ def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
 
 for command in (*_READING, *_WRITING, *_CARING, *_PROVING):
     app.command()(_ending_well(command))
+app.command("run")(_ending_well(run_job))
 
 
 def run(arguments: list[str]) -> int:

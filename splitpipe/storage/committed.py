@@ -6,9 +6,9 @@ which features a reader must know, what a file is called. Their JSON form is in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from splitpipe.errors import FormatError
 from splitpipe.schema import Field, Schema
@@ -115,6 +115,8 @@ class Manifest:
         deleted: the file of deleted rows.
         catalog: the file of keys and metadata.
         stale: more files that a reader may still hold.
+        note: what the writer of this commit says of it, a JSON object, for itself when it comes
+            again; any other commit is without it.
     """
 
     dataset: bytes
@@ -128,6 +130,7 @@ class Manifest:
     deleted: Sealed | None = None
     catalog: CatalogId | None = None
     stale: tuple[Stale, ...] = field(default=())
+    note: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def schema(self) -> Schema:

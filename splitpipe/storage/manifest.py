@@ -65,6 +65,8 @@ def encode(manifest: Manifest) -> bytes:
         document["catalog"] = manifest.catalog.to_json()
     if manifest.stale:
         document["stale"] = [[s.kind, s.volume, s.column, s.number] for s in manifest.stale]
+    if manifest.note is not None:
+        document["note"] = dict(manifest.note)
     body = json.dumps(document, indent=1, ensure_ascii=True)
     head = body[: body.rindex("\n}")].encode("ascii")
     return head + _seal(head)
@@ -177,6 +179,7 @@ def _decode_document(document: Mapping[str, Any]) -> Manifest:
         deleted=deleted,
         catalog=None if catalog is None else CatalogId.from_json(catalog),
         stale=tuple(_decode_stale(entry) for entry in document.get("stale", [])),
+        note=_decode_note(document.get("note")),
     )
     _check_removals(manifest)
     if not set(manifest.requires) <= set(document["requires"]):
@@ -203,6 +206,12 @@ def _check_removals(manifest: Manifest) -> None:
             earlier = earlier and entry.column not in versions
     if not earlier:
         raise ValueError("it lists files to be removed that are its own")
+
+
+def _decode_note(note: Any) -> Mapping[str, Any] | None:
+    if note is not None and not isinstance(note, dict):
+        raise ValueError("note must be an object")
+    return note
 
 
 def _decode_sealed(entry: Mapping[str, Any], key: str) -> Sealed | None:

@@ -159,6 +159,7 @@ class _Repair:
                 generation=number,
                 columns=tuple(columns),
                 stale=(*manifest.stale, *stale),
+                note=None,
             )
             files.replace(os.path.join(self._directory, MANIFEST_NAME), encode(manifest))
             files.sync_directory(self._directory)

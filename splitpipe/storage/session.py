@@ -20,6 +20,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from splitpipe.storage.volume import (
     Opening,
     empty_manifest,
     find,
+    named,
     of_other_schema,
     of_schema,
 )
@@ -67,6 +69,8 @@ class Session:
         catalog: the catalog's writing session, where there is one.
         catalog_changed: whether it holds what the last commit does not.
         deleted: the rows that were deleted.
+        note: to be part of the commits that follow, see `Manifest`; one that is new is a reason to
+            commit.
     """
 
     def __init__(self, path: str, opening: Opening, schema: Schema | None) -> None:
@@ -76,6 +80,7 @@ class Session:
         self.intakes: dict[str, Intake] = {}
         self.catalog: CatalogWriter | None = None
         self.catalog_changed = False
+        self.note: Mapping[str, Any] | None = None
         self._replaced: list[Stale] = []
         self._settled = True
         self._ended = False
@@ -103,6 +108,8 @@ class Session:
             self.manifest = empty_manifest(bins, schema or Schema("bytes"), replaces=found)
         else:
             self.manifest = of_other_schema(self.path, found, schema, bins)
+        if found is None or overwrite or not found.generation:
+            self.manifest = named(self.manifest, self._opening.name)
         self._replaces = found if overwrite else None
         fresh = self.manifest is not found
         for column in self.manifest.columns:
@@ -313,6 +320,7 @@ class Session:
             deleted=deleted,
             catalog=catalog,
             stale=still,
+            note=self.note,
         )
         pairs = zip(self._listed(), columns, strict=True)
         renewed = [self._intake(column) for intake, column in pairs if intake.updates]
@@ -328,6 +336,7 @@ class Session:
         """Whether the columns' files are exactly those of the manifest."""
         return (
             self._replaces is None
+            and (self.note is None or self.note == self.manifest.note)
             and not self.deleted.since
             and not self._replaced
             and not (self.catalog is not None and self.catalog_changed)

@@ -7,6 +7,7 @@ of a dataset without records, also in place of another.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,15 @@ from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.storage.snapshot import read_manifest
 
-__all__ = ["Opening", "empty_columns", "empty_manifest", "find", "of_other_schema", "of_schema"]
+__all__ = [
+    "Opening",
+    "empty_columns",
+    "empty_manifest",
+    "find",
+    "named",
+    "of_other_schema",
+    "of_schema",
+]
 
 
 def find(directory: str, *, change: bool) -> Manifest | None:
@@ -76,6 +85,8 @@ class Opening:
         append: add to the dataset that is there.
         overwrite: replace it.
         compression: of each column that is compressed.
+        name: what a new dataset, or the one that replaces another, is named after, so that the
+            same records make the same files; ``None`` names it by chance.
     """
 
     bins: int | None = None
@@ -83,6 +94,7 @@ class Opening:
     append: bool = False
     overwrite: bool = False
     compression: Mapping[str, Zstd] | None = None
+    name: bytes | None = None
 
 
 def empty_columns(schema: Schema, bins: int) -> tuple[Column, ...]:
@@ -118,3 +130,14 @@ def empty_manifest(bins: int, schema: Schema, *, replaces: Manifest | None) -> M
             stale=stale,
         )
     return replace(manifest, bare=schema.bare, next_column=len(columns))
+
+
+def named(manifest: Manifest, name: bytes | None) -> Manifest:
+    """A manifest without rows, of a dataset that is named after something.
+
+    Each volume has a name of its own: what was overwritten is never taken for what replaced it.
+    """
+    if name is None:
+        return manifest
+    digest = hashlib.blake2b(name + manifest.volume.to_bytes(4, "little"), digest_size=16).digest()
+    return manifest if digest == manifest.dataset else replace(manifest, dataset=digest)

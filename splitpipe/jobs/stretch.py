@@ -1,0 +1,218 @@
+"""One run of a job's graph over consecutive records of its source.
+
+Responsible for: `Stretch`, which gives what the graph makes together with the position of the
+record that it was made of, and says at which record it failed.
+
+Rules:
+- the graph is pulled, one item at a time: what comes out was made of the record that was taken
+  last, except behind a stage that takes records ahead, which therefore notes what it took;
+- records keep the numbers that they have in the whole epoch, so that random numbers are the same
+  however the source is cut.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from splitpipe.jobs.shape import Shape
+from splitpipe.order import Order
+from splitpipe.pipeline.graph import Body, Part
+from splitpipe.pipeline.source import SequenceSource
+from splitpipe.pipeline.stages import AsyncMap, Context, Operation
+from splitpipe.runtime.chain import Chain
+from splitpipe.runtime.failure import failing_stage
+
+__all__ = ["Stretch"]
+
+
+class Stretch:
+    """The graph of a job over positions ``start`` to ``stop - 1``. To be used once.
+
+    Args:
+        shape: of the graph.
+        order: of its source.
+        start, stop: which records.
+        epoch: of everything random in it.
+        whole: whether positions are not told apart: all that comes out is of ``start``.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        order: Order,
+        start: int,
+        stop: int,
+        *,
+        epoch: int = 0,
+        whole: bool = False,
+    ) -> None:
+        self._shape, self._order = shape, order
+        self._start, self._stop = start, stop
+        self._whole = whole
+        self._ahead: list[_Ahead] = []
+        self._body = self._noting(shape.body) if shape.ahead and not whole else shape.body
+        self._chain = Chain(self._body, epoch, first=start)
+        self._source_failed = False
+        self._given: int | None = None
+
+    def run(self, take: Callable[[int, Any], None]) -> None:
+        """Call ``take(position, item)`` with everything that comes out.
+
+        Raises:
+            Exception: of a stage, of the source, or of ``take``; see `failed_at`.
+        """
+        chain, cursor, whole, start = self._chain, self._chain.cursor, self._whole, self._start
+        last = self._ahead[-1] if self._ahead else None
+        try:
+            (items,) = chain.start(self._open)
+            for item in items:
+                if whole:
+                    at = start
+                elif last is not None:
+                    at = last.position
+                else:
+                    at = cursor.position - 1
+                self._given = at
+                take(at, item)
+                self._given = None
+                del item
+        finally:
+            chain.close()
+
+    def _open(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
+        source = part.source
+        assert isinstance(source, SequenceSource)
+        return self._read(source)
+
+    def _read(self, source: SequenceSource) -> Iterator[Any]:
+        try:
+            yield from source.items(self._order, self._start, self._stop)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._source_failed = True
+            raise
+
+    # -- which record it was ---------------------------------------------------------------
+
+    def failed_at(self) -> tuple[int, int]:
+        """The position of the record at which `run` failed, and the first that gave nothing yet
+        though it was taken; the same where there is none before.
+        """
+        at = self._failed_at()
+        waiting = [one.waiting[0] for one in self._ahead if one.waiting]
+        return at, min([at, *waiting])
+
+    def _failed_at(self) -> int:
+        taken = self._chain.cursor.position
+        if self._given is not None:
+            return self._given
+        if self._source_failed:
+            return taken
+        for number in range(len(self._ahead) - 1, -1, -1):
+            one = self._ahead[number]
+            if one.failed and one.waiting:
+                return one.waiting[0]
+            if not one.failed and not one.input_failed:
+                return one.position  # a stage behind it
+        return max(self._start, taken - 1)
+
+    def stage_of(self, error: BaseException) -> str | None:
+        """The name of the stage that raised; ``None`` if it was the source, or who takes."""
+        if self._source_failed or self._given is not None:
+            return None
+        return failing_stage(error, self._body.stages)
+
+    def where(self, error: BaseException, worker: str) -> tuple[str, ...]:
+        """Notes that say where it was."""
+        at, _ = self.failed_at()
+        name = self.stage_of(error)
+        what = "writing what it gave" if self._given is not None else "reading the source"
+        place = f"in stage {name!r}" if name is not None else f"while {what}"
+        notes = [f"{place} ({worker}), record {at} of the job"]
+        if at < len(self._shape.source):
+            notes.append(self._shape.source.describe(at, 0))
+        return tuple(notes)
+
+    def _noting(self, body: Body) -> Body:
+        """The body, with notes of what was taken by stages that take records ahead."""
+        parts = []
+        taken: Callable[[], int] = lambda: self._chain.cursor.position - 1  # noqa: E731
+        for part in body.parts:
+            stage = part.stage
+            if stage is not None and isinstance(stage.operation, AsyncMap):
+                noting = _Ahead(stage.operation, taken)
+                taken = noting.now
+                self._ahead.append(noting)
+                part = replace(part, stage=replace(stage, operation=noting))
+            parts.append(part)
+        return replace(body, parts=tuple(parts))
+
+
+class _Ahead(Operation):
+    """An operation that takes items ahead and gives one for each, in order: notes of which record
+    each was made.
+
+    Attributes:
+        waiting: the positions of what it took and gave nothing for yet.
+        position: of what it gave last.
+        failed: whether it raised by itself.
+        input_failed: whether what it reads did.
+    """
+
+    holds: ClassVar[bool] = True
+
+    def __init__(self, inner: Operation, taken: Callable[[], int]) -> None:
+        self._inner = inner
+        self._taken = taken
+        self.waiting: deque[int] = deque()
+        self.position = -1
+        self.failed = False
+        self.input_failed = False
+
+    def now(self) -> int:
+        """The position of what it gave last."""
+        return self.position
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return self._inner.measures
+
+    @property
+    def ratio(self) -> int | None:
+        return self._inner.ratio
+
+    @property
+    def random(self) -> bool:
+        return self._inner.random
+
+    @property
+    def label(self) -> str:
+        return self._inner.label
+
+    def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
+        try:
+            for item in self._inner.apply(self._noted(items), context):
+                self.position = self.waiting.popleft()
+                yield item
+                del item
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.failed = not self.input_failed
+            raise
+
+    def _noted(self, items: Iterator[Any]) -> Iterator[Any]:
+        try:
+            for item in items:
+                self.waiting.append(self._taken())
+                yield item
+                del item
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.input_failed = True
+            raise

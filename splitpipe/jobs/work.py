@@ -1,0 +1,457 @@
+"""What a worker does with a range of the source.
+
+Responsible for: `Work`, from positions of the source to the bytes that are stored and what became
+of each record; `Made`, which travels to the one process that writes; `Fault`, a record that failed.
+
+Rules:
+- what a range gives depends on its records alone, not on who works on it, nor on where ranges are
+  cut (with ``by_task``: a range is a task);
+- a record is taken as a whole: of one that failed nothing is kept;
+- a column has one value for every record: none is ever moved to the place of another.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from splitpipe.codecs import Codec, Zstd, codec
+from splitpipe.conversion.blocks import PackedColumn
+from splitpipe.errors import FormatError, SplitpipeError
+from splitpipe.jobs.shape import Shape
+from splitpipe.jobs.stretch import Stretch
+from splitpipe.jobs.summary import Counts
+from splitpipe.order import Order
+from splitpipe.runtime.failure import annotate
+from splitpipe.schema import Field, Schema
+
+__all__ = ["Fault", "Made", "Probed", "Rules", "Work", "may_be_skipped"]
+
+_MISSING: Final = -1
+PROBE_S: Final = 0.1
+"""How long is tried how fast a job is; the first record may take longer."""
+PREVIEW_S: Final = 5.0
+"""How long something to look at is waited for."""
+
+
+class Fault(NamedTuple):
+    """A record that failed and was left out.
+
+    Attributes:
+        position: of the record, in the order of the job.
+        records: how many were left out with it, itself included.
+        record: which record it is, in words.
+        stage: where it failed; ``None`` for reading or writing it.
+        error: the name of the exception's type.
+        message: what it said.
+        traceback: of it.
+        key: of the record, if it has one.
+    """
+
+    position: int
+    records: int
+    record: str
+    stage: str | None
+    error: str
+    message: str
+    traceback: str
+    key: str | None = None
+
+    @property
+    def text(self) -> str:
+        """It as a line."""
+        where = f" in stage {self.stage!r}" if self.stage is not None else ""
+        more = f" (and {self.records - 1} with it)" if self.records > 1 else ""
+        return f"{self.record}{more}{where}: {self.error}: {self.message}"
+
+
+class Made(NamedTuple):
+    """What a range of the source became.
+
+    Attributes:
+        start, stop: the positions.
+        columns: the stored values of each column.
+        rows: how many there are of each.
+        counts: what became of the records.
+        faults: those that failed.
+    """
+
+    start: int
+    stop: int
+    columns: dict[str, PackedColumn]
+    rows: int
+    counts: Counts
+    faults: tuple[Fault, ...]
+
+
+class Probed(NamedTuple):
+    """What the first records of a job tell.
+
+    Attributes:
+        schema: of what comes out; ``None`` if nothing did.
+        record_s: about how long a record takes.
+        items: the first of what comes out, as text.
+        counts: what became of the records that were tried.
+        faults: those that failed.
+    """
+
+    schema: Schema | None
+    record_s: float
+    items: tuple[str, ...]
+    counts: Counts
+    faults: tuple[Fault, ...]
+
+
+def may_be_skipped(error: BaseException) -> bool:
+    """Whether a record is to blame, and not the machine: memory, a disk, splitpipe itself."""
+    if isinstance(error, SplitpipeError):
+        return isinstance(error, FormatError)
+    return isinstance(error, Exception) and not isinstance(error, MemoryError)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How records are treated.
+
+    Attributes:
+        column: whether there is to be one value for every record.
+        missing: whether a value may be missing where the pipeline gave none.
+        skips: whether records that fail are left out.
+        whole: positions of a task that is treated as one stream; 0 where records are by themselves.
+    """
+
+    column: bool = False
+    missing: bool = False
+    skips: bool = False
+    whole: int = 0
+
+
+class Work:
+    """Runs a job's graph over ranges of its source; travels to workers.
+
+    Args:
+        shape: of the graph.
+        rules: how records are treated.
+        schema: of what is written; ``None`` while only `probe` is called.
+        zstd: how columns are compressed, with their dictionaries.
+    """
+
+    def __init__(
+        self, shape: Shape, rules: Rules, schema: Schema | None, zstd: Mapping[str, Zstd]
+    ) -> None:
+        self.shape = shape
+        self.rules = rules
+        self.schema = schema
+        self._zstd = dict(zstd)
+        self._codecs: dict[str, Codec] = {}
+        self.group = rules.whole or shape.group
+
+    def with_schema(self, schema: Schema, zstd: Mapping[str, Zstd]) -> Work:
+        """Return the same work, for records of this schema."""
+        return Work(self.shape, self.rules, schema, zstd)
+
+    def __call__(self, positions: tuple[int, int]) -> Made:
+        """What the records of these positions become.
+
+        Raises:
+            Exception: of a stage, at a record that is not to be skipped; notes name it.
+            FormatError: what came out cannot be stored, or is not one value for every record.
+        """
+        start, stop = positions
+        assert self.schema is not None
+        rows = _Rows(self.schema, self._all_codecs(self.schema), self.group)
+        self._run(start, stop, rows)
+        return rows.made(self, start, stop)
+
+    def probe(self, positions: tuple[int, int], *, items: int = 1, at_most: int = 0) -> Probed:
+        """Try some records, until the time is over and it is known what comes out.
+
+        Args:
+            positions: which may be tried.
+            items: how many of what comes out are wanted.
+            at_most: how many to stop at; 0 to go on for `PROBE_S`.
+        """
+        start, stop = positions
+        seen = _Seen(items, at_most, column=self.rules.column)
+        done, size = start, self.group
+        try:
+            while done < stop and not seen.over(known=self.schema is not None):
+                last = min(done + size, stop)
+                self._run(done, last, seen)
+                done, size = last, size if self.rules.whole else 2 * size
+        except _Enough:
+            done = seen.owners[-1] + 1
+        except Exception:
+            # What fails here fails again, at its place: what comes before it is to be done first.
+            if at_most or (seen.schema is None and self.schema is None):
+                raise
+            done = seen.owners[-1] + 1 if seen.owners else start + 1
+        counts = _counted(seen.owners, self.group, (start, done), seen.faults)
+        texts, record_s = tuple(seen.texts), seen.record_s(start, done)
+        return Probed(seen.schema, record_s, texts, counts, tuple(seen.faults))
+
+    @cached_property
+    def _order(self) -> Order:
+        return self.shape.source.order(0)
+
+    def _all_codecs(self, schema: Schema) -> dict[str, Codec]:
+        if not self._codecs:
+            for name, field in schema.items():
+                how = self._zstd.get(name) or Zstd()
+                given = how.dictionary if isinstance(how.dictionary, bytes) else b""
+                self._codecs[name] = codec(field, dictionary=given, level=how.level)
+        return self._codecs
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _run(self, start: int, stop: int, taker: _Taker) -> None:
+        """Give everything that comes out to ``taker``, and tell it what failed."""
+        todo = [(start, stop)]
+        while todo:
+            first, last = todo.pop()
+            whole = self.rules.whole
+            epoch = first // whole if whole else 0
+            stretch = Stretch(self.shape, self._order, first, last, epoch=epoch, whole=bool(whole))
+            try:
+                stretch.run(taker.take)
+            except Exception as error:
+                annotate(error, stretch.where(error, "worker of a job"))
+                if not self.rules.skips or not may_be_skipped(error):
+                    raise
+                at, waiting = stretch.failed_at()
+                begin, end = self._group_of(at, start, stop)
+                taker.forget(begin)
+                taker.faults.append(self._fault(stretch, error, at, end - begin))
+                if end < last:
+                    todo.append((end, last))
+                again = self._group_of(waiting, start, stop)[0]
+                if again < begin:
+                    todo.append((again, begin))
+
+    def _group_of(self, position: int, start: int, stop: int) -> tuple[int, int]:
+        """The records that are treated together with one, among ``start`` to ``stop - 1``."""
+        first = position // self.group * self.group
+        return max(first, start), min(first + self.group, stop)
+
+    def _fault(self, stretch: Stretch, error: Exception, at: int, records: int) -> Fault:
+        return Fault(
+            position=at,
+            records=records,
+            record=self.described(at),
+            stage=stretch.stage_of(error),
+            error=type(error).__qualname__,
+            message=str(error),
+            traceback="".join(traceback.format_exception(error)).rstrip(),
+            key=self._key_of(at),
+        )
+
+    def _key_of(self, position: int) -> str | None:
+        records = getattr(self.shape.source.sequence, "records", None)
+        catalog = getattr(records, "catalog", None)
+        if catalog is None:
+            return None
+        (key,) = catalog.keys(self._order.indices(position, position + 1))
+        return None if key is None else str(key)
+
+    def described(self, position: int) -> str:
+        """Which record lies at a position, in words."""
+        return self.shape.source.describe(position, 0)
+
+    def __reduce__(self) -> Any:
+        return Work, (self.shape, self.rules, self.schema, self._zstd)
+
+    def __repr__(self) -> str:
+        return "the work of a job"
+
+
+class _Taker(ABC):
+    """Takes what comes out of a range.
+
+    Attributes:
+        owners: the positions of the records that it came out of, ascending.
+        faults: records that failed.
+    """
+
+    def __init__(self) -> None:
+        self.owners: list[int] = []
+        self.faults: list[Fault] = []
+
+    @abstractmethod
+    def take(self, position: int, item: Any) -> None:
+        """Add what came out of a record."""
+
+    def forget(self, position: int) -> None:
+        """Drop what came out of the record at `position` and of those behind it."""
+        while self.owners and self.owners[-1] >= position:
+            self.owners.pop()
+
+
+class _Rows(_Taker):
+    """What came out of a range so far, as it is stored.
+
+    Args:
+        schema: of what comes out.
+        codecs: of its columns.
+        group: records that are treated together.
+    """
+
+    def __init__(self, schema: Schema, codecs: Mapping[str, Codec], group: int) -> None:
+        super().__init__()
+        self._schema = schema
+        self._codecs = list(codecs.items())
+        self._group = group
+        self._values: list[list[bytes | None]] = [[] for _ in codecs]
+
+    def take(self, position: int, item: Any) -> None:
+        """Add what came out of a record.
+
+        Raises:
+            FormatError: it does not fit.
+        """
+        given = self._schema.values_of(item)
+        row: list[bytes | None] = []
+        for name, packer in self._codecs:
+            value = given.get(name)
+            try:
+                row.append(None if value is None else packer.encode(value))
+            except FormatError as error:
+                where = "" if self._schema.bare else f"field {name!r}: "
+                raise FormatError(f"{where}{error}") from error
+        for values, stored in zip(self._values, row, strict=True):
+            values.append(stored)
+        self.owners.append(position)
+
+    def forget(self, position: int) -> None:
+        super().forget(position)
+        for values in self._values:
+            del values[len(self.owners) :]
+
+    def made(self, work: Work, start: int, stop: int) -> Made:
+        """Return it all, once the range is done."""
+        counts = _counted(self.owners, self._group, (start, stop), self.faults)
+        if work.rules.column:
+            self._align(work, start, stop)
+        packed = {
+            name: _packed(values)
+            for (name, _), values in zip(self._codecs, self._values, strict=True)
+        }
+        return Made(start, stop, packed, len(self._values[0]), counts, tuple(self.faults))
+
+    def _align(self, work: Work, start: int, stop: int) -> None:
+        """Make it one value for every record.
+
+        Raises:
+            FormatError: a record has none, or several.
+        """
+        (values,) = self._values
+        aligned: list[bytes | None] = []
+        failed = {fault.position // self._group for fault in self.faults}
+        at, first = 0, start
+        while first < stop:
+            group = first // self._group
+            end = min((group + 1) * self._group, stop)
+            count = 0
+            while at + count < len(self.owners) and self.owners[at + count] < end:
+                count += 1
+            if count == end - first:
+                aligned += values[at : at + count]
+            elif not count and (group in failed or work.rules.missing):
+                aligned += [None] * (end - first)
+            else:
+                raise _uneven(work, first, end, count)
+            at, first = at + count, end
+        values[:] = aligned
+
+
+def _uneven(work: Work, first: int, end: int, count: int) -> FormatError:
+    which = work.described(first)
+    if end - first > 1:
+        which = f"{end - first} records treated together, the first of them {which},"
+    advice = (
+        "give the job missing=True, so that the value of what is filtered out is missing"
+        if not count
+        else "a job for a new dataset may make several records of one"
+    )
+    return FormatError(
+        f"the pipeline gave {count} values for {which} and a column has one for every record: "
+        f"{advice}"
+    )
+
+
+def _counted(
+    owners: Sequence[int], group: int, positions: tuple[int, int], faults: Sequence[Fault]
+) -> Counts:
+    """What became of the records at ``positions``, of which ``owners`` gave something."""
+    start, stop = positions
+    groups = np.unique(np.asarray(owners, dtype=np.int64) // group)
+    sizes = np.minimum((groups + 1) * group, stop) - np.maximum(groups * group, start)
+    used, skipped = int(sizes.sum()), sum(fault.records for fault in faults)
+    read = stop - start
+    return Counts(read, used, read - used - skipped, skipped, len(owners))
+
+
+def _packed(values: Sequence[bytes | None]) -> PackedColumn:
+    lengths = [_MISSING if value is None else len(value) for value in values]
+    joined = b"".join(value for value in values if value is not None)
+    return PackedColumn(np.frombuffer(joined, np.uint8), np.array(lengths, dtype=np.int64))
+
+
+class _Enough(BaseException):
+    """Enough was seen. No stage may swallow it."""
+
+
+class _Seen(_Taker):
+    """What the first records give, to look at.
+
+    Args:
+        items: how many are wanted.
+        at_most: how many to stop at; 0 goes on until the time is over.
+        column: whether they are values of a column.
+    """
+
+    def __init__(self, items: int, at_most: int, *, column: bool) -> None:
+        super().__init__()
+        self.schema: Schema | None = None
+        self.texts: list[str] = []
+        self._wanted = items
+        self._at_most = at_most
+        self._column = column
+        self._began = time.perf_counter()
+        self._first: tuple[int, float] | None = None
+
+    def over(self, *, known: bool) -> bool:
+        """Whether the time is over, and it is known what comes out."""
+        elapsed = time.perf_counter() - self._began
+        if self._at_most:
+            return elapsed > PREVIEW_S
+        return elapsed > PROBE_S and (known or self.schema is not None)
+
+    def take(self, position: int, item: Any) -> None:
+        self.owners.append(position)
+        if len(self.texts) < self._wanted:
+            self.texts.append(repr(item))
+        if self.schema is None and not (self._column and item is None):
+            self.schema = Schema(Field.of(item)) if self._column else Schema.infer(item)
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = position, now
+        if self._at_most:
+            enough = len(self.owners) >= self._at_most
+        else:
+            enough = now - self._first[1] > PROBE_S
+        if enough and self.schema is not None:
+            raise _Enough
+
+    def record_s(self, start: int, done: int) -> float:
+        """About how long a record takes; the first may have had a model to load."""
+        now = time.perf_counter()
+        if self._first is not None and done > self._first[0] + 1:
+            return (now - self._first[1]) / (done - self._first[0] - 1)
+        return (now - self._began) / max(1, done - start)
