@@ -21,7 +21,7 @@ from splitpipe.cli.sources import AsJson, say_json
 from splitpipe.cli.target import load_object
 from splitpipe.errors import FormatError, SplitpipeError
 from splitpipe.jobs import Job, JobProgress, JobSummary, Preview
-from splitpipe.jobs.job import JobRunOptions
+from splitpipe.jobs.define import JobRunOptions
 
 __all__ = ["as_text", "run_job"]
 

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from splitpipe.jobs.job import Job, job
+from splitpipe.jobs.define import Job, job
 from splitpipe.jobs.running import Preview
 from splitpipe.jobs.summary import Counts, JobProgress, JobSummary
 
