@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.partition import imbalance
     from splitpipe.pipeline.stages.padding import Pad
     from splitpipe.pipeline.telling import RankStatistics
+    from splitpipe.pipeline.trace_file import TraceFile
     from splitpipe.recording import Record
     from splitpipe.runtime.diagnosis import Diagnosis
     from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
@@ -63,6 +64,7 @@ _HOMES = {
     "StageStatistics": "splitpipe.runtime.statistics",
     "TaskStatistics": "splitpipe.runtime.statistics",
     "Verification": "splitpipe.verification",
+    "TraceFile": "splitpipe.pipeline.trace_file",
     "Zstd": "splitpipe.codecs",
     "audio": "splitpipe.schema",
     "balance_plan": "splitpipe.pipeline.balancing",
@@ -112,6 +114,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Schema",
     "SplitDataLoader",
     "Verification",
+    "TraceFile",
     "Zstd",
     "audio",
     "balance_plan",

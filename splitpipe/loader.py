@@ -24,7 +24,7 @@ from typing import Any
 from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.explain import explain
-from splitpipe.pipeline.plan import RunOptions
+from splitpipe.pipeline.plan import Plan, RunOptions
 from splitpipe.recording.options import Record
 from splitpipe.recording.recorder import Recorder
 from splitpipe.runtime.diagnosis import Diagnosis
@@ -138,8 +138,7 @@ class Loader:
 
     def explain(self) -> str:
         """Return the plan in words."""
-        text = explain(self._run.plan, self._run.options)
-        return "\n".join(filter(None, (text, explain_seats(self._run.plan))))
+        return tell(self._run.plan, self._run.options)
 
     def close(self) -> None:
         """End the run: within half a second no process, descriptor or memory of it is left.
@@ -333,4 +332,9 @@ def _recorder(name: str, pipeline: Pipeline, run: Run, number: int) -> Recorder 
     return Recorder(record, pipeline, options=told, plan=run.plan, output=number)
 
 
-set_runner(start)
+def tell(plan: Plan, options: RunOptions) -> str:
+    """Return a plan in words, and what its workers share of this machine."""
+    return "\n".join(filter(None, (explain(plan, options), explain_seats(plan))))
+
+
+set_runner(start, tell)

@@ -22,7 +22,7 @@ from splitpipe.pipeline.dealing import share
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
 from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods, RankMethods
-from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.pipeline.plan import Plan, RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
 from splitpipe.pipeline.stage import Stage, StageOptions, check_count
 from splitpipe.pipeline.stages import (
@@ -37,6 +37,7 @@ from splitpipe.pipeline.stages import (
     Take,
 )
 from splitpipe.pipeline.stages.fingerprint import fingerprint
+from splitpipe.pipeline.trace_file import TraceFile
 
 if TYPE_CHECKING:
     from splitpipe.loader import Loader
@@ -51,13 +52,20 @@ class _Runner(Protocol):
     ) -> dict[str, Loader]: ...
 
 
+class _Teller(Protocol):
+    def __call__(self, plan: Plan, options: RunOptions) -> str: ...
+
+
 _runner: _Runner | None = None
+_teller: _Teller = explain
 
 
-def set_runner(runner: _Runner) -> None:
-    """Say what turns a description into a running loader. For `splitpipe.loader`."""
-    global _runner
-    _runner = runner
+def set_runner(runner: _Runner, teller: _Teller = explain) -> None:
+    """Say what turns a description into a running loader, and what tells a plan, with all that is
+    known where it is run. For `splitpipe.loader`.
+    """
+    global _runner, _teller
+    _runner, _teller = runner, teller
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -91,8 +99,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
     def __init__(
         self, source: object, *, shuffle: str | None = None, seed: int = 0, window: int = 1
     ) -> None:
-        check_count("seed", seed, least=0)
-        check_count("window", window, least=1)
+        seed = check_count("seed", seed, least=0)
+        window = check_count("window", window, least=1)
         made = make_source(source, shuffle=shuffle, seed=seed, window=window)
         object.__setattr__(self, "node", Node(source=made, seed=seed))
 
@@ -118,8 +126,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         epochs: int | None = 1,
         start_method: str | None = None,
         arena_bytes: int = 1 << 30,
-        trace: str | os.PathLike[str] | None = None,
         record: Record | str | os.PathLike[str] | None = None,
+        trace: str | os.PathLike[str] | TraceFile | None = None,
     ) -> Loader:
         """Run the pipeline: return an iterator and context manager over its items.
 
@@ -140,14 +148,14 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
             trace: a file to draw the run into, for ui.perfetto.dev: what every worker did when. It
-                is whole when the loader is closed, and replaces one of that name.
+                is whole when the loader is closed, and replaces one of that name. A `TraceFile`
+                says how large it may become, too.
             record: a folder, or an `sp.Record`, for what is needed to make any item again.
 
         Raises:
             GraphError: the options or the stages cannot be run.
             NotPicklable: a stage cannot travel to another process.
         """
-        drawn = None if trace is None else os.fspath(trace)
         options = RunOptions.of(
             executor=executor,
             transport=transport,
@@ -155,15 +163,15 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             epochs=epochs,
             start_method=start_method,
             arena_bytes=arena_bytes,
-            trace=drawn,
             record=record,
+            trace=trace,
         )
         return start({"": self}, options)[""]
 
     def explain(self, **options: Any) -> str:
         """Return the plan in words, for the same options that `loader` takes."""
         made = RunOptions.of(**options)
-        return explain(plan({"": self.node}, made), made)
+        return _teller(plan({"": self.node}, made), made)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader(executor="inline"))

@@ -51,6 +51,8 @@ def _describe(plan: Plan, task: Task, number: int, origin: dict[int, int]) -> st
         how = ", results in order" if task.ordered else ", results as they come"
         if task.unit > 1:
             how += f", units of {task.unit} positions"
+        if task.splits:
+            how += ", or in parts of a batch where one costs long"
     if len(task.outputs) > 1:
         how += f", {len(task.outputs)} outputs"
     return (

@@ -20,8 +20,9 @@ from typing import Any
 
 from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
-from splitpipe.pipeline.stage import Stage, check_choice, check_count
+from splitpipe.pipeline.stage import Stage, check_choice, settle_counts
 from splitpipe.pipeline.stages import Batch
+from splitpipe.pipeline.trace_file import TraceFile
 
 __all__ = ["Local", "Plan", "RunOptions", "Task", "plan"]
 
@@ -68,9 +69,9 @@ class RunOptions:
     epochs: int | None = 1
     start_method: str | None = None
     arena_bytes: int = 1 << 30
-    trace: str | None = None
     record: Any = None
     """Where what is delivered is recorded: a folder, or a `splitpipe.recording.Record`."""
+    trace: TraceFile | None = None
     auto_prefetch: bool = False
     """Whether `prefetch` is only where to begin, and the run finds out what pays."""
 
@@ -79,7 +80,8 @@ class RunOptions:
         """Return the options that a user gave in these words."""
         if options.get("executor", "") is None:
             options = {**options, "executor": default_executor()}
-        if options.get("prefetch") == "auto":
+        prefetch = options.get("prefetch")
+        if isinstance(prefetch, str) and prefetch == "auto":
             options = {**options, "prefetch": cls.prefetch, "auto_prefetch": True}
         return cls(**options)
 
@@ -88,9 +90,8 @@ class RunOptions:
         check_choice("transport", self.transport, TRANSPORTS)
         if self.start_method is not None:
             check_choice("start_method", self.start_method, START_METHODS)
-        check_count("prefetch", self.prefetch, least=1)
-        check_count("epochs", self.epochs, least=1)
-        check_count("arena_bytes", self.arena_bytes, least=0)
+        settle_counts(self, prefetch=1, epochs=1, arena_bytes=0)
+        object.__setattr__(self, "trace", TraceFile.of(self.trace))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Operation
+from splitpipe.pipeline.stages.checks import whole
 
-__all__ = ["Stage", "StageOptions", "Workers", "check_choice", "check_count"]
+__all__ = ["Stage", "StageOptions", "Workers", "check_choice", "check_count", "settle_counts"]
 
 Workers: TypeAlias = int | Literal["auto"] | None
 """How many workers a user asks for: ``"auto"`` lets the run find out."""
@@ -21,12 +22,22 @@ MOST_WORKERS = 64
 """How many are found out at most."""
 
 
-def check_count(what: str, value: object, *, least: int) -> None:
-    """Refuse what is not None and not a whole number of at least `least`."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise GraphError(f"{what} must be a whole number of at least {least}, not {value!r}")
+def check_count(what: str, value: object, *, least: int) -> Any:
+    """Return `value`, which may be one of numpy's, as an int; None as it is.
+
+    Raises:
+        GraphError: it is no whole number of at least `least`.
+    """
+    return None if value is None else whole(what, value, least=least)
+
+
+def settle_counts(options: object, **least: int) -> None:
+    """Check counts among the fields of a frozen dataclass, by the least they may be; for its
+    ``__post_init__``.
+    """
+    for name, smallest in least.items():
+        value = check_count(name, getattr(options, name), least=smallest)
+        object.__setattr__(options, name, value)
 
 
 STAGE_EXECUTORS = ("inline", "thread", "process")
@@ -48,13 +59,12 @@ class StageOptions:
         cls, workers: Workers, ordered: bool, capacity: int | None, executor: str | None
     ) -> StageOptions:
         """Return the options that a user gave in these words."""
-        if workers != "auto":
+        if not isinstance(workers, str) or workers != "auto":
             return cls(workers, ordered, capacity, executor)
-        return cls(_usable_cpus(), ordered, capacity, executor, auto=True)
+        return cls(_worth_trying(), ordered, capacity, executor, auto=True)
 
     def __post_init__(self) -> None:
-        check_count("workers", self.workers, least=0)
-        check_count("capacity", self.capacity, least=1)
+        settle_counts(self, workers=0, capacity=1)
         if self.executor is None:
             return
         check_choice("executor", self.executor, STAGE_EXECUTORS)
@@ -93,7 +103,7 @@ class Stage:
         return f"{kind}({self.name})" + ("" if workers is None else f" x {many}")
 
 
-def _usable_cpus() -> int:
+def _worth_trying() -> int:
     """How many workers could be worth it here; two at least, so that they share their work."""
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))

@@ -21,6 +21,7 @@ from dataclasses import replace
 import psutil
 
 from splitpipe.pipeline.stages.globals import advice
+from splitpipe.pipeline.trace_file import TraceFile
 from splitpipe.runtime import board as b
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import Board, Heading, Row, TaskHead, row_of
@@ -62,9 +63,11 @@ class Observer:
         trace: where to draw the run; None: nowhere.
     """
 
-    def __init__(self, heading: Heading, *, shared: bool = True, trace: str | None = None) -> None:
+    def __init__(
+        self, heading: Heading, *, shared: bool = True, trace: TraceFile | None = None
+    ) -> None:
         self.heading = replace(heading, started=time.time(), started_at=time.perf_counter())
-        self._trace = None if trace is None else Trace(trace, self.heading.rows)
+        self._trace = None if trace is None else Trace.of(trace, self.heading.rows)
         self.board: Board | None = None
         try:
             self.board = Board(self.heading) if shared else None

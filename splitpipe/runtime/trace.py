@@ -22,12 +22,11 @@ import time
 from typing import Any
 
 from splitpipe.errors import StorageError
+from splitpipe.pipeline.trace_file import TraceFile
 from splitpipe.transport.anonymous import Descriptor
 
-__all__ = ["LIMIT_NBYTES", "Recorder", "Trace", "TraceLink"]
+__all__ = ["Recorder", "Trace", "TraceLink"]
 
-LIMIT_NBYTES = 64 << 20
-"""How large a trace may become unless the user says otherwise; about half a million events."""
 FLUSH_EVENTS = 400
 FLUSH_S = 0.5
 SHORTEST_S = 5e-6
@@ -128,7 +127,7 @@ class Trace:
         StorageError: it cannot be written there.
     """
 
-    def __init__(self, path: str, processes: int, limit: int = LIMIT_NBYTES) -> None:
+    def __init__(self, path: str, processes: int, limit: int = TraceFile.limit_bytes) -> None:
         self.path = os.path.abspath(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         try:
@@ -139,6 +138,11 @@ class Trace:
             raise StorageError(error.errno, text, self.path) from error
         self.link = TraceLink(self._file, max(1, limit // max(1, processes)))
         self._closed = False
+
+    @classmethod
+    def of(cls, file: TraceFile, processes: int) -> Trace:
+        """Begin the file that a user asked for."""
+        return cls(os.fspath(file.path), processes, file.limit_bytes)
 
     def close(self) -> None:
         """End the array; everybody else has stopped writing. Safe to call twice."""

@@ -164,7 +164,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
         try:
             task = _task(spec, receivers, doors, meter)
         except BaseException as error:
-            where = (f"while worker {spec.name} started",)
+            where = (f"while {spec.name} started",)
             failure = Failure.of(error, where=where)
             first.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)
         else:
@@ -176,7 +176,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
         meter.flush()  # the owner shut it: this is how a run ends
     except Exception as error:
         # Not a stage's doing: a message without room, say. It has no place in the order.
-        failure = Failure.of(error, where=(f"in worker {spec.name}, outside of its stages",))
+        failure = Failure.of(error, where=(f"in {spec.name}, outside of its stages",))
         with contextlib.suppress(ChannelError):
             first.packer.discard()
             first.failed(failure, epoch=0, sequence=NOWHERE, start=0, stop=0)

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -183,9 +184,9 @@ def make_packing(
         FormatError: this cannot be done; the message says what can.
     """
     if length is not None:
-        check_count("length", length, least=1)
+        length = check_count("length", length, least=1)
     if vocabulary is not None:
-        check_count("vocabulary", vocabulary, least=1)
+        vocabulary = check_count("vocabulary", vocabulary, least=1)
     ids = {name: _checked_id(name, id, vocabulary) for name, id in specials.items()}
     chosen, limit = _checked_dtype(dtype, vocabulary, ids)
     ids["pad"] = _checked_pad(length, remainder, ids)
@@ -222,16 +223,20 @@ def _checked_pad(length: int | None, remainder: str, ids: Mapping[str, int | Non
 
 
 def check_count(what: str, value: Any, *, least: int) -> int:
-    """A whole number of at least `least`, or ``FormatError``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """A whole number of at least `least`, maybe one of numpy's, as an int; or ``FormatError``."""
+    try:
+        made = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        made = least - 1
+    if made < least:
         raise FormatError(f"{what} must be a whole number of at least {least}, not {value!r}")
-    return value
+    return made
 
 
 def _checked_id(name: str, id: int | None, vocabulary: int | None) -> int | None:
     if id is None:
         return None
-    check_count(name, id, least=0)
+    id = check_count(name, id, least=0)
     if vocabulary is not None and id >= vocabulary:
         raise FormatError(
             f"{name}={id} is not in the vocabulary of {vocabulary:,} ids: add it to the tokenizer, "

@@ -16,7 +16,7 @@ from tests.cli.command import arguments, environment, splitpipe
 from tests.runtime.running import Program, running
 
 PROGRAM = """
-    import sys, threading
+    import signal, sys, threading
     import splitpipe as sp
 
     PAUSE = threading.Event()
@@ -26,6 +26,7 @@ PROGRAM = """
         return item
 
     def main():
+        signal.alarm(120)  # its own deadline: whoever started it may have been killed
         pipe = sp.Pipeline(range(10**6)).map(slow, workers=2).batch(4, name="four", workers=1)
         with pipe.loader(prefetch=5) as loader:
             for number, batch in enumerate(loader):

@@ -117,6 +117,16 @@ def test_refusals(pipes: list[sp.Pipeline], message: str | None) -> None:
         planned(*pipes)
 
 
+def test_explain_says_where_batches_may_be_made_in_parts() -> None:
+    said = "units of 4 positions, or in parts of a batch where one costs long"
+    assert said in SEQUENCE.map(f, workers=2).batch(4).explain()
+    for whole in (
+        SEQUENCE.map(f, workers=2).batch(4, collate=list),
+        SEQUENCE.map(f, workers=2, ordered=False).batch(4),
+    ):
+        assert "in parts" not in whole.explain()
+
+
 def test_explain_names_what_is_read_and_by_whom() -> None:
     text = POOL.explain()
     assert "pool: reads the source, 2 processes" in text

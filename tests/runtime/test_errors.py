@@ -382,3 +382,4 @@ def test_a_worker_without_memory_for_a_message_says_so(monkeypatch: pytest.Monke
     assert got == []
     assert type(error) is sp.ChannelError
     assert "No space left" in str(error)
+    assert "in worker 0 of <lambda>, outside of its stages" in error.__notes__

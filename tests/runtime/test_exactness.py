@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
+from splitpipe.runtime.grants import Credits
+from splitpipe.transport.memory import MemoryLink
+from splitpipe.transport.message import Item, decode
 from tests.runtime.comparing import Point, all_frozen, counted, frozen, kinds, read
 
 KINDS = kinds()
@@ -167,15 +170,33 @@ def test_the_size_of_the_arena_changes_nothing(arena_bytes: int, workers: int) -
 
 def test_the_units_of_a_pool_follow_what_they_cost() -> None:
     """Also behind a source that only one process can read, and that knows nothing of the pool."""
+    pipe = sp.Pipeline(count_to(200)).map(lambda x: np.full(300_000, x, np.uint8), workers=2)
+    with pipe.loader(start_method="fork") as loader:
+        assert sum(1 for _ in loader) == 200
+        assert loader.stats()[1].messages >= 100  # whatever it took: bytes alone say so
 
-    def messages(stage: Callable[[int], Any], count: int) -> int:
-        pipe = sp.Pipeline(count_to(count)).map(stage, workers=2)
-        with pipe.loader(start_method="fork") as loader:
-            assert sum(1 for _ in loader) == count
-            return loader.stats()[1].messages
 
-    assert messages(lambda x: np.full(300_000, x, np.uint8), 200) >= 100
-    assert messages(double, 100_000) < 5000
+def test_the_head_of_a_pool_is_told_how_much_a_message_may_hold() -> None:
+    link = MemoryLink()
+    credits, told = Credits(link.sender(), run=1, window=4, pooled=True), link.receiver()
+    words = iter(range(1, 9))
+
+    def most(elapsed_ns: int, nbytes: int) -> int:
+        """What a message may hold, once those of a hundred items have cost so much."""
+        for sequence in range(20):
+            credits.learn(Item(1, 0, 0, sequence, 0, 100, 100, elapsed_ns, nbytes))
+        credits.hungry(next(words))
+        wire, last = told.receive(), 0
+        while wire is not None:
+            last = decode(wire).start
+            wire = told.receive(block=False)
+        return last
+
+    cheap, slow = most(1_000, 100), most(10**10, 100)
+    large, cheap_again = most(1_000, 100 << 20), most(1_000, 100)
+    assert (slow, large) == (1, 1)
+    assert cheap == cheap_again > 100
+    link.close()
 
 
 def test_epochs_without_items_do_not_end_the_run_early() -> None:

@@ -84,6 +84,7 @@ def test_workers_sit_down_before_they_work(method: str, monkeypatch: pytest.Monk
     pipe = sp.Pipeline(range(4)).map(here, workers=2)
     with pipe.loader(start_method=method) as loader:
         assert "numeric libraries: 3 threads" in loader.explain()
+        assert pipe.explain(start_method=method) == loader.explain()
         assert set(map(repr, loader)) == {repr(("3", [3] if can_tell() else None))}
     assert "OMP_NUM_THREADS" not in os.environ
 

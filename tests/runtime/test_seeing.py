@@ -164,6 +164,21 @@ class TestTrace:
         assert sum(items) == 60
         assert {e["name"] for e in events if e["ph"] == "C"} == {"queued: slow", "queued: batch(4)"}
 
+    def test_stays_below_the_limit_that_was_asked_for(self, tmp_path: Path) -> None:
+        path = tmp_path / "trace.json"
+        pipe = sp.Pipeline(range(60)).map(slow, workers=2).batch(4, workers=1)
+        with pipe.loader(trace=sp.TraceFile(path, limit_bytes=np.int64(3000))) as loader:
+            assert len(list(loader)) == 15
+        assert path.stat().st_size <= 3000 + 200  # what ends the file is not counted
+        assert json.loads(path.read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize("trace", [7, sp.TraceFile])
+    def test_what_is_no_file(self, trace: Any) -> None:
+        with pytest.raises(sp.GraphError, match="trace must be a path or a TraceFile"):
+            sp.Pipeline(range(6)).loader(trace=trace)
+        with pytest.raises(sp.GraphError, match="limit_bytes must be"):
+            sp.TraceFile("trace.json", limit_bytes=0)
+
     def test_when_a_worker_is_killed(self, tmp_path: Path) -> None:
         path = tmp_path / "trace.json"
         pipe = sp.Pipeline(range(60)).map(fatal, workers=2)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from splitpipe.errors import StorageError
+from splitpipe.pipeline.trace_file import TraceFile
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Heading, TaskHead
 from splitpipe.runtime.metrics import Meter
@@ -131,7 +132,7 @@ class TestFile:
 class TestRun:
     def test_waits_and_work_of_a_meter(self, tmp_path: Path) -> None:
         path = tmp_path / "trace.json"
-        observer = Observer(HEADING, trace=str(path))
+        observer = Observer(HEADING, trace=TraceFile(path))
         assert observer.trace is not None
         meter = Meter(observer.rows[0])
         meter.recorder = observer.trace.recorder("decode", 0)

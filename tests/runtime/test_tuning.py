@@ -111,7 +111,7 @@ class Wild(Tuner):
 def wild(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "Tuner", Wild)
     monkeypatch.setattr(metrics, "SELDOM_S", 0.0)
-    monkeypatch.setattr("splitpipe.pipeline.stage._usable_cpus", lambda: 4)
+    monkeypatch.setattr("splitpipe.pipeline.stage._worth_trying", lambda: 4)
     Wild.decided = 0
 
 

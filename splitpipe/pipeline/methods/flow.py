@@ -100,7 +100,7 @@ class FlowMethods(Methods):
             >>> list(sp.zip(left, right.map(str)))
             [(0, '0'), (1, '1'), (2, '2')]
         """
-        check_count("count", count, least=1)
+        count = check_count("count", count, least=1)
         teed = self._with(Tee(), None, StageOptions(capacity=capacity))
         return (teed,) * count
 
@@ -213,5 +213,4 @@ class FlowMethods(Methods):
 
     def take(self, count: int, *, name: str | None = None) -> Self:
         """End every epoch after `count` items."""
-        check_count("count", count, least=0)
         return self._with(Take(count), name, StageOptions())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, Unpack
 
 from splitpipe.pipeline.methods.base import Methods, StreamOptions
-from splitpipe.pipeline.stage import StageOptions, Workers, check_count
+from splitpipe.pipeline.stage import StageOptions, Workers
 from splitpipe.pipeline.stages import (
     Batch,
     BatchByCost,
@@ -62,7 +62,6 @@ class GroupMethods(Methods):
             capacity: see `map`.
             name: see `map`.
         """
-        check_count("size", size, least=1)
         operation = Batch(size, drop_last, collate, ragged)
         return self._with(operation, name, StageOptions.of(workers, ordered, capacity, executor))
 

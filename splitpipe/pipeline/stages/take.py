@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.checks import settle, whole
 
 __all__ = ["Take"]
 
@@ -17,6 +18,9 @@ class Take(Operation):
     """The first items of every epoch; those after them are never made."""
 
     count: int
+
+    def __post_init__(self) -> None:
+        settle(self, count=whole("count", self.count, least=0))
 
     @property
     def label(self) -> str:
