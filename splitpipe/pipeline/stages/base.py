@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from splitpipe.pipeline.stages.random import generator
+from splitpipe.pipeline.stages.random import Generators, generator
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.dealing import Numbering
@@ -98,7 +98,16 @@ class Context:
         measured: what was counted beside, by name.
     """
 
-    __slots__ = ("dropped", "epoch", "kept", "measured", "place", "seed", "stage")
+    __slots__ = (
+        "_generators",
+        "dropped",
+        "epoch",
+        "kept",
+        "measured",
+        "place",
+        "seed",
+        "stage",
+    )
 
     def __init__(
         self,
@@ -115,6 +124,7 @@ class Context:
         self.seed = seed
         self.epoch = epoch
         self.place = place
+        self._generators: Generators | None = None
         self.dropped = 0
         self.measured: dict[str, float] = defaultdict(float, dict.fromkeys(measures, 0.0))
 
@@ -126,7 +136,9 @@ class Context:
         """Return the generator for the item that is being treated, at its beginning."""
         place = self.place
         assert place is not None, "a stage that wants a generator has to say so (`random`)"
-        return generator(self.seed, self.stage, self.epoch, place.number, place.part)
+        if self._generators is None:
+            self._generators = Generators(self.seed, self.stage, self.epoch)
+        return self._generators.at(place.number, place.part)
 
     def divided(self, outputs: Iterable[Any]) -> Iterable[Any]:
         """Return `outputs`, all made of one item by an operation that is `per_item`."""
