@@ -8,7 +8,8 @@ Rules:
   maker after yielding it, is never seen by another, as between processes;
 - a reader may be `capacity` items behind the fastest one. In one thread a reader that is further
   behind will never be read in time: that is an error at once (`BranchStalled`). With a thread for
-  each output the fast one waits, unless `Turns` says that waiting would be for ever;
+  each output the fast one waits, unless `Turns` says that waiting would be for ever. It goes beyond
+  that only for somebody who wants to leave and cannot, by what the item needs that is being made;
 - what the stream raises is raised in every reader, at its place;
 - the stream is closed when the last reader is.
 """
@@ -20,8 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from splitpipe.errors import BranchStalled
-from splitpipe.runtime.outbox import EpochSkipped
+from splitpipe.errors import BranchStalled, ChannelError
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.pickling import dump, load
 
@@ -29,6 +29,10 @@ __all__ = ["CAPACITY", "Branches", "Turns"]
 
 CAPACITY = 1024
 """Items that a branch may be behind another one, unless the stage that they share says more."""
+
+
+_NOBODY = -1
+"""Instead of the number of a reader."""
 
 
 class Turns(Protocol):
@@ -40,11 +44,16 @@ class Turns(Protocol):
 
     def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
         """Wait while the output that this thread serves is `blocked` by output `other` (below 0: by
-        any of the others), or return True: for ever.
+        any of the others), or return True: for ever. Returns False, too, when it is `pressed`.
         """
 
-    def wait(self, still: Callable[[], bool], others: tuple[int, ...]) -> None:
-        """Wait while `still`, for threads that serve the outputs `others`."""
+    def pressed(self) -> bool:
+        """Whether this thread may go beyond what is usually kept: somebody whose reader has left
+        cannot leave before it has made what it makes.
+        """
+
+    def follow(self, puller: int, still: Callable[[], bool]) -> None:
+        """Wait while `still`, for the thread that serves output `puller`."""
 
     def pull(self) -> int:
         """This thread begins to make what others wait for, too; return which output it serves."""
@@ -121,14 +130,16 @@ class Branches:
                         raise self._failure
                     raise StopIteration
                 full = self._full(number)
+                if full is not None and self._turns is not None and self._turns.pressed():
+                    full = None
                 if full is None and self._puller is None:
                     self._puller = self._turns.pull() if self._turns is not None else 0
                     break
                 if full is None:
                     assert self._turns is not None
                     assert self._puller is not None
-                    self._turns.wait(
-                        lambda: not pending and self._puller is not None, (self._puller,)
+                    self._turns.follow(
+                        self._puller, lambda: not pending and self._puller is not None
                     )
                     continue
             behind = self._pending[full]
@@ -138,6 +149,33 @@ class Branches:
             ):
                 raise self._stalled(number, full)
         return self._pull(number)
+
+    @property
+    def over(self) -> bool:
+        """Whether the stream was read to its end: what is left of it is kept here."""
+        return self._over
+
+    def read_ahead(self) -> bool:
+        """Read on for all that are behind, until one of them is as far behind as may be, or to the
+        end; return whether there was anything to do. What the stream raises is raised in them.
+        """
+        done = False
+        while True:
+            with self._changed:
+                if self._over or self._full(_NOBODY) is not None:
+                    return done
+                done = True
+                if self._puller is not None:
+                    assert self._turns is not None
+                    self._turns.follow(self._puller, lambda: self._puller is not None)
+                    continue
+                self._puller = self._turns.pull() if self._turns is not None else 0
+            try:
+                self._pull(_NOBODY)
+            except ChannelError:
+                raise  # the run was shut
+            except Exception:
+                return True
 
     def close_for(self, number: int) -> None:
         """Reader `number` wants no more."""
@@ -170,9 +208,6 @@ class Branches:
             copied = not _unchangeable(item)
             value = dump(item) if copied and self._others(number) else item
         except StopIteration:
-            raise
-        except EpochSkipped:  # further up, while this one waited: nobody can go on with it
-            self._failure = BranchStalled(f"{self._name!r} was left early by another branch")
             raise
         except BaseException as error:
             over, self._failure = True, error

@@ -145,6 +145,10 @@ class Chain:
             made.append(items)
         return made
 
+    def branches(self, number: int) -> list[Branches]:
+        """Return what several read part `number` through, in every pass over it."""
+        return [one for (shared, _), one in list(self._shared.items()) if shared == number]
+
     def leave(self, output: int) -> None:
         """Output `output` wants no more: end what is made for it alone."""
         _close(self._layers.pop(output, []))
@@ -256,7 +260,7 @@ class Chain:
             made = self._head(last, part, owner, epoch)
         else:
             nothing: Stream = (iter(()), None)
-            replays = self._replays(part.stage)
+            replays = self.replays(part.stage)
             made = self._stage(last, part.stage, owner, epoch, nothing if replays else None)
         for one in reversed(line):
             stage = parts[one].stage
@@ -296,7 +300,7 @@ class Chain:
         numbers = map(part.numbering.of, count(first))
         return self._layer(owner, place.follow(items, numbers)), place
 
-    def _replays(self, stage: Stage) -> bool:
+    def replays(self, stage: Stage) -> bool:
         """Whether a stage has what its input would give: nobody needs to begin with it."""
         operation = stage.operation
         kept = self._kept.setdefault(stage.name, {})

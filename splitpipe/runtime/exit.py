@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
+from splitpipe.runtime.room import Room
 from splitpipe.runtime.turns import Waits
 
 __all__ = ["Exit", "Reading"]
@@ -48,7 +49,8 @@ class Exit:
         self._count = 0
         self._run: Reading | None = None
         self._waits: Waits | None = None
-        self._chunker = Chunker(outbox, self._send, gate.open, lambda: gate.most)
+        self._room: Room | None = None
+        self._chunker = Chunker(outbox, self._send, self._ready, lambda: gate.most)
 
     def drain(self, run: Reading, items: Iterator[Any]) -> None:
         """Send all that `items` gives, in the epoch of `run`; the last of it waits for `flush`.
@@ -76,7 +78,8 @@ class Exit:
     def watch(self, waits: Waits) -> None:
         """Let `waits` know of everything that this output waits for."""
         self._waits = waits
-        self.gate.listen(waits, self.outbox.packer.wake)
+        self._room = self.outbox.room(self)
+        self.gate.listen(waits, self._wake)
         self.outbox.packer.watch(self)
         self._chunker.on_flush = waits.tell
 
@@ -102,7 +105,7 @@ class Exit:
         """Send what there is, and then the failure."""
         try:
             self._chunker.flush()
-            self.gate.enter(run.epoch)  # a failure is a message like any other
+            self._enter(run.epoch)  # a failure is a message like any other
         except EpochSkipped:
             self._chunker.discard()
             return
@@ -115,18 +118,43 @@ class Exit:
         )
 
     def end(self, epoch: int) -> None:
-        """Send the end of an epoch."""
+        """Send the end of an epoch, unless nobody will ever read it."""
+        self._run = None  # until the next one begins, there is nothing to leave
+        if self._room is not None and not self._room.enter(lambda: self.gate.detached):
+            return
         sequence = self._next()
         self.outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
 
     def close(self) -> None:
         """Stop the thread that sends what is late."""
         self._chunker.close()
+        if self._room is not None:
+            self._room.close()
+
+    def _ready(self) -> bool:
+        """Whether a message could be sent without waiting."""
+        return self.gate.open() and (self._room is None or self._room.there())
+
+    def _enter(self, epoch: int) -> None:
+        """Wait until a message may be sent.
+
+        Raises:
+            EpochSkipped: nobody wants more of `epoch`.
+        """
+        if self._room is not None and not self._room.enter(self.left):
+            raise EpochSkipped
+        self.gate.enter(epoch)
+
+    def _wake(self) -> None:
+        """An epoch is not wanted any more: whoever waits for it need not."""
+        self.outbox.packer.wake()
+        if self._room is not None:
+            self._room.wake()
 
     def _send(self, values: list[Any]) -> int:
         run = self._run
         assert run is not None
-        self.gate.enter(run.epoch)
+        self._enter(run.epoch)
         number = len(values) or len(self.outbox.packer)
         start, self._sent = self._sent, run.advance(number)
         self._count += number

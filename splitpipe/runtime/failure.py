@@ -29,7 +29,7 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
 
-__all__ = ["Failure", "annotate", "failing_stage", "keep_exceptions"]
+__all__ = ["Failure", "annotate", "failing_stage", "keep_exceptions", "keeps_exceptions"]
 
 _CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 
@@ -148,6 +148,11 @@ _numbers = count()
 def keep_exceptions() -> None:
     """Say that what fails in this thread is raised in this process: it need not be picklable."""
     _own.stays = True
+
+
+def keeps_exceptions() -> bool:
+    """Whether that was said in this thread: a thread that helps it has to say so, too."""
+    return _own.stays
 
 
 def _reference(error: BaseException) -> bytes:

@@ -28,6 +28,7 @@ class Gate:
         self._meter = meter
         self._credits = 0
         self._waits: Waits | None = None
+        self._wake: Callable[[], None] | None = None
         self.most = CHUNK_ITEMS
         """Values that a message may hold."""
         self.wanted = -1
@@ -38,11 +39,12 @@ class Gate:
         """Whether nobody will ever read on."""
 
     def listen(self, waits: Waits, wake: Callable[[], None]) -> None:
-        """Let a thread take the reader's words from now on: whoever waits here waits for other
-        things, too. Whatever waits elsewhere is woken by `wake` when an epoch is not wanted.
+        """Let a thread take the reader's words from now on, as they come: whoever waits here waits
+        for other things, too. Whatever waits elsewhere is woken by `wake` when an epoch is not
+        wanted.
         """
-        self._waits = waits
-        thread = threading.Thread(target=self._listen, args=(waits, wake), name="splitpipe-gate")
+        self._waits, self._wake = waits, wake
+        thread = threading.Thread(target=self._listen, args=(waits,), name="splitpipe-gate")
         thread.daemon = True  # it ends when the run is shut
         thread.start()
 
@@ -88,16 +90,35 @@ class Gate:
         while (wire := self._receiver.receive(block=False)) is not None:
             self._note(wire)
 
-    def _listen(self, waits: Waits, wake: Callable[[], None]) -> None:
-        try:
-            while True:
-                wire = self._receiver.receive()
-                skipped = self.skipped
-                with waits.changed:
+    def look(self) -> bool:
+        """Take what the reader has said and nobody has heard yet; return whether that was anything.
+
+        Who is about to say that a reader will never read on has to know its last word: the thread
+        that listens may not have had its turn.
+        """
+        waits = self._waits
+        if waits is None:
+            return False
+        with waits.changed:
+            skipped, heard = self.skipped, False
+            try:
+                while (wire := self._receiver.receive(block=False)) is not None:
                     self._note(wire)
-                    waits.tell()
-                if self.skipped > skipped:
-                    wake()
+                    heard = True
+            except ChannelError as error:
+                waits.fail(error)
+                return True
+            if self.skipped > skipped and self._wake is not None:
+                self._wake()
+            if heard:
+                waits.tell()
+            return heard
+
+    def _listen(self, waits: Waits) -> None:
+        try:
+            while waits.running:
+                self._receiver.wait()
+                self.look()
         except ChannelError as error:
             waits.fail(error)
 

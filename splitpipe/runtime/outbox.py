@@ -23,7 +23,8 @@ from splitpipe.errors import SplitpipeError
 from splitpipe.runtime.board import WAITS_FOR_MEMORY
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.metrics import Meter
-from splitpipe.transport.base import Buffer, Sender
+from splitpipe.runtime.room import Room
+from splitpipe.transport.base import Buffer, Sender, Watcher
 from splitpipe.transport.envelope import ATOMS, Packer
 from splitpipe.transport.message import End, Failed, Item, Message, encode
 from splitpipe.transport.objects import ObjectPacker
@@ -125,6 +126,10 @@ class Outbox:
     def forward(self, message: End | Failed) -> None:
         """Pass on what a pool has nothing to do with."""
         self._send(message, [message.body], 0)
+
+    def room(self, watcher: Watcher) -> Room:
+        """Return what waits for room in the channel, and tells `watcher`."""
+        return Room(self._sender, watcher, self.meter)
 
     def allocate(self, shape: Any, dtype: Any, near: Any = None) -> Any:
         """Return an array in the message to come; waits while all slots are held."""

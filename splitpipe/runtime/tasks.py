@@ -8,7 +8,9 @@ Rules:
 - a sequential task goes through its epochs once; its generators start anew in each of them;
 - each output has an `Exit` of its own: credits, messages, order. With several, each is served by a
   thread, so that one whose reader is busy holds up no other for longer than `Branches` allows;
-- an output may be one epoch ahead of another one, no more;
+- an output may be one epoch ahead of another one, no more. An input goes on to the next epoch with
+  the first output that wants it there, when none needs it in this one any more; what those that are
+  behind have still to come is read ahead and kept, as far as `Branches` keep anything;
 - a failure is sent and does not end the task: a later stage may catch it, as it could in one
   process;
 - a shut channel ends the task at once and quietly: whoever shut it knows why.
@@ -17,24 +19,27 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from splitpipe.errors import BranchStalled, ChannelError
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.runtime.chain import Chain, one_to_one, open_source
 from splitpipe.runtime.exit import Exit
-from splitpipe.runtime.failure import Failure
+from splitpipe.runtime.failure import Failure, keep_exceptions, keeps_exceptions
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.needs import forks, inputs_of, needed
 from splitpipe.runtime.outbox import EpochSkipped
 from splitpipe.runtime.turns import Waits
 from splitpipe.transport.message import NOWHERE
 
 __all__ = ["Exit", "SequentialTask"]
+
+_Made = TypeVar("_Made")
 
 
 class SequentialTask:
@@ -69,7 +74,14 @@ class SequentialTask:
         """What stages keep from one epoch to the next."""
         self.one_to_one = len(body.heads) == len(body.outputs) == 1 and one_to_one(body.stages)
         self._runs: dict[int, _EpochRun] = {}
-        self._waits = Waits([one.hungry for one in exits], [one.left for one in exits])
+        self._edges = {number: inboxes[edge] for number, edge in _edges(body)}
+        self._at: dict[int, int] = {}  # the epoch that each input is in, once anybody has read it
+        self._inputs = [inputs_of(body, output) for output in range(len(exits))]
+        self._waits = Waits(
+            [one.hungry for one in exits],
+            [one.left for one in exits],
+            [one.gate.look for one in exits],
+        )
         self._alone: int | None = None  # the output that is between two epochs of the inputs
 
     def run(self) -> None:
@@ -92,7 +104,9 @@ class SequentialTask:
     def _drive_all(self) -> None:
         """Serve each output by a thread."""
         threads = [
-            threading.Thread(target=self._thread, args=(n,), name=f"splitpipe-output-{n}")
+            threading.Thread(
+                target=self._thread, args=(n, keeps_exceptions()), name=f"splitpipe-output-{n}"
+            )
             for n in range(len(self.exits))
         ]
         for thread in threads:
@@ -101,7 +115,9 @@ class SequentialTask:
         for thread in threads:
             thread.join()
 
-    def _thread(self, number: int) -> None:
+    def _thread(self, number: int, keeps: bool) -> None:
+        if keeps:
+            keep_exceptions()
         self._waits.serve(number)
         outbox = self.exits[number].outbox
         use_allocator(outbox.allocate)
@@ -160,19 +176,19 @@ class SequentialTask:
         ever read it.
         """
         gate = self.exits[number].gate
+
+        def in_the_way() -> tuple[_EpochRun, int] | None:
+            return None if gate.detached else self._in_the_way(number, epoch)
+
         while not gate.detached:
             with self._waits.changed:
-                run = self._runs.get(epoch)
-                if run is not None:
-                    return run
-                held = next((r for r in self._runs.values() if r.holds(epoch)), None)
-                other = min(held.left) if held is not None else 0
-            if held is None:
-                self._between(lambda: self._begin(epoch))
-            elif self._waits.stuck_between(
-                other,
-                lambda held=held: held.holds(epoch) and not gate.detached,  # type: ignore[misc]
-            ):
+                found = in_the_way()
+            if found is None:
+                return self._between(lambda: self._begin(number, epoch))
+            held, other = found
+            if self._waits.stuck_between(other, lambda: in_the_way() is not None):
+                if held.epoch == epoch - 1 and held.read_ahead(self._inputs[number]):
+                    continue
                 raise BranchStalled(
                     f"the branch {self.body.reader(other)!r} is not read: it is still in epoch "
                     f"{held.epoch} when {self.body.reader(number)!r} would begin epoch {epoch}; "
@@ -180,14 +196,46 @@ class SequentialTask:
                 )
         return None
 
-    def _begin(self, epoch: int) -> None:
-        """Begin `epoch`, at the inputs, too."""
-        if epoch not in self._runs:
-            for earlier in list(self._runs.values()):
-                earlier.finish_reading()
-            self._runs[epoch] = _EpochRun(self, epoch)
+    def _in_the_way(self, number: int, epoch: int) -> tuple[_EpochRun, int] | None:
+        """Return an earlier run because of which output `number` cannot begin `epoch` yet, and the
+        output that has to go on in it first.
+        """
+        for run in self._runs.values():
+            others: Collection[int] = ()
+            if run.epoch < epoch - 1:
+                others = run.left
+            elif run.epoch < epoch:
+                others = run.needing(self._inputs[number])
+            if others:
+                return run, min(others)
+        return None
 
-    def _between(self, act: Callable[[], None]) -> None:
+    def _begin(self, number: int, epoch: int) -> _EpochRun:
+        """Begin `epoch` for an output, at the inputs that it depends on, too; return its run."""
+        inputs = self._inputs[number]
+        self._turn([one for one in sorted(inputs) if self._at.setdefault(one, epoch) < epoch])
+        run = self._runs.get(epoch)
+        if run is None:
+            run = _EpochRun(self, epoch)
+            with self._waits.changed:
+                self._runs[epoch] = run
+        run.begin_reading(inputs)
+        return run
+
+    def _turn(self, inputs: Sequence[int]) -> None:
+        """Be done with the epoch that `inputs` are in: who reads several of them tells all before
+        waiting for one.
+        """
+        for number in inputs:
+            run = self._runs.get(self._at[number])
+            if run is not None:
+                run.end_reading(number)
+            self._edges[number].skip_rest()
+        for number in inputs:
+            self._edges[number].end_epoch(last=self._at[number] + 1 == self.epochs)
+            self._at[number] += 1
+
+    def _between(self, act: Callable[[], _Made]) -> _Made:
         """Do what only one thread may do at a time, and what may wait for input."""
         waits = self._waits
         with waits.changed:
@@ -195,7 +243,7 @@ class SequentialTask:
                 waits.wait(lambda: self._alone is not None, (self._alone,))
             self._alone = waits.output()
         try:
-            act()
+            return act()
         finally:
             with waits.changed:
                 self._alone = None
@@ -210,10 +258,19 @@ class SequentialTask:
 
     def _finish(self, run: _EpochRun) -> None:
         if not run.left:
-            self._between(run.finish_reading)
-            with self._waits.changed:
-                self._runs.pop(run.epoch, None)
-                self._waits.tell()
+            self._between(lambda: self._end(run))
+
+    def _end(self, run: _EpochRun) -> None:
+        """All outputs are done with `run`: so are all inputs with its epoch."""
+        if self._runs.get(run.epoch) is not run:
+            return  # another output was quicker
+        at, epoch = self._at, run.epoch
+        while behind := [one for one in self._edges if at.setdefault(one, epoch) <= epoch]:
+            self._turn(behind)
+        run.finish()
+        with self._waits.changed:
+            del self._runs[run.epoch]
+            self._waits.tell()
 
     def _detach(self, number: int) -> None:
         """Nobody reads output `number` any more: nobody waits for it."""
@@ -242,12 +299,9 @@ class _EpochRun:
             turns=task.waits if len(task.exits) > 1 else None,
             kept=task.kept,
         )
-        self._edges = {
-            number: task.inboxes[part.edge]
-            for number, part in enumerate(task.body.parts)
-            if part.edge is not None
-        }
-        self._reading = set(self._edges)
+        self._edges = {number: task.inboxes[edge] for number, edge in _edges(task.body)}
+        self._begun: frozenset[int] = frozenset()
+        self._reading: frozenset[int] = frozenset()  # the inputs that are in this epoch, not ended
         self._read = 0
         self.outputs = self._chain.start(self._input)
         task.meter.enter(self._chain.running)
@@ -255,9 +309,30 @@ class _EpochRun:
             if one.gate.detached:
                 self.leave(number)
 
-    def holds(self, epoch: int) -> bool:
-        """Whether nobody can begin `epoch` before this one is done with."""
-        return bool(self.left) and (bool(self._reading) or self.epoch < epoch - 1)
+    def needing(self, inputs: frozenset[int]) -> list[int]:
+        """Return the outputs for which some of `inputs` are still read in this epoch."""
+        inputs = inputs & self._reading
+        body, chain = self._task.body, self._chain
+        return [one for one in self.left if inputs and inputs & needed(body, chain, one)]
+
+    def read_ahead(self, inputs: frozenset[int]) -> bool:
+        """Read `inputs` on for the outputs that are behind, as far as may be kept; return whether
+        there was anything to do.
+        """
+        shared = forks(self._task.body, self._chain, inputs & self._reading)
+        return max([one.read_ahead() for one in shared], default=False)
+
+    def begin_reading(self, inputs: frozenset[int]) -> None:
+        """From now on `inputs` are in this epoch."""
+        with self._task.waits.changed:
+            self._reading |= inputs - self._begun
+            self._begun |= inputs
+
+    def end_reading(self, number: int) -> None:
+        """An input is in this epoch no longer, or has ended in it."""
+        with self._task.waits.changed:
+            self._reading -= {number}
+            self._task.waits.tell()
 
     def advance(self, count: int) -> int:
         """Take note of `count` values that are sent; return up to which position of the inputs
@@ -294,24 +369,11 @@ class _EpochRun:
         else:
             self._chain.close()
 
-    def finish_reading(self) -> None:
-        """Be done with the epoch at every input. Safe to call twice."""
-        self._reading = set()
-        last = self.epoch + 1 == self._task.epochs
-        inboxes = [] if self._ended else [self._edges[number] for number in sorted(self._edges)]
-        for inbox in inboxes:
-            inbox.skip_rest()
-        for inbox in inboxes:
-            inbox.end_epoch(last=last)
-        if not self._ended and not self._edges:
+    def finish(self) -> None:
+        """All outputs are done with it. Once."""
+        if not self._edges:
             self.advance(0)
-        self._ended = True
-        if not self.left and not self._counted:
-            self._counted = True
-            self._task.meter.leave(self._chain.running)
-
-    _ended = False
-    _counted = False
+        self._task.meter.leave(self._chain.running)
 
     def _input(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
         if part.edge is None:
@@ -323,5 +385,9 @@ class _EpochRun:
     def _follow(self, number: int, inbox: Inbox) -> Iterator[Any]:
         yield from inbox.epoch()
         self._chain.cursors[number].position = inbox.position
-        self._reading.discard(number)
-        self._task.waits.tell()
+        self.end_reading(number)
+
+
+def _edges(body: Body) -> list[tuple[int, int]]:
+    """Return the inputs of `body`: the number of each as a part, and as an input."""
+    return [(n, part.edge) for n, part in enumerate(body.parts) if part.edge is not None]

@@ -12,6 +12,9 @@ Rules:
 - nobody is stuck whose result is not wanted. An output is wanted when its reader has read
   everything and waits for more, or when an output that is wanted waits for it;
 - an output is stuck when all that it waits for, and what that waits for, wait for their readers;
+- an output whose reader has left its epoch goes, wherever it waits, unless it is making what others
+  read, too: that cannot be broken off. Then it is *pressed*, as is everything it waits for: it may
+  go beyond what is usually kept, by what the item needs that it is making;
 - whose input comes from a branch passes hunger on: only when it is wanted itself, since what it
   sent may still be on its way to whoever reads both branches.
 """
@@ -50,14 +53,20 @@ class Waits:
     Args:
         hungry: for each output, whether its reader waits for what was not made yet.
         left: for each output, whether its reader wants no more of the epoch that it is in.
+        look: for each output, takes what its reader has said and nobody has heard yet; returns
+            whether there was anything. Asked before it is said that something will never come.
     """
 
     def __init__(
-        self, hungry: Sequence[Callable[[], bool]], left: Sequence[Callable[[], bool]]
+        self,
+        hungry: Sequence[Callable[[], bool]],
+        left: Sequence[Callable[[], bool]],
+        look: Sequence[Callable[[], bool]] = (),
     ) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._hungry = hungry
         self._left = left
+        self._look = look
         self._pulls: dict[int, int] = {}
         self._waiting: dict[int, _Wait] = {}
         self._serving: dict[int, int] = {}
@@ -68,6 +77,11 @@ class Waits:
     def changed(self) -> threading.Condition:
         """Held while anything changes that somebody may wait for."""
         return self._changed
+
+    @property
+    def running(self) -> bool:
+        """Whether the run has not been shut yet."""
+        return self._broken is None
 
     def serve(self, output: int) -> None:
         """This thread serves `output` from now on."""
@@ -109,18 +123,39 @@ class Waits:
 
     def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
         """Wait while this thread's output is `blocked` by output `other` (below 0: by any of the
-        others), or return True: for ever.
+        others), or return True: for ever. Also returns False when it is `pressed`.
 
         Raises:
             ChannelError: the run was shut.
             EpochSkipped: nobody wants the epoch any more in which it is blocked.
         """
         own = self.output()
-        return self._stuck(other, blocked, lambda: self._left[own]() and not self._pulls.get(own))
+        return self._stuck(
+            other, blocked, lambda: self._free_to_go(own), lambda: self._pressed(own, set())
+        )
 
     def stuck_between(self, other: int, blocked: Callable[[], bool]) -> bool:
         """As `stuck`, between two epochs."""
-        return self._stuck(other, blocked, lambda: False)
+        return self._stuck(other, blocked, lambda: False, lambda: False)
+
+    def follow(self, puller: int, still: Callable[[], bool]) -> None:
+        """Wait while `still` for what the thread of output `puller` makes for this one, too.
+
+        Raises:
+            ChannelError: the run was shut.
+            EpochSkipped: nobody wants the epoch any more that it is for.
+        """
+        own = self.output()
+        with self.noted(still, (puller,)):
+            while still():
+                if self._free_to_go(own):
+                    raise EpochSkipped
+                self._sleep()
+
+    def pressed(self) -> bool:
+        """Whether somebody cannot leave before this thread has made what it makes."""
+        with self._changed:
+            return self._pressed(self.output(), set())
 
     def pull(self) -> int:
         """This thread begins to make what others wait for, too; return which output it serves."""
@@ -132,15 +167,26 @@ class Waits:
         """It has made it."""
         self._pulls[self.output()] -= 1
 
-    def _stuck(self, other: int, blocked: Callable[[], bool], left: Callable[[], bool]) -> bool:
+    def _stuck(
+        self,
+        other: int,
+        blocked: Callable[[], bool],
+        left: Callable[[], bool],
+        pressed: Callable[[], bool],
+    ) -> bool:
         own = self.output()
         others = (other,) if other >= 0 else tuple(n for n in self._outputs() if n != own)
         with self.noted(blocked, others):
             while blocked():
                 if left():
                     raise EpochSkipped
+                if pressed():
+                    return False
                 if self._wanted(own, set()) and self._idle(own, set()):
-                    return True
+                    if sum(look() for look in self._look) == 0:
+                        return True
+                    self._check()
+                    continue
                 self._sleep()
         return False
 
@@ -177,14 +223,32 @@ class Waits:
                 self._waiting.pop(own, None)
 
     def _sleep(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         self._changed.wait()
+        self._check()
+
+    def _check(self) -> None:
         if self._broken is not None:
             raise self._broken
 
     def _outputs(self) -> range:
         return range(len(self._hungry))
+
+    def _free_to_go(self, output: int) -> bool:
+        """Whether its reader has left, and it makes nothing for others."""
+        return self._left[output]() and not self._pulls.get(output)
+
+    def _pressed(self, output: int, seen: set[int]) -> bool:
+        """Whether `output`, or one that waits for it, has been left and makes what others read."""
+        if output in seen or output in self._over:
+            return False
+        seen.add(output)
+        if self._pulls.get(output) and self._left[output]():
+            return True
+        return any(
+            output in wait.others and wait.still() and self._pressed(other, seen)
+            for other, wait in self._waiting.items()
+        )
 
     def _wanted(self, output: int, seen: set[int]) -> bool:
         """Whether anybody waits for `output`."""

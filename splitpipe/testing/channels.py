@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import select
 import signal
 import threading
 from collections import Counter
@@ -171,6 +172,47 @@ class ChannelSuite:
         finally:
             os.close(read)
             os.close(write)
+
+    # -- waiting for room
+
+    def test_there_is_room_until_there_is_none(self, ends: _Ends) -> None:
+        sender, receiver = ends.pair()
+        sent = ends.run(_fill, sender).result(PATIENCE_S)
+        assert sent > 0
+        waiting = ends.run(_wait_for_room, sender)
+        for number in range(sent):
+            assert _text(receiver) == _large(number)
+        assert waiting.result(PATIENCE_S)
+        assert not sender.full()
+        sender.send([b"the next"])  # who has seen room need not wait
+        assert _text(receiver) == b"the next"
+
+    def test_waiting_for_room_ends_on_another_descriptor(self, ends: _Ends) -> None:
+        sender, _ = ends.pair()
+        read, write = os.pipe()
+        try:
+            sending = ends.run(_send_while_told, sender, read)
+            os.write(write, b"!")
+            assert sending.result(PATIENCE_S) > 0
+        finally:
+            os.close(read)
+            os.close(write)
+
+    def test_shut_wakes_who_waits_for_room(self, ends: _Ends) -> None:
+        link = ends.link()
+        _, sender = ends.receiver(link), ends.sender(link)
+        ends.run(_fill, sender).result(PATIENCE_S)
+        waiting = ends.run(_wait_for_room, sender)
+        link.shut()
+        assert waiting.result(PATIENCE_S)
+        with pytest.raises(BrokenChannel):
+            sender.send([b"x"])
+
+    def test_a_closed_sender_waits_for_no_room(self, ends: _Ends) -> None:
+        sender, _ = ends.pair()
+        sender.close()
+        with pytest.raises(ClosedChannel):
+            sender.wait()
 
     # -- the end
 
@@ -350,6 +392,41 @@ def _send_until_shut(sender: Sender, nbytes: int) -> int:
             sender.send([bytes(nbytes)])
             sent += 1
     return sent
+
+
+def _large(number: int) -> bytes:
+    return bytes([number % 251]) * 60_000
+
+
+def _fill(sender: Sender) -> int:
+    """Send until there is no room left, and any other thread would be told so; return how many
+    messages that were.
+    """
+    sent = 0
+    while not sender.full() or sender.wait(block=False):
+        while sender.wait(block=False):
+            sender.send([_large(sent)])
+            sent += 1
+            assert sent < 10_000
+    return sent
+
+
+def _send_while_told(sender: Sender, read: int) -> int:
+    """Send while there is room, and wait for more; return how many messages were sent when the
+    descriptor ended that.
+    """
+    sent = 0
+    while not select.select([read], [], [], 0)[0] or sent == 0:
+        if sender.wait([read]):
+            sender.send([_large(sent)])
+            sent += 1
+    return sent
+
+
+def _wait_for_room(sender: Sender) -> bool:
+    while not sender.wait():
+        pass  # something else happened
+    return True
 
 
 def _process(method: str, target: Callable[..., None], *arguments: Any) -> Any:

@@ -64,6 +64,22 @@ class Sender(ABC):
         """
 
     @abstractmethod
+    def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
+        """Wait until there is room, so that `send` would not wait (True), or until something else
+        happened (False): a descriptor of `watch` is readable, say. With ``block=False``, only tell.
+
+        Room stays for who has seen it, where nobody else writes to the link. A link that was shut
+        has room: `send` says what became of it.
+
+        Raises:
+            ClosedChannel: this sender was closed.
+        """
+
+    @abstractmethod
+    def full(self) -> bool:
+        """Whether a thread that found no room still finds none; for any other thread."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of this end; what was sent still arrives."""
 

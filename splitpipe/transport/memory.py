@@ -7,8 +7,8 @@ Rules:
 - as everywhere (see `splitpipe.transport.base`); a link holds at most `capacity` messages;
 - nothing here is a system call unless somebody has to wait: what gives the interpreter lock away
   for every message waits for it again behind every thread that computes;
-- who waits for other descriptors too (`Receiver.wait`) needs one for the messages: a bell, made
-  when it is first needed, rung only for those who listen.
+- who waits for other descriptors too (`Receiver.wait`, `Sender.wait`) needs one for the messages: a
+  bell, made when it is first needed, rung only for those who listen.
 
 It does not travel to another process.
 """
@@ -19,7 +19,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from splitpipe.errors import BrokenChannel, ClosedChannel
 from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, Sender
@@ -27,8 +27,59 @@ from splitpipe.transport.base import Buffer, ChannelStatistics, Link, Receiver, 
 __all__ = ["MemoryLink", "MemoryReceiver", "MemorySender"]
 
 
+class _Bell:
+    """A descriptor that can be read while there is something to tell, for those who listen to it.
+    Everything is done with the lock of its queue held.
+
+    Args:
+        telling: whether there is something to tell now.
+    """
+
+    def __init__(self, telling: Callable[[], bool]) -> None:
+        self.telling = telling
+        self.listening = 0
+        self._pipe: tuple[int, int] | None = None
+        self._rung = False
+        self._closed = False
+
+    def listen(self) -> int:
+        """Begin to listen; return the descriptor."""
+        if self._pipe is None:
+            self._pipe = os.pipe()
+        self.listening += 1
+        self.settle()
+        return self._pipe[0]
+
+    def leave(self) -> None:
+        """Stop listening."""
+        self.listening -= 1
+        self._drop()
+
+    def settle(self) -> None:
+        """Ring, or be still: something has changed."""
+        if self._pipe is None or self.telling() == self._rung:
+            return
+        if self._rung:
+            self._rung = False
+            os.read(self._pipe[0], 1)
+        elif self.listening:
+            self._rung = True
+            os.write(self._pipe[1], b"\0")
+
+    def close(self) -> None:
+        """Nobody will listen any more, but those who do."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._closed and not self.listening and self._pipe is not None:
+            for fd in self._pipe:
+                os.close(fd)
+            self._pipe = None
+
+
 class _Queue:
-    """The messages of a link. Everything is done with `lock` held."""
+    """The messages of a link. Everything but `wait` is done with `lock` held."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -37,24 +88,26 @@ class _Queue:
         self.lock = threading.Lock()
         self.filled = threading.Condition(self.lock)
         self.emptied = threading.Condition(self.lock)
-        self._bell: tuple[int, int] | None = None
-        self._rung = False
-        self._listening = 0
-        self._closed = False
+        self.arrival = _Bell(self.telling)
+        self.room = _Bell(self.roomy)
 
     def telling(self) -> bool:
         """Whether a reader would be told something at once."""
         return bool(self.messages) or self.shut
 
+    def roomy(self) -> bool:
+        """Whether a writer would be done, or told something, at once."""
+        return len(self.messages) < self.capacity or self.shut
+
     def put(self, message: bytes) -> None:
         self.messages.append(message)
         self.filled.notify()
-        self._ring()
+        self._settle()
 
     def take(self) -> bytes:
         message = self.messages.popleft()
         self.emptied.notify()
-        self._still()
+        self._settle()
         return message
 
     def end(self) -> None:
@@ -62,43 +115,44 @@ class _Queue:
             self.shut = True
             self.filled.notify_all()
             self.emptied.notify_all()
-            self._ring()
+            self._settle()
 
     def close(self) -> None:
         self.end()
-        self._closed = True
-        self._drop_bell()
+        self.arrival.close()
+        self.room.close()
 
-    def listen(self) -> int:
-        """Begin to listen; return the descriptor that is readable when there is something."""
-        if self._bell is None:
-            self._bell = os.pipe()
-        self._listening += 1
-        if self.telling():
-            self._ring()
-        return self._bell[0]
+    def wait(self, bell: _Bell, changed: threading.Condition, watch: Sequence[int]) -> bool:
+        """Wait until `bell` has something to tell (True), or a descriptor of `watch` is readable
+        (False).
+        """
+        with self.lock:
+            while not bell.telling() and not watch:
+                changed.wait()  # without a bell, and without a system call
+            if bell.telling():
+                return True
+            fd = bell.listen()
+        poll = select.poll()
+        for one in (fd, *watch):
+            poll.register(one, select.POLLIN)
+        try:
+            while True:
+                ready = poll.poll()
+                with self.lock:
+                    if bell.telling():
+                        return True
+                if any(one != fd for one, _ in ready):
+                    return False
+                # Another one was quicker.
+        finally:
+            with self.lock:
+                bell.leave()
 
-    def leave(self) -> None:
-        """Stop listening."""
-        self._listening -= 1
-        self._drop_bell()
-
-    def _ring(self) -> None:
-        if self._listening and not self._rung and self._bell is not None:
-            self._rung = True
-            os.write(self._bell[1], b"\0")
-
-    def _still(self) -> None:
-        """The bell is rung only for as long as there is something to say."""
-        if self._rung and not self.telling() and self._bell is not None:
-            self._rung = False
-            os.read(self._bell[0], 1)
-
-    def _drop_bell(self) -> None:
-        if self._closed and not self._listening and self._bell is not None:
-            for fd in self._bell:
-                os.close(fd)
-            self._bell = None
+    def _settle(self) -> None:
+        if self.arrival.listening:
+            self.arrival.settle()
+        if self.room.listening:
+            self.room.settle()
 
 
 class MemorySender(Sender):
@@ -125,6 +179,19 @@ class MemorySender(Sender):
             queue.put(message)
         self._messages += 1
         self._nbytes += len(message)
+
+    def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
+        queue = self._queue
+        if self._closed:
+            raise ClosedChannel("this sender was closed")
+        if block:
+            return queue.wait(queue.room, queue.emptied, watch)
+        with queue.lock:
+            return queue.roomy()
+
+    def full(self) -> bool:
+        with self._queue.lock:
+            return not self._queue.roomy()
 
     def close(self) -> None:
         with self._queue.lock:
@@ -161,30 +228,9 @@ class MemoryReceiver(Receiver):
         return message
 
     def wait(self, watch: Sequence[int] = ()) -> bool:
-        queue = self._queue
-        with queue.lock:
-            if self._closed:
-                raise ClosedChannel("this receiver was closed")
-            while not queue.telling() and not watch:
-                queue.filled.wait()  # without a bell, and without a system call
-            if queue.telling():
-                return True
-            bell = queue.listen()
-        poll = select.poll()
-        for fd in (bell, *watch):
-            poll.register(fd, select.POLLIN)
-        try:
-            while True:
-                ready = poll.poll()
-                with queue.lock:
-                    if queue.telling():
-                        return True
-                if any(fd != bell for fd, _ in ready):
-                    return False
-                # Another reader was quicker.
-        finally:
-            with queue.lock:
-                queue.leave()
+        if self._closed:
+            raise ClosedChannel("this receiver was closed")
+        return self._queue.wait(self._queue.arrival, self._queue.filled, watch)
 
     def close(self) -> None:
         with self._queue.lock:

@@ -95,11 +95,33 @@ class PipeSender(Sender):
         finally:
             os.close(fd)
 
+    def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
+        if self._closed:
+            raise ClosedChannel("this sender was closed")
+        # Not whether anything fits, but whether the buffer is nearly empty: that is what the kernel
+        # wakes for, and the answer must be the same for who waits and for who asks about him.
+        return _writable(self._socket, watch, None if block else 0)
+
+    def full(self) -> bool:
+        return not _writable(self._socket, (), 0)
+
     def close(self) -> None:
         self._closed = True
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._messages, self._nbytes)
+
+
+def _writable(sock: socket.socket, watch: Sequence[int], timeout_ms: int | None) -> bool:
+    """Wait until `sock` takes a message (True), or a descriptor of `watch` is readable."""
+    fd = sock.fileno()
+    if fd < 0:
+        return True  # it is closed: sending says so
+    poll = select.poll()  # one of its own: several threads may ask at once
+    poll.register(fd, select.POLLOUT)
+    for other in watch:
+        poll.register(other, select.POLLIN)
+    return any(ready == fd for ready, _ in poll.poll(timeout_ms))
 
 
 class PipeReceiver(Receiver):

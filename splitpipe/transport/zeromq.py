@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
 import socket
 import sys
@@ -107,6 +108,8 @@ class ZmqSender(Sender):
 
     def __init__(self, link: ZmqLink, index: int) -> None:
         self._end = _End(link, zmq.PUSH, binds=link.readers > 1, index=index)
+        self._changes: int = self._end._socket.fileno()
+        self._full = False
 
     def send(self, parts: Sequence[Buffer]) -> None:
         end = self._end
@@ -123,6 +126,35 @@ class ZmqSender(Sender):
             end.messages += 1
             end.nbytes += len(message)
             return
+
+    def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
+        end = self._end
+        if end._closed:
+            raise ClosedChannel("this end of the channel was closed")
+        if self._has_room() or end.shut:
+            return True
+        if not block:
+            return False
+        poll = select.poll()
+        for fd in (self._changes, end._stop.fileno(), *watch):
+            poll.register(fd, select.POLLIN)
+        poll.poll()
+        return self._has_room() or end.shut
+
+    def full(self) -> bool:
+        # A socket of ZeroMQ is for one thread, but its descriptor is for all: when something has
+        # happened that the thread it belongs to has not seen, it can be read.
+        if not self._full:
+            return False
+        poll = select.poll()
+        poll.register(self._changes, select.POLLIN)
+        return not poll.poll(0)
+
+    def _has_room(self) -> bool:
+        events = self._end._socket.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int)
+        self._full = not events & zmq.POLLOUT
+        return not self._full
 
     def close(self) -> None:
         self._end.close()

@@ -97,21 +97,93 @@ class TestInOneThread:
             next(left)
 
 
+class TestReadingAhead:
+    def test_is_for_those_that_are_behind(self) -> None:
+        branches = Branches(iter(range(9)), 3, capacity=5)
+        left, right, gone = reading(branches, "l", "r", "g")
+        next(left)
+        gone.close()  # type: ignore[attr-defined]
+        assert branches.read_ahead()
+        assert not branches.over  # one is 5 behind
+        assert not branches.read_ahead()
+        assert [next(right) for _ in range(4)] == [0, 1, 2, 3]
+        assert branches.read_ahead()
+        assert [next(left) for _ in range(4)] == [1, 2, 3, 4]
+        assert next(right) == 4
+        assert branches.read_ahead()
+        assert branches.over
+        assert not branches.read_ahead()
+        assert list(left) == [5, 6, 7, 8]
+        assert list(right) == [5, 6, 7, 8]
+
+    def test_what_the_stream_raises_comes_to_those(self) -> None:
+        def stream() -> Iterator[int]:
+            yield 1
+            raise OSError("gone")
+
+        branches = Branches(stream(), 2)
+        left, right = reading(branches, "l", "r")
+        assert branches.read_ahead()
+        assert branches.over
+        for reader in (left, right):
+            assert next(reader) == 1
+            with pytest.raises(OSError, match="gone"):
+                next(reader)
+
+    def test_a_run_that_was_shut_is_not_read_on(self) -> None:
+        def stream() -> Iterator[int]:
+            raise sp.BrokenChannel("shut")
+            yield
+
+        branches = Branches(stream(), 2)
+        reading(branches, "l", "r")
+        with pytest.raises(sp.BrokenChannel, match="shut"):
+            branches.read_ahead()
+
+    def test_while_another_one_reads(self) -> None:
+        turns, begun, going_on = Patient(), threading.Event(), threading.Event()
+
+        def stream() -> Iterator[int]:
+            begun.set()
+            assert going_on.wait(10)
+            yield from range(4)
+
+        branches = Branches(stream(), 2, turns=turns)
+        left, right = reading(branches, "l", "r")
+        got: list[int] = []
+        first = threading.Thread(target=lambda: got.append(next(left)))
+        first.start()
+        assert begun.wait(10)
+        done: list[bool] = []
+        second = threading.Thread(target=lambda: done.append(branches.read_ahead()))
+        second.start()
+        going_on.set()
+        first.join(10)
+        second.join(10)
+        assert (got, done) == ([0], [True])
+        assert list(right) == [0, 1, 2, 3]
+        assert list(left) == [1, 2, 3]
+
+
 class Patient:
     """`Turns` of a test: waits until somebody says that nothing will change."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.vain = False
+        self.leaving = False
         self.asked = threading.Event()
 
     def stuck(self, other: int, blocked: Callable[[], bool]) -> bool:
         self.asked.set()
         with self.changed:
-            self.changed.wait_for(lambda: self.vain or not blocked())
-            return self.vain and blocked()
+            self.changed.wait_for(lambda: self.vain or self.leaving or not blocked())
+            return self.vain and blocked() and not self.leaving
 
-    def wait(self, still: Callable[[], bool], others: tuple[int, ...]) -> None:
+    def pressed(self) -> bool:
+        return self.leaving
+
+    def follow(self, puller: int, still: Callable[[], bool]) -> None:
         with self.changed:
             self.changed.wait_for(lambda: not still())
 
@@ -151,6 +223,20 @@ class TestInThreads:
             turns.changed.notify_all()
         thread.join(10)
         assert "'slow'" in str(caught[0])
+
+    def test_who_wants_to_leave_goes_beyond_what_is_kept(self) -> None:
+        turns, got = Patient(), list[int]()
+        left, right = reading(Branches(iter(range(50)), 2, capacity=3, turns=turns), "l", "r")
+        thread = threading.Thread(target=lambda: got.extend(next(left) for _ in range(7)))
+        thread.start()
+        assert turns.asked.wait(10)
+        with turns.changed:
+            turns.leaving = True
+            turns.changed.notify_all()
+        thread.join(10)
+        assert got == list(range(7))
+        turns.leaving = False
+        assert [next(right) for _ in range(7)] == got  # nothing was lost
 
     def test_many_threads_share_a_stream(self) -> None:
         branches = Branches(iter(range(2000)), 4, capacity=7, turns=Patient())
