@@ -1,4 +1,4 @@
-"""Generators that belong to a place: the same numbers, whether or not somebody kept the last one."""
+"""Generators that belong to a place: the same numbers, whoever kept the last one."""
 
 from __future__ import annotations
 
