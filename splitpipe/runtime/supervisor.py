@@ -39,13 +39,13 @@ from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
+from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.seats import seats
 from splitpipe.runtime.team import Team
 from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
 from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
-from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
@@ -92,14 +92,14 @@ class Supervisor:
         self._entries: list[MemoryLink] = []
         self._closed = False
         self._pid = os.getpid()
-        self._owner: Descriptor | None = None
+        self._owner: Owner | None = None
         self._death: str | None = None
         self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
         """The merges in this process: for each of the plan's locals, one an input."""
         self.teams: dict[int, Team] = {}
         """The workers of tasks, by the number of the task, that may be more or fewer."""
         try:
-            self._owner = _pidfd()
+            self._owner = Owner()
             assert observer.board is not None
             self._start(self._specs(observer.board))
             observer.begin()
@@ -390,15 +390,6 @@ def _context(method: str | None) -> BaseContext:
             # What every worker would import: once is enough. What is not there is passed over.
             context.set_forkserver_preload([*wanted, main.__module__, "threadpoolctl"])
     return context
-
-
-def _pidfd() -> Descriptor | None:
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return Descriptor(os.pidfd_open(os.getpid()))
-    except OSError:
-        return None  # an old kernel, or a sandbox that forbids it: the parent's pipe has to do
 
 
 def _refuse_import_of_main() -> None:

@@ -1,13 +1,12 @@
 """A worker, from its first line to its last.
 
 Responsible for: `main`, what a child process runs, and `serve`, what a thread runs; taking its ends
-of the channels; the death of a process with its owner.
+of the channels.
 
 Rules:
 - a process and a thread do the same, between the same two ends;
 - a process ignores Ctrl-C: the owner gets it too, and says what is to happen;
-- it does not outlive its owner: a thread waits on the owner's pidfd, whatever user code is doing
-  meanwhile;
+- it does not outlive its owner (see `splitpipe.runtime.owner`);
 - whatever goes wrong before the first item is reported like any other failure of a stage;
 - importing this module imports no more than a worker needs: the forkserver has it loaded
   beforehand.
@@ -16,15 +15,12 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import process
 from typing import Any
 
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
@@ -36,6 +32,7 @@ from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.metrics import Meter, SharedMeter
 from splitpipe.runtime.outbox import Outbox
+from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.sampling import Sampler
@@ -43,7 +40,6 @@ from splitpipe.runtime.seats import Seat
 from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.runtime.team import Leash
 from splitpipe.runtime.trace import TraceLink
-from splitpipe.transport.anonymous import Descriptor
 from splitpipe.transport.arena import Arena, ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.envelope import make_packer
@@ -52,9 +48,6 @@ from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import load
 
 __all__ = ["ExitSpec", "WorkerSpec", "main", "serve"]
-
-ORPHANED = 70
-"""Exit status of a worker whose owner is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class WorkerSpec:
         exits: what it writes.
         board: counters.
         trace: where to draw what it does; None: nowhere.
-        owner: pidfd of the owner, where there are such.
+        owner: the process that it does not outlive.
         seat: what it has of the machine.
         leash: link on which it is told to wait, and to go on; None where it never is.
     """
@@ -107,7 +100,7 @@ class WorkerSpec:
     exits: tuple[ExitSpec, ...]
     board: Board
     trace: TraceLink | None
-    owner: Descriptor | None
+    owner: Owner | None
     seat: Seat
     leash: Link | None = None
 
@@ -116,7 +109,8 @@ def main(spec: WorkerSpec) -> None:
     """Run one worker to its end, as a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
-    _die_with_owner(spec.owner)
+    if spec.owner is not None:
+        spec.owner.die_with()
     spec.seat.take()
     meter = _meter(spec)
     sampler = Sampler(meter) if len(spec.exits) == 1 else None
@@ -240,24 +234,3 @@ def _task(
         worker=spec.name,
         meter=meter,
     )
-
-
-def _die_with_owner(owner: Descriptor | None) -> None:
-    """Leave at once when the owner is gone. What it held in shared memory goes with the last who
-    maps it.
-    """
-    if owner is not None:
-        sentinel = owner.fd
-    else:  # no pidfd on this system; multiprocessing has a pipe for it
-        parent = process.parent_process()
-        if parent is None:
-            return
-        sentinel = parent.sentinel
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(sentinel, select.POLLIN)
-        poll.poll()
-        os._exit(ORPHANED)
-
-    threading.Thread(target=watch, name="splitpipe-owner-watch", daemon=True).start()

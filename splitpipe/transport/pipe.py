@@ -191,8 +191,14 @@ def _attached(ancillary: list[Any]) -> Buffer:
     fds = array.array("i")
     fds.frombytes(ancillary[0][2][: fds.itemsize])
     fd = fds[0]
+    nbytes = os.fstat(fd).st_size
     try:
-        return memoryview(map_shared(fd, 0, os.fstat(fd).st_size))
+        return memoryview(map_shared(fd, 0, nbytes))
+    except OSError as error:
+        raise ChannelError(
+            f"a message of {nbytes} bytes could not be mapped: {error}; send smaller items, or "
+            "raise the limit on address space"
+        ) from error
     finally:
         os.close(fd)
 
