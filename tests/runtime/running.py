@@ -26,15 +26,25 @@ WITHIN_S = 5.0
 
 
 class Program:
-    """A running script, in a process group of its own."""
+    """A running script, in a process group of its own.
+
+    Attributes:
+        python_path: where it finds modules.
+        shared_folder: its TMPDIR, where others have the same; None for one of its own.
+    """
+
+    python_path: tuple[Path, ...] = (ROOT,)
+    shared_folder: Path | None = None
 
     def __init__(self, script: Path) -> None:
-        self.folder = script.parent / "tmp"
+        self.folder = self.shared_folder or script.parent / "tmp"
         self.folder.mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, self.python_path))
         environment["PYTHONFAULTHANDLER"] = "1"
         self.process = subprocess.Popen(
             [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,11 @@
-"""Fault injection: disks that fail, writers that die, power that goes, bits that flip.
+"""Fault injection: stages that fail, workers that die, disks in trouble, bits that flip.
+
+For testing anything that runs user code in other processes, your own pipelines first of all:
+
+- `Fault` strikes at a chosen item, in a chosen worker, once or always: an exception, an exit, a
+  signal, a wait without end;
+- `FaultLog` is where all processes note what struck, and what they count by;
+- `Estate` is what a program and its family own, to see afterwards that nothing is left.
 
 For testing anything that keeps records in files, this package's storage first of all:
 
@@ -14,27 +21,39 @@ from __future__ import annotations
 
 from splitpipe.testing.faults.children import Child, forked, run_in_child
 from splitpipe.testing.faults.damage import Damaged
+from splitpipe.testing.faults.estate import Estate, adopt_orphans
+from splitpipe.testing.faults.log import FaultLog, Incident
 from splitpipe.testing.faults.power import Disk, Operation, PowerFailure, Recorder
+from splitpipe.testing.faults.stages import HOWS, Fault, How, InjectedFault, worker_index
 from splitpipe.testing.faults.strikes import Answer, Strike, die, die_halfway, fail, shorten
 from splitpipe.testing.faults.tap import CALLS, Call, Handler, Tap
 
 __all__ = [
     "CALLS",
+    "HOWS",
     "Answer",
     "Call",
     "Child",
     "Damaged",
     "Disk",
+    "Estate",
+    "Fault",
+    "FaultLog",
     "Handler",
+    "How",
+    "Incident",
+    "InjectedFault",
     "Operation",
     "PowerFailure",
     "Recorder",
     "Strike",
     "Tap",
+    "adopt_orphans",
     "die",
     "die_halfway",
     "fail",
     "forked",
     "run_in_child",
     "shorten",
+    "worker_index",
 ]

@@ -1,0 +1,1 @@
+"""What is run to be killed, what kills it, and what is said of that."""

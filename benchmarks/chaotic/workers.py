@@ -1,0 +1,296 @@
+"""Workers killed at random while a loop reads, and the hash of what it read.
+
+Responsible for: the pipeline, the killer, the watchdog, and the figures.
+
+Rules:
+- a kill happens at a moment that the pipeline cannot foresee: the killer draws after how many more
+  items it is due, and how many microseconds later;
+- only processes that run a stage are killed, whichever of them is drawn: one that was just started
+  is as good as any;
+- every process of the pipeline notes in a log when it made its first item: that is how the time
+  until the work went on is known, without asking the runtime.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import splitpipe as sp
+from benchmarks.chaotic.report import Report, spread
+from splitpipe.testing.faults import FaultLog
+
+__all__ = ["stream", "worker_chaos"]
+
+BATCH = 64
+DELAY_S = 0.004
+"""A kill comes so much later than the item that it is due at, at most."""
+
+
+def tokens(rng: Any, record: bytes) -> Any:
+    """A record as tokens: some arithmetic, and random numbers of its place."""
+    made = np.frombuffer(record, np.uint8).astype(np.int32)
+    return (made * 31 + rng.integers(0, 1000, dtype=np.int32)) % 50257
+
+
+def short(made: Any) -> bool:
+    return len(made) < 62
+
+
+def first_item(log: FaultLog, seen: set[int], items: Iterator[Any]) -> Iterator[Any]:
+    """Note that this process is at work."""
+    for item in items:
+        if os.getpid() not in seen:
+            seen.add(os.getpid())
+            log.claim(None, item="first")
+        yield item
+        del item
+
+
+class Noted:
+    """`tokens`, noting the first item of its process."""
+
+    def __init__(self, log: FaultLog) -> None:
+        self._log = log
+        self._seen = 0
+
+    def __call__(self, record: bytes, rng: Any) -> Any:
+        if self._seen != os.getpid():
+            self._seen = os.getpid()
+            self._log.claim(None, item="first")
+        return tokens(rng, record)
+
+
+def stream(folder: Path, records: int, workers: int, seed: int) -> sp.Pipeline:
+    """The pipeline: a shuffled dataset, a pool, a filter, a free stage, batches."""
+    path = folder / "data"
+    if not path.exists():
+        sp.write_split_data(path, list(_records(records)), splits=8)
+    log = FaultLog(folder / "first")
+    noted = partial(first_item, log, set())
+    return (
+        sp.Pipeline(sp.open_dataset(path), shuffle="global", seed=seed)
+        .map(Noted(log), workers=workers, name="tokens")
+        .filter(short)
+        .through(noted, workers=1, name="order")
+        .map(zlib.crc32)
+        .batch(BATCH)
+    )
+
+
+def _records(count: int) -> Iterator[bytes]:
+    block = bytes(range(256)) * 2
+    for number in range(count):
+        start = number % 251
+        yield block[start : start + 16 + number % 48]
+
+
+@dataclass(slots=True)
+class _Kills:
+    """What the killer did."""
+
+    planned: int
+    at_s: list[float] = field(default_factory=list)
+
+
+class _Killer:
+    """Kills a worker of this process when it is told so, a moment later."""
+
+    def __init__(self, rng: random.Random, kills: _Kills) -> None:
+        self._rng = rng
+        self._kills = kills
+        self._due = threading.Semaphore(0)
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
+        self._thread.start()
+
+    def due(self) -> None:
+        """Let one die soon."""
+        self._due.release()
+
+    def close(self) -> None:
+        self._over = True
+        self._due.release()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._due.acquire()
+            if self._over:
+                return
+            time.sleep(self._rng.random() * DELAY_S)
+            victims = worker_pids()
+            if not victims:
+                continue
+            try:
+                os.kill(self._rng.choice(victims), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            self._kills.at_s.append(time.monotonic())
+
+
+def worker_pids() -> list[int]:
+    """Processes that this one's loaders have started: children, and a fork server's children."""
+    found = []
+    for child in _children(os.getpid()):
+        try:
+            line = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"multiprocessing.forkserver" in line and b"spawn_main" not in line:
+            found += _children(child)
+        elif b"resource_tracker" not in line:
+            found.append(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    except OSError:
+        found = [one.pid for one in psutil.Process(pid).children()]
+    return found
+
+
+@dataclass(slots=True)
+class _Read:
+    """What a loop got."""
+
+    digest: str
+    items: int
+    seconds: float
+    arrived_s: list[float]
+    restarts: int | None = None
+
+
+def _read(
+    pipe: sp.Pipeline,
+    options: Mapping[str, Any],
+    hang_s: float,
+    killer: _Killer | None,
+    every: float,
+) -> _Read:
+    total = hashlib.blake2b(digest_size=16)
+    items, arrived = 0, []
+    rng = random.Random(7)
+    due = rng.expovariate(1 / every) if every else float("inf")
+    begin = time.monotonic()
+    with pipe.loader(**options) as loader:
+        for batch in loader:
+            # Ended with every stack on stderr when the next one does not come.
+            faulthandler.dump_traceback_later(hang_s, exit=True)
+            total.update(batch.tobytes())
+            items += 1
+            arrived.append(time.monotonic())
+            if killer is not None and items >= due:
+                due += rng.expovariate(1 / every)
+                killer.due()
+            del batch
+    faulthandler.cancel_dump_traceback_later()
+    return _Read(total.hexdigest(), items, time.monotonic() - begin, arrived)
+
+
+def worker_chaos(
+    *,
+    kills: int,
+    minutes: float | None,
+    records: int,
+    workers: int,
+    seed: int,
+    options: Mapping[str, Any],
+    hang_s: float,
+) -> Report:
+    """Kill workers, and compare streams.
+
+    Args:
+        kills: how many, over one pass through the records.
+        minutes: how long to go on with further passes, each with its own seed; None: one pass.
+        records: of the dataset.
+        workers: of its pool.
+        seed: seeds everything.
+        options: of the loader.
+        hang_s: seconds without an item after which the whole run ends with every stack on stderr.
+    """
+    report = Report()
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    done, number = _Kills(kills), 0
+    made: list[float] = []
+    got: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="splitpipe-chaos-") as name:
+        while True:
+            folder = Path(name)
+            pipe = stream(folder, records, workers, seed + number)
+            calm = _read(pipe, options, hang_s, None, 0.0)
+            wanted = min(kills, records // 1000) if end is not None else kills
+            before = len(done.at_s)
+            (folder / "first").unlink(missing_ok=True)
+            killer = _Killer(random.Random(seed + number), done)
+            try:
+                every = calm.items / (wanted + 1)
+                # A budget against stages that always crash is not what is measured here.
+                hit = _read(pipe, {**options, "restarts": 10 * wanted}, hang_s, killer, every)
+            finally:
+                killer.close()
+            struck = done.at_s[before:]
+            made += _after(struck, [one.at_s for one in FaultLog(folder / "first").incidents()])
+            got += _gaps(struck, hit.arrived_s)
+            report.lines.append(
+                f"pass {number}: {hit.items} batches of {records} records; without kills "
+                f"{calm.digest} in {calm.seconds:.1f} s, with {len(struck)} of them {hit.digest} "
+                f"in {hit.seconds:.1f} s"
+            )
+            report.require(hit.digest == calm.digest, f"pass {number}: another stream")
+            report.require(hit.items == calm.items, f"pass {number}: another number of batches")
+            report.require(bool(struck), f"pass {number}: nothing was killed")
+            number += 1
+            if end is None or time.monotonic() > end:
+                break
+    report.lines += [
+        f"kills: {len(done.at_s)}, hangs: 0",
+        f"from a death to the first item of a new worker: {spread(made)}",
+        f"longest wait of the consumer for an item, after a death: {spread(got)}",
+    ]
+    return report
+
+
+def _after(struck: list[float], noted: list[float]) -> list[float]:
+    """From each death to the next first item, where no other death came in between."""
+    found = []
+    noted = sorted(noted)
+    for number, at in enumerate(struck):
+        following = struck[number + 1] if number + 1 < len(struck) else float("inf")
+        index = bisect_right(noted, at)
+        if index < len(noted) and noted[index] < following:
+            found.append(noted[index] - at)
+    return found
+
+
+def _gaps(struck: list[float], arrived: list[float]) -> list[float]:
+    """The longest wait for an item between each death and the next one."""
+    found = []
+    for number, at in enumerate(struck):
+        following = struck[number + 1] if number + 1 < len(struck) else float("inf")
+        begin = max(0, bisect_right(arrived, at) - 1)
+        stop = min(len(arrived), bisect_right(arrived, following) + 1)
+        waits = [b - max(a, at) for a, b in zip(arrived[begin:stop], arrived[begin + 1 : stop])]
+        if waits:
+            found.append(max(waits))
+    return found

@@ -1,0 +1,203 @@
+"""Runs for a long time, and looks whether anything grows: ``python -m benchmarks.soak``.
+
+Responsible for: a pipeline with everything that holds memory (slots, a shuffle buffer, batches that
+are kept for a while, several epochs), read for as long as it is asked for, and the slopes of what
+it holds: resident memory, descriptors, threads and segments of all its processes.
+
+    python -m benchmarks.soak --minutes 10
+
+Rules:
+- a slope is fitted to what was seen after the warm-up, a quarter of the time; it stands with its
+  error, since memory is noisy;
+- memory fails when it grows by more than is allowed and by more than twice that error; descriptors,
+  threads and segments fail when their last quarter has more than their second;
+- the verdict is the last line. Exit status: 0 passed, 1 failed, 2 too short to judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import splitpipe as sp
+from benchmarks.chaotic.report import Report
+
+__all__ = ["Sample", "judge", "main", "slope"]
+
+RECORDS = 100_000
+MIB = 1 << 20
+WARM_UP = 0.25
+EVERY_S = 0.5
+LIMIT_MIB_H = 1.0
+LEAST_S = 60.0
+"""A run that is shorter says nothing about a slope in an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What all processes of a pipeline held at one moment.
+
+    Attributes:
+        at_s: when.
+        rss_mib: resident memory that is theirs alone; shared memory counts once.
+        descriptors, threads, segments, processes: how many.
+    """
+
+    at_s: float
+    rss_mib: float
+    descriptors: int
+    threads: int
+    segments: int
+    processes: int
+
+
+def sample() -> Sample:
+    """Look at this process and all below it."""
+    found = [os.getpid(), *(one.pid for one in psutil.Process().children(recursive=True))]
+    totals = {"rss": 0.0, "descriptors": 0, "threads": 0, "segments": 0}
+    for pid in found:
+        # It may end while it is looked at.
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            totals["rss"] += _resident(pid)
+            totals["descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
+            totals["threads"] += len(os.listdir(f"/proc/{pid}/task"))
+            totals["segments"] += _segments(pid)
+    return Sample(
+        time.monotonic(),
+        totals["rss"] / MIB,
+        int(totals["descriptors"]),
+        int(totals["threads"]),
+        int(totals["segments"]),
+        len(found),
+    )
+
+
+def _resident(pid: int) -> float:
+    """Bytes of a process, with its part of what it shares."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return 1024.0 * int(line.split()[1])
+    return 0.0
+
+
+def _segments(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return sum("/memfd:" in line or "/dev/shm/" in line for line in lines)
+
+
+def slope(times_s: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Least squares: growth in an hour, and its standard error.
+
+    >>> slope([0, 1800, 3600], [1.0, 2.0, 3.0])
+    (2.0, 0.0)
+    """
+    n = len(times_s)
+    mean_t, mean_v = sum(times_s) / n, sum(values) / n
+    spread = sum((t - mean_t) ** 2 for t in times_s)
+    if n < 3 or spread == 0:
+        return 0.0, math.inf
+    pairs = list(zip(times_s, values, strict=True))
+    rise = sum((t - mean_t) * (v - mean_v) for t, v in pairs) / spread
+    rest = sum((v - mean_v - rise * (t - mean_t)) ** 2 for t, v in pairs)
+    error = math.sqrt(rest / (n - 2) / spread)
+    return round(3600 * rise, 6), round(3600 * error, 6)
+
+
+def judge(samples: Sequence[Sample], limit_mib_h: float) -> Report:
+    """What grew."""
+    report = Report()
+    span = samples[-1].at_s - samples[0].at_s
+    warm = [one for one in samples if one.at_s >= samples[0].at_s + WARM_UP * span]
+    times = [one.at_s for one in warm]
+    rise, error = slope(times, [one.rss_mib for one in warm])
+    report.lines.append(
+        f"memory: {warm[0].rss_mib:.1f} MiB after the warm-up, {warm[-1].rss_mib:.1f} at the end; "
+        f"{rise:+.2f} MiB/h (+- {error:.2f}), {limit_mib_h:g} allowed"
+    )
+    report.require(rise <= limit_mib_h + 2 * error, f"memory grows by {rise:.2f} MiB/h")
+    third = max(1, len(warm) // 3)
+    for name in [one.name for one in fields(Sample)][2:]:
+        early = max(getattr(one, name) for one in warm[:third])
+        late = max(getattr(one, name) for one in warm[-third:])
+        report.lines.append(f"{name}: {early} early, {late} late")
+        report.require(late <= early, f"{name} grew from {early} to {late}")
+    return report
+
+
+def small(x: int) -> tuple[int, int]:
+    return x, x + 1
+
+
+def image(x: int) -> Any:
+    return np.full(30_000, x % 251, np.uint8)
+
+
+def pipelines() -> sp.Pipeline:
+    """Small items through two processes, and large batches of a part of them beside."""
+    items = sp.Pipeline(range(RECORDS), shuffle="global", seed=1).map(small, workers=1)
+    items = items.shuffle(1000).through(iter, workers=1).batch(256)
+    images = sp.Pipeline(range(RECORDS // 256), shuffle="global", seed=1)
+    return sp.zip(items, images.map(image, workers=1).batch(4).unbatch(), uneven="shortest")
+
+
+def read(end_s: float, least_epochs: int) -> Iterator[tuple[int, int]]:
+    """Read until the time is over; yield epochs and items so far, a few times a second."""
+    items, epoch, due = 0, 0, 0.0
+    kept: list[Any] = []
+    with pipelines().loader(epochs=None) as loader:
+        for batch in loader:
+            items += len(batch[0][0])
+            kept.append(batch[1])
+            del kept[:-3], batch
+            if (now := time.monotonic()) >= due:
+                due = now + EVERY_S
+                epoch = loader.epoch
+                yield epoch, items
+                if now > end_s and epoch >= least_epochs:
+                    return
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=10.0)
+    add("--epochs", type=int, default=0, help="go on until so many were read, too")
+    add("--limit", type=float, default=LIMIT_MIB_H, help="MiB in an hour that memory may grow by")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Soak; returns the exit status."""
+    arguments = _arguments(argv)
+    begin = time.monotonic()
+    reading = read(begin + 60 * arguments.minutes, arguments.epochs)
+    seen = [(done, sample()) for done in reading]
+    samples, (epoch, items) = [one for _, one in seen], seen[-1][0]
+    seconds = time.monotonic() - begin
+    print(f"{seconds:.0f} s, {items} items, {epoch} whole epochs, {items / seconds:.0f} items/s")
+    report = judge(samples, arguments.limit)
+    print("\n".join(report.lines))
+    if report.passed and seconds < LEAST_S:
+        print(f"TOO SHORT to judge the slope of memory: {LEAST_S:.0f} s at least")
+        return 2
+    print("PASSED" if report.passed else "FAILED: " + "; ".join(report.faults))
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
