@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.pipeline.trace_file import TraceFile
     from splitpipe.recording import Record
+    from splitpipe.runtime.checkpoint import LoaderCheckpoint
     from splitpipe.runtime.diagnosis import Diagnosis
     from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
@@ -53,6 +54,7 @@ _HOMES = {
     "Job": "splitpipe.jobs",
     "JobSummary": "splitpipe.jobs",
     "Loader": "splitpipe.loader",
+    "LoaderCheckpoint": "splitpipe.runtime.checkpoint",
     "MpQItr": "splitpipe.mpqitr",
     "Pad": "splitpipe.pipeline.stages.padding",
     "Pipeline": "splitpipe.loader",  # the description, together with what runs it
@@ -105,6 +107,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Job",
     "JobSummary",
     "Loader",
+    "LoaderCheckpoint",
     "MpQItr",
     "Pad",
     "Pipeline",

@@ -7,6 +7,8 @@ Rules:
   epoch ends;
 - after an error a loader is over: it raises `PipelineError` from then on, never a StopIteration
   that would look like the end of the data;
+- what it gives next can be said at any time (`Loader.state_dict`), and be gone on with anywhere:
+  the items are the same for any workers, executor and channel;
 - everything it started ends with `close`, with the ``with`` block, when it is exhausted, when it
   is collected, or when the interpreter leaves.
 """
@@ -14,9 +16,8 @@ Rules:
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any
@@ -25,13 +26,16 @@ from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import Plan, RunOptions
+from splitpipe.pipeline.signature import signature
+from splitpipe.pipeline.stage import check_count
 from splitpipe.recording.options import Record
 from splitpipe.recording.recorder import Recorder
+from splitpipe.recording.seeing import Seeing
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
+from splitpipe.runtime.saved import Place, place_of, resume_of
 from splitpipe.runtime.seats import explain_seats
 from splitpipe.runtime.statistics import TaskStatistics
-from splitpipe.runtime.watching import Seen
 
 __all__ = ["Loader"]
 
@@ -47,24 +51,40 @@ class Loader:
     """
 
     def __init__(
-        self, pipeline: Pipeline, run: Run, number: int, recorder: Recorder | None = None
+        self,
+        pipeline: Pipeline,
+        run: Run,
+        number: int,
+        recorder: Recorder | None = None,
+        begins: Place = Place(),  # noqa: B008  a frozen value
     ) -> None:
-        self._failure: BaseException | None = None
-        self._over = False
         self._quiet = False
         self._pipeline = pipeline
-        self._run = run
         self._number = number
         self._recorder = recorder
-        self._engine, self._output = run.engine(number)
-        self._finalizer: Any = Finalize(self, run.release, args=(number,), exitpriority=100)
-        epochs = run.options.epochs
-        self._epochs = iter(count() if epochs is None else range(epochs))
-        self._chunks: Iterator[Iterator[Any]] = iter(())
-        self._chunk: Iterator[Any] = iter(())
-        self._advance = self._chunk.__next__
+        self._left_out: list[tuple[int, int, int]] = []  # epoch, and which of its items
         self.epoch = -1
         """The epoch of the last item; -1 before the first."""
+        self._attach(run, begins)
+
+    def _attach(self, run: Run, begins: Place) -> None:
+        """Read `run` from now on; `begins` is where."""
+        self._failure: BaseException | None = None
+        self._over = False
+        self._run = run
+        self._engine, self._output = run.engine(self._number)
+        self._finalizer: Any = Finalize(self, run.release, args=(self._number,), exitpriority=100)
+        first, epochs = run.plan.whole.epoch, run.options.epochs
+        self._epochs = iter(count(first) if epochs is None else range(first, epochs))
+        self._chunks: Iterator[Iterator[Any]] = iter(())
+        self._chunk: Iterator[Any] = iter(())
+        self._limited: Iterator[Any] = iter(())
+        self._advance = self._chunk.__next__
+        if begins.items:
+            self._engine.want(begins.epoch, self._output, begins.items)
+        self._begins = begins
+        self._place: Place | None = begins  # None: it is in the middle of an epoch
+        run.tell_replay()
 
     def __iter__(self) -> Loader:
         return self
@@ -96,6 +116,83 @@ class Loader:
             yield self._one_epoch(epoch)
             if self.epoch == epoch:
                 self._leave_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is, in values of JSON: what `load_state_dict`, and ``state=`` of
+        `Pipeline.loader`, go on from with exactly the items that would have come next.
+
+        A few kB, at any time between two items, for next to no cost. It holds positions, no items.
+        Workers, executor, channel and prefetching may be others when it is used; the functions of
+        stages may have been mended meanwhile, the graph may not have changed.
+
+        Raises:
+            ResumeError: a stage is run with ``ordered=False``.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> pipe = sp.Pipeline(range(10), shuffle="global", seed=1).batch(3, collate=list)
+            >>> with pipe.loader(executor="inline") as loader:
+            ...     _, state, rest = next(loader), loader.state_dict(), list(loader)
+            >>> with pipe.loader(executor="inline", state=state) as loader:
+            ...     list(loader) == rest
+            True
+        """
+        return self._run.state(self._number, self._where())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` has returned, of this graph: in a new run, which
+        ends the one that there is. Other loaders of that run are not touched.
+
+        Raises:
+            ResumeError: the state does not fit; it names the stage or source that changed.
+        """
+        (place,) = self._run.places({"": state}).values()
+        self._restart(place, state)
+
+    def seek(self, step: int, *, epoch: int | None = None) -> None:
+        """Let item `step` of an epoch be the next: of the one that it is in, unless `epoch` says
+        another one.
+
+        Costs what resuming there costs.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> with sp.Pipeline(range(1 << 40)).loader(executor="inline") as loader:
+            ...     loader.seek(10**9)
+            ...     next(loader)
+            1000000000
+        """
+        check_count("step", step, least=0)
+        check_count("epoch", epoch, least=0)
+        self._restart(Place(self._where().epoch if epoch is None else epoch, step))
+
+    def skip_steps(self, start: int, stop: int) -> None:
+        """Leave out the items ``start:stop`` of the epoch that it is in, as after a spike of the
+        loss. They count as given: what comes behind keeps its number.
+
+        Costs what resuming at `stop` costs, when `start` is reached.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> with sp.Pipeline(range(9)).loader(executor="inline") as loader:
+            ...     loader.skip_steps(2, 7)
+            ...     list(loader)
+            [0, 1, 7, 8]
+        """
+        check_count("start", start, least=0)
+        check_count("stop", stop, least=start)
+        place = self._where()
+        if stop > max(start, place.items):
+            self._left_out.append((place.epoch, start, stop))
+            self._left_out.sort()
+            self._limit(place.items)
+
+    @property
+    def replayed(self) -> dict[str, int]:
+        """How many items stages make, or read, again to go on where this loader does, by the
+        names of the stages; empty where every stage goes on at once.
+        """
+        return dict(self._run.replayed)
 
     def stats(self) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far; the consumer's own process comes last."""
@@ -180,25 +277,68 @@ class Loader:
         if epoch is None:
             self.close()
             return False
-        self.epoch = epoch
         last = epoch + 1 == self._run.options.epochs
+        if epoch < self._begins.epoch:
+            self._engine.pass_over(epoch, self._output)
+            self._engine.leave(epoch, last=last)
+            return self._next_epoch()
+        self.epoch, self._place = epoch, None
         self._chunks = self._engine.epoch(epoch, last=last, output=self._output)
         if self._recorder is not None:
-            self._chunks = self._recorder.epoch(epoch, self._chunks, _Seeing(self))
+            self._chunks = self._recorder.epoch(epoch, self._chunks, Seeing(self._engine, self))
         return True
 
     def _next_chunk(self) -> bool:
         """Go on to the next message of the epoch; False at the end of it."""
+        if self._left_out and not self._jump():
+            return False
+        before = self._where().items if self._left_out else 0
         try:
             chunk = next(self._chunks, None)
         except BaseException as error:
             self._fail(error)
             raise
         if chunk is None:
+            self._place = self._place or Place(self.epoch + 1)
             return False
         self._chunk = chunk
         self._advance = chunk.__next__
+        if self._left_out:
+            self._limit(before)
         return True
+
+    def _where(self) -> Place:
+        """Return how far the items that were given reach."""
+        if self._place is not None:
+            return self._place
+        return Place(self.epoch, self._engine.position(self.epoch, self._output))
+
+    def _limit(self, given: int) -> None:
+        """Let the current message end where items are left out; `given` came before it."""
+        epoch, start, _ = self._left_out[0]
+        if epoch == self.epoch and self._place is None:
+            self._limited = self._chunk  # which would be closed if nobody held it
+            self._chunk = islice(self._limited, max(0, start - given))
+            self._advance = self._chunk.__next__
+
+    def _jump(self) -> bool:
+        """Go behind items that are left out, if they are next; False where the epoch has ended."""
+        place, stop = self._where(), -1
+        while self._left_out and self._left_out[0][:2] <= (place.epoch, max(stop, place.items)):
+            epoch, _, end = self._left_out.pop(0)
+            stop = max(stop, end) if epoch == place.epoch else stop
+        if stop <= place.items:
+            return True
+        self._restart(Place(place.epoch, stop))
+        return self._next_epoch() and self.epoch == place.epoch
+
+    def _restart(self, place: Place, state: Mapping[str, Any] | None = None) -> None:
+        """Go on at `place`, in another run."""
+        run = self._run.again(self._number, place, state)
+        if not self._over:
+            self._over = True
+            self._leave_run()
+        self._attach(run, place)
 
     def _refill(self) -> Any:
         """Return the next item when the current message has no more."""
@@ -231,16 +371,17 @@ class Loader:
 
     def _leave_epoch(self) -> None:
         """Drop the rest of an epoch that was not read to its end."""
+        self._place = Place(self.epoch + 1)
         self._drop()
         self._engine.leave(self.epoch, last=self.epoch + 1 == self._run.options.epochs)
 
     def _drop(self) -> None:
         """Close what yields items, so that generators of stages that run here end now."""
-        for layer in (self._chunk, self._chunks):
+        for layer in (self._chunk, self._limited, self._chunks):
             close = getattr(layer, "close", None)
             if close is not None:
                 close()
-        self._chunk, self._chunks = iter(()), iter(())
+        self._chunk, self._limited, self._chunks = iter(()), iter(()), iter(())
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -251,6 +392,7 @@ class Loader:
 
     def _fail(self, error: BaseException) -> None:
         """Be over, because of `error`, or because of what ended the run for another output."""
+        self._place = self._where()
         reason = self._run.fail(error)
         self._failure = reason
         if self._recorder is not None:
@@ -265,49 +407,32 @@ class Loader:
         raise StopIteration
 
     def _stop(self) -> None:
+        self._place = self._where()
         if self._failure is None:
             self._advance = iter(()).__next__
-        self._finalizer()
-        self._drop()
+        self._leave_run()
         if self._recorder is not None:
             self._recorder.close()
 
-
-class _Seeing:
-    """What a recorder may ask of a loader, which it does not keep alive."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._engine = loader._engine
-        self._loader = weakref.ref(loader)
-
-    def seen(self) -> Seen | None:
-        return self._engine.seen
-
-    def state(self) -> dict[str, Any] | None:
-        loader = self._loader()
-        ask = getattr(loader, "state_dict", None)
-        return None if ask is None else ask()
-
-    def tasks(self) -> list[dict[str, Any]]:
-        loader = self._loader()
-        return [] if loader is None else [_brief(task) for task in loader.stats()]
+    def _leave_run(self) -> None:
+        self._finalizer()
+        self._drop()
 
 
-def _brief(task: TaskStatistics) -> dict[str, Any]:
-    """What a recording tells of a task, now and then: where its time has gone so far."""
-    stages = {one.name: round(one.busy_s, 3) for one in task.stages if one.share is not None}
-    return {
-        "name": task.name,
-        "workers": task.workers,
-        "items_out": task.items_out,
-        "busy_s": round(task.busy_s, 3),
-        "stages_s": stages,
-    }
-
-
-def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
-    """Start one run that makes all `outputs`."""
-    run = Run({name: pipeline.node for name, pipeline in outputs.items()}, options)
+def start(
+    outputs: Mapping[str, Pipeline],
+    options: RunOptions,
+    states: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Loader]:
+    """Start one run that makes all `outputs`, going on from `states`."""
+    nodes = {name: pipeline.node for name, pipeline in outputs.items()}
+    places: dict[str, Place] = {}
+    resume = None
+    if states is not None:
+        now = signature(nodes)
+        places = {name: place_of(state, now) for name, state in states.items()}
+        resume = resume_of(states, places, list(outputs))
+    run = Run(nodes, options, resume)
     try:
         recorders = [
             _recorder(name, pipeline, run, number)
@@ -318,7 +443,7 @@ def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loa
             run.release(number)
         raise
     return {
-        name: Loader(pipeline, run, number, recorders[number])
+        name: Loader(pipeline, run, number, recorders[number], places.get(name, Place()))
         for number, (name, pipeline) in enumerate(outputs.items())
     }
 

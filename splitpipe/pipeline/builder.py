@@ -48,7 +48,10 @@ __all__ = ["Pipeline", "set_runner"]
 
 class _Runner(Protocol):
     def __call__(
-        self, outputs: Mapping[str, Pipeline], options: RunOptions
+        self,
+        outputs: Mapping[str, Pipeline],
+        options: RunOptions,
+        states: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dict[str, Loader]: ...
 
 
@@ -128,6 +131,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         arena_bytes: int = 1 << 30,
         record: Record | str | os.PathLike[str] | None = None,
         trace: str | os.PathLike[str] | TraceFile | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> Loader:
         """Run the pipeline: return an iterator and context manager over its items.
 
@@ -141,19 +145,20 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
                 one item at a time: the meaning of the pipeline, and the place for a debugger.
             transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
                 ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ over ipc or loopback); payloads lie in shared
-                memory either way. Between threads nothing but references moves.
+                memory either way. Between threads only references move.
             prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer;
                 ``"auto"`` begins with 4 and makes it more while that pays.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
-            trace: a file to draw the run into, for ui.perfetto.dev: what every worker did when. It
-                is whole when the loader is closed, and replaces one of that name. A `TraceFile`
-                says how large it may become, too.
             record: a folder, or an `sp.Record`, for what is needed to make any item again.
+            trace: a file, or a `TraceFile`, to draw the run into, for ui.perfetto.dev: whole when
+                the loader is closed, in place of one of that name.
+            state: what `Loader.state_dict` returned, of a loader of this graph: go on from there.
 
         Raises:
             GraphError: the options or the stages cannot be run.
+            ResumeError: the state is of another graph.
             NotPicklable: a stage cannot travel to another process.
         """
         options = RunOptions.of(
@@ -166,7 +171,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             record=record,
             trace=trace,
         )
-        return start({"": self}, options)[""]
+        return start({"": self}, options, None if state is None else {"": state})[""]
 
     def explain(self, **options: Any) -> str:
         """Return the plan in words, for the same options that `loader` takes."""
@@ -280,11 +285,15 @@ def from_factory(factory: Callable[[], Iterable[Any]], name: str) -> Pipeline:
     return pipeline_of(Node(source=FactorySource(factory, name)))
 
 
-def start(outputs: Mapping[str, Pipeline], options: RunOptions) -> dict[str, Loader]:
+def start(
+    outputs: Mapping[str, Pipeline],
+    options: RunOptions,
+    states: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Loader]:
     """Start one run that makes all `outputs`; see `splitpipe.run`."""
     if _runner is None:
         raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
-    return _runner(outputs, options)
+    return _runner(outputs, options, states)
 
 
 def _length(node: Node, inputs: list[int]) -> int:

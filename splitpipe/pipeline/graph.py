@@ -26,6 +26,7 @@ from splitpipe.pipeline.dealing import Numbering
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Repeat
+from splitpipe.pipeline.stages.base import Start
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.counted import Counted
@@ -318,6 +319,12 @@ class Part:
         name: what it is called where it was described.
         capacity: items that one of its readers may be behind another; None: as usual.
         numbering: which numbers its items have, where ranks have different ones.
+        key: of the node, in what is known of it (see `splitpipe.pipeline.resuming`).
+        start: where it begins in the epoch that is resumed; of an input, the number of the first
+            item that comes. None: at the beginning.
+        drops: for each input, items that it has to throw away there first.
+        span: of an input that comes through pools: the key of the last of their nodes whose counts
+            only running tells, and of the node that the first of the pools reads.
     """
 
     stage: Stage | None = None
@@ -330,6 +337,10 @@ class Part:
     name: str = "stream"
     capacity: int | None = None
     numbering: Numbering | None = None
+    key: str = ""
+    start: Start | None = None
+    drops: tuple[int, ...] = ()
+    span: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -341,12 +352,18 @@ class Body:
         outputs: numbers of the parts that are read from outside.
         seed: of everything random in it.
         readers: what each output is read by, in words of the user: a stage or an output of the run.
+        resumes: the epoch in which its parts begin where they say; None: they begin at the
+            beginning.
+        drops: for each output, items that are not sent there: its reader is a pool, which cannot
+            throw them away.
     """
 
     parts: tuple[Part, ...]
     outputs: tuple[int, ...] = (0,)
     seed: int = 0
     readers: tuple[str, ...] = ()
+    resumes: int | None = None
+    drops: tuple[int, ...] = ()
 
     def reader(self, output: int) -> str:
         """Return by what `output` is read."""

@@ -186,7 +186,12 @@ def concat(*inputs: Any, **options: Unpack[StreamOptions]) -> Any:
     return concat_datasets(list(inputs))
 
 
-def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
+def run(
+    outputs: Mapping[str, Pipeline],
+    *,
+    states: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> dict[str, Loader]:
     """Run several pipelines at once: what they share is made once.
 
     The loaders are read in step: one may be ahead of another by the capacity of the stage that
@@ -196,10 +201,13 @@ def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
 
     Args:
         outputs: what to run, by name.
+        states: what each loader's `Loader.state_dict` returned, by the same names, at one moment:
+            go on from there.
         options: those of `Pipeline.loader`.
 
     Raises:
         GraphError: the options or the stages cannot be run.
+        ResumeError: the states are of another graph, or not of one moment.
 
     Example:
         >>> import splitpipe as sp
@@ -210,7 +218,7 @@ def run(outputs: Mapping[str, Pipeline], **options: Any) -> dict[str, Loader]:
     """
     if not outputs or not all(isinstance(one, Pipeline) for one in outputs.values()):
         raise GraphError('run needs pipelines by name: sp.run({"train": a, "eval": b})')
-    return start(outputs, RunOptions.of(**options))
+    return start(outputs, RunOptions.of(**options), states)
 
 
 def _join(operation: Operation, inputs: Sequence[Any], options: StreamOptions) -> Pipeline:

@@ -14,17 +14,19 @@ Rules:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from splitpipe.pipeline.graph import Body, Graph, Node, Part, make_graph
+from splitpipe.pipeline.bodies import Parts, Whole, settled_whole
+from splitpipe.pipeline.graph import Body, Graph, Node, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
+from splitpipe.pipeline.resuming import Resume, bounded, keys_of
 from splitpipe.pipeline.stage import Stage, check_choice, settle_counts
 from splitpipe.pipeline.stages import Batch
 from splitpipe.pipeline.trace_file import TraceFile
 
-__all__ = ["Local", "Plan", "RunOptions", "Task", "plan"]
+__all__ = ["Local", "Plan", "RunOptions", "Task", "Whole", "plan"]
 
 EXECUTORS = ("inline", "thread", "process")
 TRANSPORTS = ("pipe", "zmq", "zmq+tcp")
@@ -113,6 +115,7 @@ class Task:
         unit: positions that must stay together in the work of a pool that reads its source.
         auto: whether `workers` is the most there may be, and the run finds out how many pay.
         executor: whether the workers are processes or threads of the consumer's process.
+        first: the position with which it begins in the first epoch of the run.
     """
 
     body: Body
@@ -128,6 +131,7 @@ class Task:
     unit: int = 1
     auto: bool = False
     executor: str = "process"
+    first: int = 0
 
     @property
     def name(self) -> str:
@@ -198,12 +202,14 @@ class Plan:
         locals: in the consumer's process, after all others.
         edges: how many there are.
         arena_bytes: for all payloads together.
+        whole: the graph that it is of, and where its nodes begin.
     """
 
     tasks: tuple[Task, ...]
     locals: tuple[Local, ...]
     edges: int
     arena_bytes: int
+    whole: Whole
 
     @property
     def arena_limit(self) -> int:
@@ -211,35 +217,47 @@ class Plan:
         return self.arena_bytes // max(1, sum(t.workers * len(t.outputs) for t in self.tasks))
 
 
-def plan(outputs: Mapping[str, Node], options: RunOptions) -> Plan:
+def plan(outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None = None) -> Plan:
     """Return who runs what.
+
+    Args:
+        outputs: what to run.
+        options: how.
+        resume: where to go on; None: the run begins with the first epoch.
 
     Raises:
         GraphError: the stages cannot be run as they ask to be.
     """
     graph = make_graph(outputs)
-    numbered = _numbered(graph)
-    if options.executor == "inline":
-        body, _ = _body(graph.nodes, graph.outputs.values(), graph, numbered, tuple(graph.outputs))
-        return Plan((), (Local(body, tuple(graph.outputs)),), 0, options.arena_bytes)
-    made = _Plans(graph, numbered, options)
-    for group in place(graph, options.executor):
+    keys = keys_of(graph)
+    resume = bounded(resume or Resume(), options.epochs)
+    inline = options.executor == "inline"
+    groups = [] if inline else place(graph, options.executor)
+    whole = settled_whole(graph, keys, resume, groups)
+    parts = Parts(whole, groups)
+    if inline:
+        body, _ = parts.body(graph.nodes, graph.outputs.values(), tuple(graph.outputs))
+        local = Local(replace(body, resumes=whole.resumes), tuple(graph.outputs))
+        return Plan((), (local,), 0, options.arena_bytes, whole)
+    made = _Plans(graph, parts, options)
+    for group in groups:
         made.add(group)
     made.finish()
-    return Plan(tuple(made.tasks), tuple(made.locals), made.edges, options.arena_bytes)
+    return Plan(tuple(made.tasks), tuple(made.locals), made.edges, options.arena_bytes, whole)
 
 
 class _Plans:
     """Tasks in the making; edges are numbered as they are needed."""
 
-    def __init__(self, graph: Graph, numbered: set[Node], options: RunOptions) -> None:
+    def __init__(self, graph: Graph, parts: Parts, options: RunOptions) -> None:
         self._graph = graph
-        self._numbered = numbered
+        self._parts = parts
         self._options = options
         self._local = Group(workers=0)
         self._writing: dict[Node, int] = {}  # which task a node's readers read it from
         self._outputs: list[list[tuple[int, Node, str]]] = []
-        self._groups: list[tuple[Group, Body, tuple[int, ...]]] = []
+        self._groups: list[tuple[Group, dict[Node, int], tuple[int, ...]]] = []
+        self._unsent: dict[int, int] = {}
         self.edges = 0
         self.tasks: list[Task] = []
         self.locals: list[Local] = []
@@ -249,33 +267,50 @@ class _Plans:
         if group.workers == 0:
             self._local.nodes += group.nodes
             return
-        inputs = [self._edge(node, _reading(group, node)) for node in group.inputs()]
+        unsent = {node: self._parts.unsent(node, group) for node in group.inputs()}
+        inputs = [self._edge(node, _reading(group, node), unsent[node]) for node in unsent]
         number = len(self._groups)
         for node in group.nodes:
             self._writing[node] = number
         if group.relays is not None:
             self._writing[group.relays] = number
         self._outputs.append([])
-        self._groups.append((group, Body(()), tuple(inputs)))
+        self._groups.append((group, unsent, tuple(inputs)))
 
     def finish(self) -> None:
         """Give each output what it needs in the consumer's process, and each task its body."""
         for name, end in self._graph.outputs.items():
             nodes = self._upstream(end)
-            body, read = _body(nodes, [end], self._graph, self._numbered, (name,))
-            edges = tuple(self._edge(node, name) for node in read)
+            group = Group(nodes, workers=0)
+            outside = group.inputs() if nodes else [end]
+            unsent = {node: self._parts.unsent(node, group, name) for node in outside}
+            body, read = self._parts.body(nodes, [end], (name,), unsent)
+            body = replace(body, resumes=self._parts.whole.resumes)
+            edges = tuple(self._edge(node, name, unsent[node]) for node in read)
             self.locals.append(Local(body, (name,), edges))
-        for (group, _, inputs), written in zip(self._groups, self._outputs, strict=True):
+        for (group, unsent, inputs), written in zip(self._groups, self._outputs, strict=True):
             ends = [node for _, node, _ in written]
             readers = tuple(reader for *_, reader in written)
-            body, _ = _body(group.nodes, ends, self._graph, self._numbered, readers)
+            body, _ = self._parts.body(group.nodes, ends, readers, unsent)
             outputs = tuple(edge for edge, *_ in written)
-            self.tasks.append(_task(group, body, inputs, outputs, self._options))
+            first = 0
+            if group.workers == 1:
+                drops = tuple(self._unsent[edge] for edge in outputs)
+                body = replace(body, resumes=self._parts.whole.resumes, drops=drops)
+            else:  # what it begins with is told by what it is given
+                parts = (replace(part, start=None, drops=()) for part in body.parts)
+                body = replace(body, parts=tuple(parts))
+                first = self._parts.whole.settled.first(group.nodes[0]) if group.claims else 0
+            task = _task(group, body, inputs, outputs, self._options)
+            self.tasks.append(replace(task, first=first))
 
-    def _edge(self, node: Node, reader: str) -> int:
-        """Return the number of a new edge from the task that gives `node` to `reader`."""
+    def _edge(self, node: Node, reader: str, unsent: int) -> int:
+        """Return the number of a new edge from the task that gives `node` to `reader`, which wants
+        nothing of the first `unsent` items.
+        """
         number = self.edges
         self.edges += 1
+        self._unsent[number] = unsent
         self._outputs[self._writing[node]].append((number, node, reader))
         return number
 
@@ -292,52 +327,6 @@ class _Plans:
 def _reading(group: Group, node: Node) -> str:
     """Return which stage of `group` reads `node`."""
     return next((one.name for one in group.nodes if node in one.inputs), node.name)
-
-
-def _body(
-    nodes: Iterable[Node],
-    ends: Iterable[Node],
-    graph: Graph,
-    numbered: set[Node],
-    readers: tuple[str, ...],
-) -> tuple[Body, list[Node]]:
-    """Return the body that makes `ends` out of `nodes`, and the nodes of others that it reads."""
-    nodes, ends = list(nodes), list(ends)
-    own = set(nodes)
-    outside = [i for node in nodes for i in node.inputs if i not in own]
-    outside += [end for end in ends if end not in own]
-    read = list(dict.fromkeys(outside))
-    parts = [replace(_part(node, numbered), edge=n) for n, node in enumerate(read)]
-    numbers = {node: number for number, node in enumerate(read)}
-    for node in nodes:
-        numbers[node] = len(parts)
-        part = replace(_part(node, numbered), stage=node.stage, source=node.source)
-        inputs = tuple(numbers[i] for i in node.inputs)
-        parts.append(replace(part, inputs=inputs, positions=node.positions))
-    return Body(tuple(parts), tuple(numbers[end] for end in ends), graph.seed, readers), read
-
-
-def _part(node: Node, numbered: set[Node]) -> Part:
-    capacity = node.stage.options.capacity if node.stage is not None else None
-    return Part(
-        numbered=node in numbered,
-        frozen=node.frozen,
-        name=node.name,
-        capacity=capacity,
-        numbering=node.numbering,
-    )
-
-
-def _numbered(graph: Graph) -> set[Node]:
-    """Return the nodes behind which somebody asks for the number of an item."""
-    asked: set[Node] = set()
-    for node in reversed(graph.nodes):
-        if node.stage is None:
-            continue
-        operation = node.stage.operation
-        if operation.random or (operation.per_item and node in asked):
-            asked.update(node.inputs)
-    return asked
 
 
 def _task(

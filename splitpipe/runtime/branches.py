@@ -99,6 +99,12 @@ class Branches:
         self._puller: int | None = None  # the output that the thread serves that makes an item
         self._over = False
         self._failure: BaseException | None = None
+        self._count = 0
+
+    @property
+    def pulled(self) -> int | None:
+        """How many items were taken of the stream; None while one is being made."""
+        return self._count if self._puller is None else None
 
     def reader(self, name: str, output: int = 0) -> Iterator[Any]:
         """Return the items for one more reader.
@@ -217,6 +223,7 @@ class Branches:
                 self._puller = None
                 self._over = self._over or over
                 if not over:
+                    self._count += 1
                     for other in self._others(number):
                         self._pending[other].append((copied, value))
                 if self._turns is not None:

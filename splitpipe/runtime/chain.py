@@ -1,7 +1,7 @@
 """The stages of one process, put together for one run of items.
 
-Responsible for: the `Chain`, which makes iterators out of a `Body`, and the `Cursor`, which knows
-how far an input was read.
+Responsible for: the `Chain`, which makes iterators out of a `Body`. How far an input was read is
+known to its `Cursor`.
 
 Rules:
 - a chain is lazy: an item is made when it is asked for, so that the cursors say at any time which
@@ -15,17 +15,22 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from typing import Any, TypeAlias
 
 from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.graph import Body, Part
-from splitpipe.pipeline.source import FactorySource, SequenceSource, Source
+from splitpipe.pipeline.resuming import Fact
+from splitpipe.pipeline.source import FactorySource, SequenceSource
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Batch, Cache, Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
+from splitpipe.runtime.again import Again, Pass
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
+from splitpipe.runtime.capture import Stretch, facts_of, stretches
+from splitpipe.runtime.cursor import Cursor
 from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
@@ -34,34 +39,6 @@ from splitpipe.runtime.watching import Watched, Watcher
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
 
 Stream: TypeAlias = "tuple[Iterator[Any], Place | None]"
-
-
-class Cursor:
-    """How far an input of a chain was read: up to `position`.
-
-    Args:
-        position: where it begins.
-        counted: whether `count` has to count items one by one. It need not where every stage gives
-            one item for one (the caller counts what comes out), nor where the input knows it.
-    """
-
-    __slots__ = ("counted", "position")
-
-    def __init__(self, position: int = 0, *, counted: bool = True) -> None:
-        self.position = position
-        self.counted = counted
-
-    def count(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield `items` and count them."""
-        cursor = self
-        for cursor.position, item in enumerate(items, self.position + 1):
-            yield item
-            del item
-
-    @property
-    def treated(self) -> int:
-        """Number of the item that was taken last."""
-        return max(0, self.position - 1) if self.counted else self.position
 
 
 class Chain:
@@ -75,6 +52,7 @@ class Chain:
         turns: where every output is read by a thread of its own, how they wait for each other.
         kept: what stages keep from one epoch to the next, by name.
         watcher: who sees what every part gives.
+        asked: whether `facts` may be asked for.
     """
 
     def __init__(
@@ -86,15 +64,22 @@ class Chain:
         counted: bool = True,
         turns: Turns | None = None,
         kept: dict[str, dict[str, Any]] | None = None,
+        asked: bool = False,
         watcher: Watcher | None = None,
     ) -> None:
-        self._body = body
+        self.body = self._body = body
         self._watcher = watcher
+        self.resumed = body.resumes == epoch
+        """Whether its parts begin where they say."""
         self._epoch = epoch
         self._first = first
         self._turns = turns
         self._kept = {} if kept is None else kept
-        self._readers = _readers(body)
+        self.readers = self._readers = _readers(body)
+        some = stretches(body, self.readers, self.resumed) if asked else []
+        self._begins = {one.first: one for one in some}
+        self.ends: Mapping[int, Stretch] = {one.last: one for one in some}
+        """What counts the items of per-item stages, by the part that ends them."""
         self._shared: dict[tuple[int, int], Branches] = {}
         self._layers: dict[int, list[Any]] = {}
         self._passes = count(_EVERYBODY - 1, -1)
@@ -106,7 +91,10 @@ class Chain:
         self.running: list[Layer] = []
         """What runs, for whoever measures it."""
         self._edges = sum(part.edge is not None for part in body.parts)
-        self.cursors = {head: Cursor(first, counted=counted) for head in body.heads}
+        self.cursors = {
+            head: Cursor(first or self._first_of(body.parts[head]), counted=counted)
+            for head in body.heads
+        }
 
     @property
     def cursor(self) -> Cursor:
@@ -142,12 +130,36 @@ class Chain:
             if self._body.parts[number].numbered:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
+            if self.resumed and self._body.drops and self._body.drops[output]:
+                items = islice(items, self._body.drops[output], None)
             made.append(items)
         return made
 
     def branches(self, number: int) -> list[Branches]:
         """Return what several read part `number` through, in every pass over it."""
         return [one for (shared, _), one in list(self._shared.items()) if shared == number]
+
+    def facts(
+        self,
+        given: Mapping[int, int],
+        spans: Callable[[Part], tuple[int, int] | None] = lambda part: None,
+    ) -> Iterator[tuple[str, Fact]]:
+        """Yield what is known of its nodes; see `facts_of`."""
+        return facts_of(self, given, spans)
+
+    def pulled(self, number: int) -> int | None:
+        """Return how many items a part has given that several read; None: not known now."""
+        branches = self._shared.get((number, self._epoch))
+        pulled = None if branches is None else branches.pulled
+        return None if pulled is None else self._first_of(self._body.parts[number]) + pulled
+
+    def _first_of(self, part: Part) -> int:
+        return part.start.first if self.resumed and part.start is not None else 0
+
+    def _dropping(self, part: Part, number: int, items: Iterator[Any]) -> Iterator[Any]:
+        """Return the items of an input without those that are made again only."""
+        some = self.resumed and part.drops and part.drops[number]
+        return islice(items, part.drops[number], None) if some else items
 
     def leave(self, output: int) -> None:
         """Output `output` wants no more: end what is made for it alone."""
@@ -206,7 +218,7 @@ class Chain:
         """Return the items of part `number` in another pass, and the owner of what makes them."""
         made = next(self._passes)
         self._serves[made] = self._serves.get(owner, owner)
-        self._layers.setdefault(owner, []).append(_Pass(self, made))
+        self._layers.setdefault(owner, []).append(Pass(self, made))
         return self._read(number, made, epoch, reader)[0], made
 
     def end(self, owner: int) -> None:
@@ -277,7 +289,7 @@ class Chain:
         before: Place | None = None
         inputs: list[Iterator[Any]] = []
         if operation.reopens:
-            inputs += (_Again(self, one, epoch, owner, name) for one in part.inputs)
+            inputs += (Again(self, one, epoch, owner, name) for one in part.inputs)
         else:
             streams = (
                 [made]
@@ -285,15 +297,22 @@ class Chain:
                 else [self._read(one, owner, before_epoch, name) for one in part.inputs]
             )
             holds = operation.holds or (isinstance(operation, Batch) and operation.collate)
-            inputs += (kept(items) if holds else items for items, _ in streams)
+            wanted = [self._dropping(part, n, items) for n, (items, _) in enumerate(streams)]
+            inputs += (kept(items) if holds else items for items in wanted)
             before = streams[0][1]
+        if number in self._begins and epoch == self._epoch:
+            inputs = [self._begins[number].begin(inputs[0])]
         context = self._context(name, operation, epoch, before)
+        if self.resumed and part.start is not None:
+            context.start = part.start
         items = self._layer(owner, operation.run(inputs, context))
         self.running.append(Layer(number - self._edges, context, items))
+        if number in self.ends and epoch == self._epoch:
+            items = self.ends[number].end(items)
         items = self._watched(number, owner, items, context)
         if operation.per_item or not part.numbered:
             return items, before
-        first = self._first // self._ratio(number)
+        first = self._first_of(part) or self._first // self._ratio(number)
         place = Place(first)
         if part.numbering is None:
             return self._layer(owner, place.mark(items)), place
@@ -332,6 +351,9 @@ class Chain:
         return ratio
 
     def _head(self, number: int, part: Part, owner: int, epoch: int) -> Stream:
+        first = self._first_of(part)
+        if part.start is not None and not first:
+            part = replace(part, start=None)
         try:
             items = self._layer(owner, self._open(number, part, epoch))
         except Exception as error:  # of a factory: it is raised where its first item would come
@@ -339,17 +361,20 @@ class Chain:
         self._sources[number] = items
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
+        if first and isinstance(part.source, FactorySource):
+            items = islice(items, first, None)  # it can only be read from its beginning
         items = self._watched(number, owner, items, None)
         cursor = self.cursors[number]
         if cursor.counted:
             items = self._layer(owner, cursor.count(items))
         if not part.numbered:
             return items, None
-        place = Place(self._first)
+        first = first or self._first
+        place = Place(first)
         if part.edge is not None:
             items = _untag(items, place)
         elif isinstance(part.source, SequenceSource) and part.source.dealt:
-            items = place.follow(items, part.source.numbers(epoch, self._first))
+            items = place.follow(items, part.source.numbers(epoch, first))
         else:
             items = place.mark(items)
         return self._layer(owner, items), place
@@ -365,41 +390,6 @@ class Chain:
     def _layer(self, owner: int, items: Any) -> Any:
         self._layers.setdefault(owner, []).append(items)
         return items
-
-
-class _Again(Iterator[Any]):
-    """An input that can be begun anew; see `Repeat`."""
-
-    def __init__(self, chain: Chain, number: int, epoch: int, owner: int, reader: str) -> None:
-        self._begin: Callable[[int], tuple[Iterator[Any], int]] = lambda label: chain.begin(
-            number, label, owner, reader
-        )
-        self._end = chain.end
-        self._epoch = epoch
-        self._done = 0
-        self._items, self._owner = self._begin(epoch)
-
-    def __next__(self) -> Any:
-        return next(self._items)
-
-    def again(self) -> Iterator[Any]:
-        """Return the items of the next pass, an epoch of its own to everything random in it."""
-        self._end(self._owner)
-        self._done += 1
-        self._items, self._owner = self._begin(self._epoch + (self._done << 32))
-        return self._items
-
-
-class _Pass:
-    """Closes what one pass was made of, with what it was made for."""
-
-    leaves = True
-
-    def __init__(self, chain: Chain, owner: int) -> None:
-        self._chain, self._owner = chain, owner
-
-    def close(self) -> None:
-        self._chain.end(self._owner)
 
 
 _EVERYBODY = -1
@@ -459,9 +449,12 @@ def one_to_one(stages: Sequence[Stage]) -> bool:
     return all(isinstance(stage.operation, Map) for stage in stages)
 
 
-def open_source(source: Source, epoch: int, positions: int | None) -> Iterator[Any]:
-    """Return the items of an epoch: of `positions` of it, or all that a factory has."""
+def open_source(part: Part, epoch: int) -> Iterator[Any]:
+    """Return the items of an epoch of a source: of its positions, or all that a factory has."""
+    source = part.source
+    assert source is not None
     if isinstance(source, FactorySource):
         return source.open()
-    assert positions is not None
-    return source.items(source.order(epoch), 0, positions)
+    assert part.positions is not None
+    first = part.start.first if part.start is not None else 0
+    return source.items(source.order(epoch), first, part.positions)

@@ -50,16 +50,32 @@ class Exit:
         self._run: Reading | None = None
         self._waits: Waits | None = None
         self._room: Room | None = None
+        self._first = 0  # number of the first item of the epoch that is sent
         self._chunker = Chunker(outbox, self._send, self._ready, lambda: gate.most)
 
-    def drain(self, run: Reading, items: Iterator[Any]) -> None:
+    @property
+    def given(self) -> int:
+        """How many items of the epoch were sent, or need not be."""
+        return self._first + self._count
+
+    def note(self, on_sent: Callable[[], None]) -> None:
+        """Call `on_sent` whenever everything was sent and the stages wait, in their thread."""
+        self._chunker.on_sent = on_sent
+
+    def drain(self, run: Reading, items: Iterator[Any], first: int = 0) -> None:
         """Send all that `items` gives, in the epoch of `run`; the last of it waits for `flush`.
+
+        Args:
+            run: the pass over the inputs that they come from.
+            items: what to send.
+            first: number of the first of them in the epoch.
 
         Raises:
             EpochSkipped: the reader does not want the rest.
         """
         self._run = run
         self._sent = self._count = 0
+        self._first = first
         self._chunker.drain(items)
 
     def flush(self) -> None:
@@ -157,9 +173,15 @@ class Exit:
         self._enter(run.epoch)
         number = len(values) or len(self.outbox.packer)
         start, self._sent = self._sent, run.advance(number)
+        first = self.given
         self._count += number
         return self.outbox.item(
-            values, epoch=run.epoch, sequence=self._next(), start=start, stop=self._sent
+            values,
+            epoch=run.epoch,
+            sequence=self._next(),
+            start=start,
+            stop=self._sent,
+            first=first,
         )
 
     def _next(self) -> int:

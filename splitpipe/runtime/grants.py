@@ -255,6 +255,7 @@ class Claims(Grants):
         positions: of one epoch.
         epochs: how many, None for ever.
         size: positions of a unit. A `PartSize` lets batches be made in parts.
+        begin: the first epoch, and the first position in it.
     """
 
     def __init__(
@@ -266,6 +267,7 @@ class Claims(Grants):
         positions: int,
         epochs: int | None,
         size: UnitSize,
+        begin: tuple[int, int] = (0, 0),
     ) -> None:
         self._sender = sender
         self._run = run
@@ -273,9 +275,9 @@ class Claims(Grants):
         self._room = window * size.step  # a whole unit takes `step`, a part what it has
         self._positions = positions
         self._size = size
-        self._epochs = iter(count() if epochs is None else range(epochs))
-        self._epoch: int | None = next(self._epochs)
-        self._next = 0
+        epoch, self._next = begin
+        self._epochs = iter(count(epoch) if epochs is None else range(epoch, epochs))
+        self._epoch: int | None = next(self._epochs, None)
         self._sequence = 0
         self._issued = 0
         self._under_way = self._messages = 0
@@ -377,11 +379,20 @@ def make_grants(
     unit: int,
     pooled: bool,
     splitting: Splitting | None = None,
+    begin: tuple[int, int] = (0, 0),
 ) -> Grants:
     """Return claims on `positions` of a source, or, where they are None, credits for a sequential
-    head. Batches are made in parts where `splitting` allows it.
+    head. Batches are made in parts where `splitting` allows it. For `begin` see `Claims`.
     """
     if positions is None:
         return Credits(sender, run=run, window=window, pooled=pooled)
     size = UnitSize(unit) if splitting is None else PartSize(splitting, window)
-    return Claims(sender, run=run, window=window, positions=positions, epochs=epochs, size=size)
+    return Claims(
+        sender,
+        run=run,
+        window=window,
+        positions=positions,
+        epochs=epochs,
+        size=size,
+        begin=begin,
+    )

@@ -69,8 +69,35 @@ class Inbox:
         self._left = False
         self.seen: Seen | None = None
         """What brought the values that were given last; of a batch in parts, as the first says."""
+        self._message: tuple[int, int] | None = None  # see `span`
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
+
+    def begin(self, epoch: int, *, position: int = 0) -> None:
+        """Say what comes first, where that is not the beginning of everything.
+
+        Args:
+            epoch: the first one.
+            position: the first of its head's positions that is made.
+        """
+        self._epoch = epoch
+        self._position = self._covered = position
+
+    def begin_with(self, values: int) -> None:
+        """So many values of the first epoch came before what is made now."""
+        self._before = values
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """How many values had come in this epoch before the message that is read now, and the
+        number of the first item of the region's head that went into that; None: it tells neither.
+        """
+        return self._message if self._ordered else None
+
+    @property
+    def current(self) -> int:
+        """The epoch that is read, or that comes next."""
+        return self._epoch
 
     def epoch(self) -> Iterator[Any]:
         """Yield the values of the current epoch; see `chunks`."""
@@ -97,8 +124,9 @@ class Inbox:
                     continue
                 message = whole
             if isinstance(message, Failed):
-                yield self._intake.each(message)
-                raise self._rebuild(message)
+                values, broken = self._intake.restored(message)
+                yield self._counted(values)
+                raise broken or self._rebuild(message)
             yield from self._values(message)
 
     def end_epoch(self, *, last: bool) -> None:
@@ -176,9 +204,10 @@ class Inbox:
         self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
-            yield iter(values)
+            yield self._counted(values)
             raise broken
         self._intake.meter.items_in += len(values)
+        self._message = self._before, message.first
         self._before += len(values)
         # A list iterator holds its list: for a batch that would be a slot held for nothing.
         if len(values) == 1:
@@ -188,6 +217,12 @@ class Inbox:
             self._chunk = iter(values)
             del values
             yield self._chunk
+
+    def _counted(self, values: list[Any]) -> Iterator[Any]:
+        """Return what came before a failure."""
+        self._before += len(values)
+        self._chunk = iter(values)
+        return self._chunk
 
     def _batch(
         self, first: Item | Failed, stop: int
@@ -335,7 +370,7 @@ class Inbox:
             )
         self._ended = True
         self._epoch += 1
-        self._before, self._chunk = 0, iter(())
+        self._before, self._chunk, self._message = 0, iter(()), None
         self._position = self._covered = 0
         self._add_ends()
 

@@ -72,11 +72,13 @@ class Outbox:
         stop: int,
         elapsed_s: float = 0.0,
         counted: int | None = None,
+        first: int = 0,
     ) -> int:
         """Send the unchangeable `values`, or what the packer holds, as one Item; return their
         bytes.
 
-        They count as `counted` items that were made: rows of a batch are none yet.
+        They count as `counted` items that were made: rows of a batch are none yet. `first`: see
+        `Message`.
         """
         packer = self.packer
         count = len(values) or len(packer)
@@ -87,8 +89,9 @@ class Outbox:
         elapsed = int(elapsed_s * 1e9)
         self.meter.items_out += count if counted is None else counted
         message = Item(
-            self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes, b""
+            self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes
         )
+        message.first = first
         self.meter.units_out += 1
         self._send(message, body, nbytes)
         return nbytes
@@ -188,6 +191,8 @@ class Chunker:
         self._flusher = _Flusher(self)
         self.on_flush: Callable[[], None] | None = None
         """Called when nothing is pending any more, in the flusher's thread."""
+        self.on_sent: Callable[[], None] | None = None
+        """Called when nothing is pending any more, in the maker's thread: the maker waits."""
         self._packer.calibrate(self.drain)
 
     def drain(self, items: Iterator[Any]) -> None:
@@ -263,6 +268,8 @@ class Chunker:
                 return
             self._flush_full()
         self._wake()
+        if self.on_sent is not None:
+            self.on_sent()
 
     def _full(self) -> None:
         with self._lock:
@@ -271,6 +278,8 @@ class Chunker:
                     self._flush_packed()
                 self._flush_full()
         self._wake()
+        if self.on_sent is not None and not self._values:
+            self.on_sent()
 
     def _wake(self) -> None:
         if self._size > 1:

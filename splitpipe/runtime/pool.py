@@ -125,6 +125,7 @@ class PoolWorker:
             stop=unit.stop,
             elapsed_s=elapsed,
             counted=counted,
+            first=unit.start if isinstance(unit, Claim) else unit.first,
         )
 
     @staticmethod

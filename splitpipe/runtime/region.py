@@ -28,11 +28,13 @@ class Course:
 
     Attributes:
         run: its number, in every message.
-        epochs: how many; None for ever.
+        epochs: the number of the one behind the last; None: there is none.
+        first_epoch: the first one.
     """
 
     run: int
     epochs: int | None
+    first_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Region:
         pooled: whether there is a pool in it.
         splitting: how its batches may be made in parts; None where they are made whole.
         branched: whether its head has other readers too.
+        first: the first of the positions that are given out in the first epoch.
         arenas: of those who write to `entry`, by their number; shelves, where all of this happens
         in one process.
     """
@@ -63,6 +66,7 @@ class Region:
     pooled: bool = False
     splitting: Splitting | None = None
     branched: bool = False
+    first: int = 0
     arenas: Mapping[int, ArenaLink | Shelf] = field(default_factory=dict)
 
     def after(self, task: Task, output: Link, arenas: Mapping[int, ArenaLink | Shelf]) -> Region:
@@ -103,8 +107,10 @@ class Region:
             unit=self.unit,
             pooled=self.pooled,
             splitting=self.splitting,
+            begin=(course.first_epoch, self.first),
         )
         inbox = Inbox(intake, grants, ordered=self.ordered, splitting=self.splitting)
+        inbox.begin(course.first_epoch, position=self.first)
         if self.branched:
             inbox.announce_waits()
         return inbox

@@ -10,13 +10,18 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
-from splitpipe.errors import PipelineError
+from splitpipe.errors import PipelineError, ResumeError
 from splitpipe.pipeline.graph import Node
 from splitpipe.pipeline.plan import RunOptions, plan
+from splitpipe.pipeline.resuming import Facts, Resume, as_facts, remade, settle
+from splitpipe.pipeline.signature import signature
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages.mixing import order_mixing
 from splitpipe.runtime.engine import Engine
@@ -24,10 +29,16 @@ from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.ranks import Ranks
+from splitpipe.runtime.saved import Place, place_of, resume_of, state_of
 from splitpipe.runtime.supervisor import Supervisor
 from splitpipe.runtime.tuning import Tuning
 
 __all__ = ["Run"]
+
+log = logging.getLogger("splitpipe")
+
+MANY = 1000
+"""Items that are made again and worth a line in the log."""
 
 
 class Run:
@@ -36,12 +47,17 @@ class Run:
     Args:
         outputs: by name.
         options: how to run them.
+        resume: where to go on; None: at the beginning.
     """
 
-    def __init__(self, outputs: Mapping[str, Node], options: RunOptions) -> None:
+    def __init__(
+        self, outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None = None
+    ) -> None:
         self.options = options
-        self.plan = plan(outputs, options)
+        self._outputs = dict(outputs)
+        self.plan = plan(outputs, options, resume)
         self.ranks = Ranks(self.plan)
+        self.replayed = remade(self.plan.whole.graph, self.plan.whole.settled)
         self._names = tuple(outputs)
         self._open = set(range(len(outputs)))
         self._lock = threading.Lock()
@@ -68,6 +84,79 @@ class Run:
     def processes(self) -> bool:
         """Whether there are others than the consumer's."""
         return self.supervisor is not None
+
+    @cached_property
+    def signature(self) -> list[dict[str, Any]]:
+        """What states remember of the graph."""
+        return signature(self._outputs)
+
+    def places(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Place]:
+        """Return the places that `states` of outputs are of.
+
+        Raises:
+            ResumeError: one does not fit this graph.
+        """
+        return {name: place_of(state, self.signature) for name, state in states.items()}
+
+    def state(self, number: int, place: Place) -> dict[str, Any]:
+        """Return the state of output `number`, which is at `place`.
+
+        Raises:
+            ResumeError: its items come in no order.
+        """
+        for task in self.plan.tasks:
+            if not task.ordered:
+                raise ResumeError(
+                    f"{task.name!r} is run with ordered=False: which items would come next is not "
+                    "known; leave ordered= out to save states"
+                )
+        name = self._names[number]
+        return state_of(self.plan.whole, self.signature, name, place, self.facts(name, place))
+
+    def facts(self, name: str, place: Place) -> Facts:
+        """Return what is known now that helps to bring output `name` to `place` again."""
+        whole = self.plan.whole
+        made = as_facts(whole.settled, whole.keys) if place.epoch == whole.epoch else Facts()
+        for engine in self._engines:
+            for key, fact in engine.facts(place.epoch):
+                made.add(key, fact)
+        ledgers = [] if self.supervisor is None else self.supervisor.ledgers
+        for ledger in reversed(
+            ledgers
+        ):  # what a task needs says of which facts there is use before
+            resume = Resume(place.epoch, {name: place.items}, made)
+            settled = settle(whole.graph, whole.keys, resume)
+            most = {whole.keys[node]: count for node, count in settled.wanted.items()}
+            for key, fact in ledger.facts(place.epoch, most.get):
+                made.add(key, fact)
+        return made
+
+    def again(self, number: int, place: Place, state: Mapping[str, Any] | None = None) -> Run:
+        """Return a run of the same graph in which output `number` goes on at `place`; the others
+        are not read.
+
+        Args:
+            number: of the output.
+            place: where it goes on.
+            state: what more is known; None: what this run knows.
+        """
+        name = self._names[number]
+        if state is None:
+            resume = Resume(place.epoch, {name: place.items}, self.facts(name, place))
+        else:
+            resume = resume_of({name: state}, {name: place}, [name])
+        made = Run(self._outputs, self.options, resume)
+        for other in range(len(self._names)):
+            if other != number:
+                made.release(other)
+        return made
+
+    def tell_replay(self) -> None:
+        """Say in the log what has to be made again, where that is much."""
+        many = {name: count for name, count in self.replayed.items() if count >= MANY}
+        if many:
+            said = ", ".join(f"{name!r} {count:,}" for name, count in many.items())
+            log.info("resuming: items are made again, and thrown away, by %s", said)
 
     def engine(self, number: int) -> tuple[Engine, int]:
         """Return what makes output `number`, and as which of its outputs."""

@@ -35,8 +35,10 @@ from splitpipe.errors import ChannelError, NotPicklable, PipelineError, WorkerDi
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.runtime.board import Board, Row
+from splitpipe.runtime.capture import tells
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.owner import Owner
@@ -81,11 +83,13 @@ class Supervisor:
         self._plan = plan
         self._options = options
         self._observer = observer
-        self._course = Course(observer.heading.run, options.epochs)
+        self._course = Course(observer.heading.run, options.epochs, plan.whole.epoch)
         self._links: list[Link] = []
         self._arenas: list[ArenaLink | Shelf] = []
         self._processes: list[tuple[Any, Task, int, Row]] = []
         self._threads: list[WorkerThread] = []
+        self.ledgers: list[Ledger] = []
+        """What the workers say of how far they are."""
         self._watched: list[int] = []
         self._seats = seats(plan.tasks)
         self._receivers: list[Receiver] = []
@@ -125,6 +129,8 @@ class Supervisor:
             receiver.close()
         for channel in channels:
             channel.close()
+        for ledger in self.ledgers:
+            ledger.close()
         if self._owner is not None:
             self._owner.close()
         self._observer.close()
@@ -182,6 +188,7 @@ class Supervisor:
             claims,
             task.window,
             positions=task.positions,
+            first=task.first,
             unit=task.unit,
             splitting=splitting(task),
         )
@@ -212,7 +219,12 @@ class Supervisor:
             owner=self._owner,
             seat=self._seats[row],
             leash=self._control() if task.auto else None,
+            ledger=None if task.pool or not tells(task.body) else self._ledger(),
         )
+
+    def _ledger(self) -> Ledger:
+        self.ledgers.append(Ledger())
+        return self.ledgers[-1]
 
     def _inbox(self, region: Region, meter: Meter) -> Inbox:
         """Make a merge in the consumer's process."""

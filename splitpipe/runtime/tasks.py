@@ -31,6 +31,7 @@ from splitpipe.runtime.chain import Chain, one_to_one, open_source
 from splitpipe.runtime.exit import Exit
 from splitpipe.runtime.failure import Failure, keep_exceptions, keeps_exceptions
 from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.ledger import Ladder, Ledger
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.needs import forks, inputs_of, needed
 from splitpipe.runtime.outbox import EpochSkipped
@@ -52,6 +53,8 @@ class SequentialTask:
         epochs: how many; None for ever.
         worker: how it is called in notes.
         meter: counts what is read.
+        first: the first epoch.
+        ledger: where to lay open how far it is; None: nowhere.
     """
 
     def __init__(
@@ -63,9 +66,12 @@ class SequentialTask:
         epochs: int | None,
         worker: str,
         meter: Meter,
+        first: int = 0,
+        ledger: Ledger | None = None,
     ) -> None:
         self.body = body
         self.exits = exits
+        self._first = first
         self.inboxes = inboxes
         self.epochs = epochs
         self.worker = worker
@@ -83,6 +89,11 @@ class SequentialTask:
             [one.gate.look for one in exits],
         )
         self._alone: int | None = None  # the output that is between two epochs of the inputs
+        self.ladder = Ladder(ledger) if ledger is not None else None
+        for part in body.parts:
+            if part.edge is not None:
+                values = part.start.first if part.start is not None else 0
+                inboxes[part.edge].begin_with(values)
 
     def run(self) -> None:
         """Go through all epochs."""
@@ -137,16 +148,18 @@ class SequentialTask:
         self._waits.begin(lambda: True, announce)
 
     def _drive(self, number: int) -> None:
-        one = self.exits[number]
+        one, first = self.exits[number], self._first
         try:
-            for epoch in count() if self.epochs is None else range(self.epochs):
+            for epoch in count(first) if self.epochs is None else range(first, self.epochs):
                 run = self._enter(number, epoch)
                 if run is None:
                     self._detach(number)
                     return
                 try:
                     try:
-                        one.drain(run, run.outputs[number])
+                        if self.ladder is not None:
+                            one.note(partial(run.note, number))
+                        one.drain(run, run.outputs[number], run.first(number))
                     finally:
                         self._leave(number, run)
                     one.flush()
@@ -298,11 +311,12 @@ class _EpochRun:
             counted=not task.inboxes and not task.one_to_one,
             turns=task.waits if len(task.exits) > 1 else None,
             kept=task.kept,
+            asked=task.ladder is not None,
         )
         self._edges = {number: task.inboxes[edge] for number, edge in _edges(task.body)}
         self._begun: frozenset[int] = frozenset()
         self._reading: frozenset[int] = frozenset()  # the inputs that are in this epoch, not ended
-        self._read = 0
+        self._read = self._chain.position if not self._edges else 0
         self.outputs = self._chain.start(self._input)
         task.meter.enter(self._chain.running)
         for number, one in enumerate(task.exits):
@@ -333,6 +347,26 @@ class _EpochRun:
         with self._task.waits.changed:
             self._reading -= {number}
             self._task.waits.tell()
+
+    def first(self, output: int) -> int:
+        """Return the number of the first item that comes out."""
+        body = self._task.body
+        start = body.parts[body.outputs[output]].start if body.resumes == self.epoch else None
+        dropped = body.drops[output] if body.resumes == self.epoch and body.drops else 0
+        return dropped + (start.first if start is not None else 0)
+
+    def note(self, output: int) -> None:
+        """Take note of how far an output is, from time to time. Its stages wait."""
+        ladder = self._task.ladder
+        if ladder is not None and ladder.due():
+            given = {output: self._task.exits[output].given}
+            with self._task.waits.changed:  # nobody begins to make what several read
+                ladder.add(self.epoch, self._chain.facts(given, self._span))
+
+    def _span(self, part: Part) -> tuple[int, int] | None:
+        assert part.edge is not None
+        inbox = self._task.inboxes[part.edge]
+        return inbox.span if inbox.current == self.epoch else None
 
     def advance(self, count: int) -> int:
         """Take note of `count` values that are sent; return up to which position of the inputs
@@ -377,8 +411,7 @@ class _EpochRun:
 
     def _input(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
         if part.edge is None:
-            assert part.source is not None
-            return open_source(part.source, epoch, part.positions)
+            return open_source(part, epoch)
         inbox = self._edges[number]
         return inbox.epoch() if len(self.left) == 1 else self._follow(number, inbox)
 

@@ -30,6 +30,7 @@ from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime.board import Board
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
+from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.metrics import Meter, SharedMeter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.owner import Owner
@@ -87,6 +88,7 @@ class WorkerSpec:
         owner: the process that it does not outlive.
         seat: what it has of the machine.
         leash: link on which it is told to wait, and to go on; None where it never is.
+        ledger: where it lays open how far it is; None where that follows from counts.
     """
 
     course: Course
@@ -103,6 +105,7 @@ class WorkerSpec:
     owner: Owner | None
     seat: Seat
     leash: Link | None = None
+    ledger: Ledger | None = None
 
 
 def main(spec: WorkerSpec) -> None:
@@ -233,4 +236,6 @@ def _task(
         epochs=spec.course.epochs,
         worker=spec.name,
         meter=meter,
+        first=spec.course.first_epoch,
+        ledger=spec.ledger,
     )

@@ -31,9 +31,9 @@ __all__ = [
     "encode",
 ]
 
-_HEADER = struct.Struct("<BBHIQQQQQQQ")
+_HEADER = struct.Struct("<BBHIQQQQQQQQ")
 """kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload
-(bytes)."""
+(bytes), first."""
 
 NEVER = 2**32 - 1
 """The epoch that ends all: a reader that will not read on says that it does not want it."""
@@ -56,6 +56,8 @@ class Message:
         elapsed_ns: time that the producer was busy with it.
         nbytes: of its values, wherever they lie, or what the kind says.
         body: the envelope, opaque to this module.
+        first: number, in the stream of the region's head, of the first item that went into it;
+            where the head is a source, its position.
     """
 
     kind: ClassVar[int] = 0
@@ -69,6 +71,7 @@ class Message:
     elapsed_ns: int = 0
     nbytes: int = 0
     body: Buffer = b""
+    first: int = 0
 
 
 class Item(Message):
@@ -118,12 +121,12 @@ _KINDS: dict[int, type[Message]] = {cls.kind: cls for cls in (Item, End, Failed,
 
 
 def encode(message: Message) -> bytes:
-    """Return the header of `message` (64 bytes, little endian); the body follows it on the wire.
+    """Return the header of `message` (72 bytes, little endian); the body follows it on the wire.
 
     Example:
         >>> wire = encode(Claim(run=1, producer=0, epoch=0, sequence=7, start=70, stop=80))
         >>> len(wire), decode(wire).stop
-        (64, 80)
+        (72, 80)
     """
     return _HEADER.pack(
         message.kind,
@@ -137,6 +140,7 @@ def encode(message: Message) -> bytes:
         message.count,
         message.elapsed_ns,
         message.nbytes,
+        message.first,
     )
 
 
@@ -148,11 +152,11 @@ def decode(wire: Buffer) -> Message:
     """
     if len(wire) < _HEADER.size:
         raise ValueError(f"a message of {len(wire)} bytes is shorter than its header")
-    kind, _, producer, epoch, run, sequence, start, stop, count, elapsed, nbytes = (
+    kind, _, producer, epoch, run, sequence, start, stop, count, elapsed, nbytes, first = (
         _HEADER.unpack_from(wire)
     )
     cls = _KINDS.get(kind)
     if cls is None:
         raise ValueError(f"unknown kind of message: {kind}")
     body = memoryview(wire)[_HEADER.size :]
-    return cls(run, producer, epoch, sequence, start, stop, count, elapsed, nbytes, body)
+    return cls(run, producer, epoch, sequence, start, stop, count, elapsed, nbytes, body, first)

@@ -35,6 +35,7 @@ class FlowMethods(Methods):
         workers: int | None = None,
         executor: str | None = None,
         capacity: int | None = None,
+        restart_every: int | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -42,6 +43,11 @@ class FlowMethods(Methods):
 
         It runs anew for every epoch, in one worker. It may end before its input does; what it did
         not take is then not made.
+
+        To go on in the middle of an epoch it has to be run again from its beginning, unless what is
+        called or what it returns has ``state_dict()`` and ``load_state_dict(state)``, in values of
+        JSON; or with ``restart_every=n``: it is called anew for every `n` items, so that no more
+        than those have to be made again (what it does not take of them is left out then).
 
         Example:
             >>> import splitpipe as sp
@@ -51,7 +57,7 @@ class FlowMethods(Methods):
             >>> list(sp.Pipeline(range(2)).through(pairs, gap=10))
             [(0, 10), (1, 11)]
         """
-        operation = Through(function_of("through", generator), args, kwargs)
+        operation = Through(function_of("through", generator), args, kwargs, restart_every)
         return self._with(operation, name, StageOptions(workers, True, capacity, executor))
 
     def shuffle(self, buffer: int, **options: Unpack[StreamOptions]) -> Self:

@@ -14,6 +14,8 @@ Rules:
   `apply` is a generator);
 - a per-item operation that makes several outputs of one item passes them through
   ``context.divided``;
+- it can begin in the middle of an epoch, or says nothing of it and is begun at the first item: see
+  `Operation.needs` and `Context.tell`;
 - no item is dropped unless the user said so: what is left out is counted in ``context.dropped``,
   and what else is worth knowing in the operation's `measures`.
 """
@@ -23,7 +25,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,7 +35,16 @@ from splitpipe.pipeline.stages.random import Generators, generator
 if TYPE_CHECKING:
     from splitpipe.pipeline.dealing import Numbering
 
-__all__ = ["Context", "InnerContext", "Join", "Operation", "Place", "name_of"]
+__all__ = [
+    "Context",
+    "InnerContext",
+    "Join",
+    "Operation",
+    "Place",
+    "Progress",
+    "Start",
+    "name_of",
+]
 
 
 class Place:
@@ -81,6 +93,41 @@ def _mixed(value: int) -> int:
     return value ^ (value >> 31)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a node of the graph begins in an epoch that is resumed.
+
+    Attributes:
+        first: number of the first item that it gives; of a source, its first position.
+        reads: for each input, the number of the first item that it is given of it.
+        state: what the stage said of itself when it was there; None where it says nothing.
+    """
+
+    first: int = 0
+    reads: tuple[int, ...] = ()
+    state: Any = None
+
+
+BEGINNING = Start()
+"""Of every node in an epoch that is not resumed."""
+
+
+class Progress(NamedTuple):
+    """How a stage can be brought to where it is: what `Context.tell` returns.
+
+    Attributes:
+        reads: for each input, the number of the item from which it has to be read again.
+        state: what it needs beside, in values of JSON.
+        back: how many of the items that it has given it will give again.
+        taken: for each input, how far it has been read; None: as far as `reads`.
+    """
+
+    reads: tuple[int, ...]
+    state: Any = None
+    back: int = 0
+    taken: tuple[int, ...] | None = None
+
+
 class Context:
     """What a running stage is told, and what it tells: one a stage and epoch.
 
@@ -96,6 +143,9 @@ class Context:
     Attributes:
         dropped: items that were left out on purpose.
         measured: what was counted beside, by name.
+        start: where the stage begins; not at the first item where an epoch is resumed.
+        tell: set by operations that can say where they are: what returns it while the operation
+            waits at a ``yield``.
     """
 
     __slots__ = (
@@ -107,6 +157,8 @@ class Context:
         "place",
         "seed",
         "stage",
+        "start",
+        "tell",
     )
 
     def __init__(
@@ -127,6 +179,12 @@ class Context:
         self._generators: Generators | None = None
         self.dropped = 0
         self.measured: dict[str, float] = defaultdict(float, dict.fromkeys(measures, 0.0))
+        self.start = BEGINNING
+        self.tell: Callable[[], Progress | None] | None = None
+
+    def begun(self, number: int = 0) -> int:
+        """Return the number of the first item of an input: 0, unless an epoch is resumed."""
+        return self.start.reads[number] if self.start.reads else 0
 
     def rng(self) -> np.random.Generator:
         """Return the generator of this stage for the whole epoch; a new one, at its beginning."""
@@ -189,6 +247,9 @@ class Operation(ABC):
     first_epoch: ClassVar[bool] = False
     """What lies before it is run as epoch 0, whichever epoch it is."""
 
+    leaves_out: ClassVar[bool] = False
+    """Every item comes out as one, or is counted in ``context.dropped``, and nothing else is."""
+
     @property
     def measures(self) -> tuple[str, ...]:
         """Names of what it counts in ``context.measured``; sums over workers and epochs."""
@@ -198,6 +259,12 @@ class Operation(ABC):
     def ratio(self) -> int | None:
         """How many input items make one output item; None when only running it tells."""
         return None
+
+    def needs(self, output: int) -> int | None:
+        """Return from which input item on it can be run to give item `output` and those behind it;
+        of all its inputs. None: only running tells. It is given that number as ``context.start``.
+        """
+        return None if self.ratio is None else output * self.ratio
 
     @property
     def random(self) -> bool:

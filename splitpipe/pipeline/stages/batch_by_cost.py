@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.batch import check_rows
 from splitpipe.pipeline.stages.filling import (
     MEASURES,
@@ -53,12 +53,18 @@ class BatchByCost(Operation):
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         batch = Filling(self.limits, context.measured, self.collate, ragged_rule(self.ragged))
-        for item, cost in with_lengths(items, self.length):
+        first = taken = context.begun()  # the item with which the next batch begins
+        context.tell = lambda: Progress((first,), taken=(taken,))
+        for number, (item, cost) in enumerate(with_lengths(items, self.length), first):
+            taken = number + 1
             if not batch.has_room(cost):
+                first = number
                 yield batch.finish()
             batch.add(item, cost)
             del item
             if batch.full:
+                first = number + 1
                 yield batch.finish()
+        first += len(batch)
         if len(batch):
             yield batch.finish()

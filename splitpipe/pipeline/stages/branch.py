@@ -43,6 +43,7 @@ class Label(Operation):
     labels: tuple[Any, ...]
     drop: bool = False
     per_item: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = True
 
     @property
     def label(self) -> str:

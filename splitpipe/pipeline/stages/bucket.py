@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.batch import check_rows
 from splitpipe.pipeline.stages.checks import choice, number, settle, whole, wholes
 from splitpipe.pipeline.stages.filling import (
@@ -38,6 +38,7 @@ from splitpipe.pipeline.stages.filling import (
     with_lengths,
 )
 from splitpipe.pipeline.stages.padding import Ragged, ragged_rule
+from splitpipe.pipeline.stages.told import numbers_of, numbers_text
 
 __all__ = ["Bucket", "Buckets"]
 
@@ -165,23 +166,64 @@ class Bucket(Operation):
         return MEASURES
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
-        measured, sample = with_lengths(items, self.length), self.buckets.sample
-        first = list(islice(measured, sample)) if self.buckets.boundaries is None else []
-        boundaries = self.buckets.learned([cost for _, cost in first])
+        measured, state = with_lengths(items, self.length), context.start.state
         fillings = self._fillings(context)
-        for item, cost in chain(_popped(first), measured):
-            filling = fillings[bisect_right(boundaries, cost)]
+        held: list[list[int]] = [[] for _ in fillings]  # the numbers of the items in them
+        taken = context.begun()
+        first: list[Any] = []
+        if state is None:
+            learns = self.buckets.boundaries is None
+            first = list(islice(measured, self.buckets.sample)) if learns else []
+            boundaries = self.buckets.learned([cost for _, cost in first])
+            read = ahead = taken + len(first)
+        else:
+            boundaries = tuple(state["boundaries"])
+            self._refill(measured, boundaries, fillings, held, context)
+            taken = read = ahead = state["taken"]
+
+        def tell() -> Progress:
+            numbers = [number for one in held for number in one]
+            told = {"boundaries": list(boundaries), "taken": taken, "held": numbers_text(numbers)}
+            return Progress((min(numbers, default=taken),), told, taken=(max(read, ahead),))
+
+        context.tell = tell
+        for index, (item, cost) in enumerate(chain(_popped(first), measured), taken):
+            at = bisect_right(boundaries, cost)
+            filling, taken, read = fillings[at], index, index + 1
             if not filling.has_room(cost):
+                held[at] = []
                 yield filling.finish()
             filling.add(item, cost)
+            held[at].append(index)
+            taken = read
             del item
             if filling.full:
+                held[at] = []
                 yield filling.finish()
-        for filling in fillings:
+        for at, filling in enumerate(fillings):
+            held[at] = []
             if self.drop_last:
                 context.dropped += len(filling)
             elif len(filling):
                 yield filling.finish()
+
+    def _refill(
+        self,
+        measured: Iterator[tuple[Any, float]],
+        boundaries: tuple[float, ...],
+        fillings: list[Filling],
+        held: list[list[int]],
+        context: Context,
+    ) -> None:
+        """Get hold of the items that were held where an epoch is resumed."""
+        state, first = context.start.state, context.begun()
+        wanted = set(numbers_of(state["held"]))
+        for index, (item, cost) in enumerate(islice(measured, state["taken"] - first), first):
+            if index in wanted:
+                at = bisect_right(boundaries, cost)
+                fillings[at].add(item, cost)
+                held[at].append(index)
+            del item
 
     def _fillings(self, context: Context) -> list[Filling]:
         pad, sizes = ragged_rule(self.ragged), self.buckets.sizes

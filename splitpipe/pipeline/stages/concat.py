@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from splitpipe.pipeline.stages.base import Context, Join
+from splitpipe.pipeline.stages.base import Context, Join, Progress
+from splitpipe.pipeline.stages.told import Ticks
 
 __all__ = ["Concat"]
 
@@ -23,5 +24,7 @@ class Concat(Join):
         return sum(lengths)
 
     def apply_all(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
-        for items in inputs:
-            yield from items
+        counts = [Ticks(context.begun(number)) for number in range(len(inputs))]
+        context.tell = lambda: Progress(tuple(one.count for one in counts))
+        for items, one in zip(inputs, counts, strict=True):
+            yield from one.over(items)

@@ -19,6 +19,7 @@ class Filter(Operation):
 
     function: Callable[..., Any]
     per_item: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = True
 
     @cached_property
     def random(self) -> bool:

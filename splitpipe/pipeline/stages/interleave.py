@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from splitpipe.pipeline.stages.base import Context, Join
+from splitpipe.pipeline.stages.base import Context, Join, Progress
 from splitpipe.pipeline.stages.checks import settle, whole
 
 __all__ = ["Interleave"]
@@ -33,15 +33,32 @@ class Interleave(Join):
         return sum(lengths)
 
     def apply_all(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
-        block, left = self.block, list(inputs)
+        block, count = self.block, 0
+        taken = [context.begun(number) for number in range(len(inputs))]
+        # Inputs that have not ended: those of this round, whose turn is to come, and those who have
+        # had it.
+        left, going = list(range(len(inputs))), list[int]()
+        if context.start.state is not None:
+            left, going, count = (context.start.state[name] for name in ("left", "going", "count"))
+
+        def tell() -> Progress:
+            reads = list(taken)
+            reads[left[0]] += count - begun
+            return Progress(
+                tuple(reads), {"left": list(left), "going": list(going), "count": count}
+            )
+
+        context.tell = tell
         while left:
-            going = []
-            for items in left:
-                count = 0
-                for item in islice(items, block):
+            while left:
+                begun = count
+                for item in islice(inputs[left[0]], block - count):
                     count += 1
                     yield item
                     del item
+                number = left.pop(0)
+                taken[number] += count - begun
                 if count == block:
-                    going.append(items)
-            left = going
+                    going.append(number)
+                count = 0
+            left, going = going, []

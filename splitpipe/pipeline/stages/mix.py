@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.stages.base import Context, Join
+from splitpipe.pipeline.stages.base import Context, Join, Progress
 from splitpipe.pipeline.stages.checks import choice, number, settle, whole
 from splitpipe.pipeline.stages.weights import Chooser, Even, Random, Weights
 
@@ -96,7 +96,17 @@ class Mix(Join):
         wanted = {number for number in range(self.inputs) if weights.wanted(number)}
         current, ended = list(inputs), set[int]()
         measured, names = context.measured, self.measures
-        step = 0
+        step, state = context.start.first, context.start.state
+        if state is not None:
+            chooser.restore(state)
+            ended.update(state["ended"])
+        taken = [context.begun(n) - int(measured[name]) for n, name in enumerate(names)]
+
+        def tell() -> Progress:
+            reads = (n + int(measured[name]) for n, name in zip(taken, names, strict=True))
+            return Progress(tuple(reads), {**chooser.tell(), "ended": sorted(ended)})
+
+        context.tell = tell
         while wanted:
             chosen = chooser.choose(step)
             item = next(current[chosen], _END)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.allocate import empty
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.checks import choice, function, settle, whole
 from splitpipe.pipeline.stages.packing import STRATEGIES, plan_packs
 from splitpipe.pipeline.stages.padding import filler
@@ -163,9 +163,11 @@ class Pack(Operation):
                 _sized(items, self.layout),
                 _Press(self.packing.length, self.layout).pack,
             )
-        pieces = self._fitting(sized, context)
-        packs = self._end_to_end(pieces) if self._cuts else self._planned(pieces)
+        mark = _Mark(context.begun(), **(context.start.state or {}))
+        pieces = self._fitting(sized, mark, context)
+        packs = self._end_to_end(pieces, mark) if self._cuts else self._planned(pieces, mark)
         measured = context.measured
+        context.tell = mark.tell
         for pack, tokens in packs:
             measured["packs"] += 1
             measured["tokens"] += tokens
@@ -180,17 +182,22 @@ class Pack(Operation):
         return self.packing.strategy == "concat"
 
     def _fitting(
-        self, sized: Iterable[tuple[Any, int]], context: Context
+        self, sized: Iterable[tuple[Any, int]], mark: _Mark, context: Context
     ) -> Iterator[tuple[Any, int]]:
         """Yield what fits into a pack, and its length: whole sequences, or pieces of them."""
-        most, too_long = self.packing.length, self.packing.too_long
-        for number, (sequence, length) in enumerate(sized):
+        most, too_long, begin = self.packing.length, self.packing.too_long, mark.piece
+        for number, (sequence, length) in enumerate(sized, mark.number):
             context.measured["sequences"] += 1
+            mark.number, mark.piece = number + 1, 0
             if length <= most or self._cuts:
                 yield sequence, length
             elif too_long == "split":
-                for start in range(0, length, most):
+                for piece, start in enumerate(range(0, length, most)):
+                    if piece < begin:
+                        continue
                     stop = min(start + most, length)
+                    last = stop == length
+                    mark.number, mark.piece = number + last, 0 if last else piece + 1
                     yield sequence.cut(start, stop), stop - start
             elif too_long == "drop":
                 context.dropped += 1
@@ -199,10 +206,17 @@ class Pack(Operation):
                     f"sequence {number} has a length of {length} and does not fit into a pack of "
                     f"{most}; say too_long='split' or too_long='drop', or cut it before"
                 )
+            begin = 0
             del sequence
 
-    def _planned(self, pieces: Iterator[tuple[Any, int]]) -> Iterator[tuple[list[Any], int]]:
-        while window := list(islice(pieces, self.packing.window)):
+    def _planned(
+        self, pieces: Iterator[tuple[Any, int]], mark: _Mark
+    ) -> Iterator[tuple[list[Any], int]]:
+        while True:
+            mark.begin()
+            window = list(islice(pieces, self.packing.window))
+            if not window:
+                return
             lengths = np.array([length for _, length in window])
             plan = plan_packs(lengths, self.packing.length, self.packing.strategy)
             totals = np.bincount(plan, lengths).astype(np.int64).tolist()
@@ -217,15 +231,18 @@ class Pack(Operation):
                     pack.append(left[place])
                     left[place] = None
                 start = stop
+                mark.given += 1
                 yield pack, total
                 del pack
 
-    def _end_to_end(self, pieces: Iterator[tuple[Any, int]]) -> Iterator[tuple[list[Any], int]]:
+    def _end_to_end(
+        self, pieces: Iterator[tuple[Any, int]], mark: _Mark
+    ) -> Iterator[tuple[list[Any], int]]:
         most = self.packing.length
         pack: list[Any] = []
-        room = most
+        room, begin = most, mark.offset
         for sequence, length in pieces:
-            start = 0
+            start, begin = begin, 0
             while True:
                 stop = min(start + room, length)
                 pack.append(sequence.cut(start, stop))
@@ -233,12 +250,48 @@ class Pack(Operation):
                 start = stop
                 if room:
                     break
+                mark.begin(back=start < length, offset=start)
                 yield pack, most
                 pack, room = [], most
                 if start == length:
                     break
         if pack:
+            mark.begin()
             yield pack, most - room
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Where the pieces come from that were not used yet, and where to begin again.
+
+    Attributes:
+        number: of the sequence that is next.
+        piece: of it.
+        offset: in it, where packs are put end to end.
+        given: packs that came out since `begin`.
+    """
+
+    number: int
+    piece: int = 0
+    offset: int = 0
+    given: int = 0
+    again: tuple[int, int, int] = (0, 0, 0)
+
+    def begin(self, *, back: bool = False, offset: int = 0) -> None:
+        """What comes from here on can be made without what came before.
+
+        Args:
+            back: whether the sequence before the next one is not used up.
+            offset: up to where it is.
+        """
+        self.again = (self.number - back, self.piece, offset if back else 0)
+        self.given = 0
+
+    def tell(self) -> Progress:
+        """See `Context.tell`."""
+        number, piece, offset = self.again
+        taken = self.number + (self.piece > 0)
+        return Progress((number,), {"piece": piece, "offset": offset}, self.given, (taken,))
 
 
 def _sized(items: Iterator[Any], layout: Layout) -> Iterator[tuple[_Sequence, int]]:

@@ -1,14 +1,22 @@
-"""`shuffle`: items in random order, within a buffer."""
+"""`shuffle`: items in random order, within a buffer.
+
+To go on in the middle of an epoch it reads again from the oldest item that it held, and keeps those
+that it held. Their numbers and the state of its generator are what it tells.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
-from splitpipe.pipeline.stages.base import Context, Operation
+import numpy as np
+
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.checks import settle, whole
 from splitpipe.pipeline.stages.mixing import MEASURES, Neighbours
+from splitpipe.pipeline.stages.told import Draws, numbers_of, numbers_text
 
 __all__ = ["Shuffle"]
 
@@ -43,27 +51,82 @@ class Shuffle(Operation):
         return MEASURES
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
-        rng, size = context.rng(), self.buffer
+        size = self.buffer
         neighbours = Neighbours(context.measured)
         add = neighbours.add
-        held: list[tuple[int, Any]] = []
-        places: list[int] = []
-        for numbered in enumerate(items):
+        buffer = _Buffer(size, context.rng())
+        taken = buffer.begin(items, context)
+        context.tell = buffer.tell
+        held, places = buffer.held, buffer.draws.left
+        for numbered in enumerate(items, taken):
             if len(held) < size:
                 held.append(numbered)
                 continue
             if not places:
-                places = rng.integers(size, size=_BLOCK).tolist()
+                places = buffer.draws.more()
             place = places.pop()
             (number, item), held[place] = held[place], numbered
-            neighbours.add(number)
+            add(number)
             del numbered
             yield item
             del item
-        for place in rng.permutation(len(held)).tolist():
+        for place in buffer.last():
             number, item = held[place]
-            held[place] = (0, None)
+            held[place] = (number, None)
             add(number)
             yield item
             del item
         neighbours.flush()
+
+
+class _Buffer:
+    """What is held, and what was drawn.
+
+    Args:
+        size: items that are held.
+        rng: says which of them leaves.
+    """
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.held: list[tuple[int, Any]] = []
+        self.draws = Draws(rng, lambda rng: rng.integers(size, size=_BLOCK).tolist())
+        self._rng = rng
+        self._order: list[int] | None = None  # in which the last ones leave
+        self._out = 0  # how many of those have left
+
+    def begin(self, items: Iterator[Any], context: Context) -> int:
+        """Get hold of what was held where an epoch is resumed; return the number of the next
+        item.
+        """
+        state, first = context.start.state, context.begun()
+        if state is None:
+            return first
+        numbers = numbers_of(state["held"])
+        self._out = state["out"]
+        self.draws.restore(state)
+        self.held += ((number, None) for number in numbers)
+        places = {number: place for place, number in enumerate(numbers)}
+        taken: int = state["taken"]
+        for number, item in enumerate(islice(items, taken - first), first):
+            place = places.get(number)
+            if place is not None:
+                self.held[place] = (number, item)
+            del item
+        return taken
+
+    def last(self) -> Iterator[int]:
+        """Yield the places of what is left, in the order in which it leaves."""
+        self.draws.note()
+        self._order = self._rng.permutation(len(self.held)).tolist()
+        for self._out, place in enumerate(self._order[self._out :], self._out + 1):  # noqa: B020
+            yield place
+
+    def tell(self) -> Progress:
+        """See `Context.tell`."""
+        numbers = [number for number, _ in self.held]
+        order = self._order
+        left = numbers if order is None else [numbers[place] for place in order[self._out :]]
+        taken = 1 + max(numbers)
+        out = 0 if order is None else self._out
+        told = {"held": numbers_text(numbers), "taken": taken, "out": out, **self.draws.tell()}
+        return Progress((min(left, default=taken),), told, taken=(taken,))

@@ -26,8 +26,11 @@ class Skip(Operation):
     def label(self) -> str:
         return f"skip({self.count})"
 
+    def needs(self, output: int) -> int:
+        return output + self.count
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
-        for item in islice(items, self.count):
+        for item in islice(items, max(0, self.count - context.begun())):
             context.dropped += 1
             del item
         yield from items

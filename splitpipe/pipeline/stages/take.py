@@ -26,5 +26,8 @@ class Take(Operation):
     def label(self) -> str:
         return f"take({self.count})"
 
+    def needs(self, output: int) -> int:
+        return output
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
-        yield from islice(items, self.count)
+        yield from islice(items, max(0, self.count - context.start.first))

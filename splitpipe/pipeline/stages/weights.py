@@ -23,6 +23,7 @@ import numpy as np
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.checks import number, whole
+from splitpipe.pipeline.stages.told import Draws
 
 __all__ = ["Chooser", "Even", "Random", "Weights"]
 
@@ -179,13 +180,21 @@ class Chooser(ABC):
     def took(self, chosen: int) -> None:  # noqa: B027 - not every chooser has to know
         """An item of this input comes out at this step."""
 
+    def tell(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on from here, in values of JSON."""
+        return {"gone": sorted(self._gone)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `tell` was called."""
+        self._gone = set(state["gone"])
+
 
 class Random(Chooser):
     """Each input with the probability of its share, independently of what came before."""
 
     def __init__(self, weights: Weights, rng: np.random.Generator) -> None:
         super().__init__(weights)
-        self._rng = rng
+        self._draws = Draws(rng, lambda rng: rng.random(_BLOCK).tolist()[::-1])
         self._numbers: list[float] = []
         self._bounds: tuple[tuple[float, ...], list[float]] | None = None
 
@@ -196,8 +205,16 @@ class Random(Chooser):
             bounds = list(accumulate(shares[:last]))  # the last one gets what rounding leaves
             self._bounds = shares, bounds
         if not self._numbers:
-            self._numbers = self._rng.random(_BLOCK).tolist()[::-1]
+            self._numbers = self._draws.more()
         return bisect_right(self._bounds[1], self._numbers.pop())
+
+    def tell(self) -> dict[str, Any]:
+        return {**super().tell(), **self._draws.tell()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._draws.restore(state)
+        self._numbers = self._draws.left
 
 
 class Even(Chooser):
@@ -236,3 +253,10 @@ class Even(Chooser):
 
     def took(self, chosen: int) -> None:
         self._credit[chosen] -= 1
+
+    def tell(self) -> dict[str, Any]:
+        return {**super().tell(), "credit": list(self._credit), "step": self._step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._credit, self._step = list(state["credit"]), state["step"]

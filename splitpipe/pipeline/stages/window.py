@@ -52,17 +52,21 @@ class Window(Operation):
     def label(self) -> str:
         return f"window({self.size}, {self.step})"
 
+    def needs(self, output: int) -> int:
+        return output * self.step
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         size, step, pad = self.size, self.step, ragged_rule(self.ragged)
         held: deque[Any] = deque()
-        fresh = 0  # how many of them were in no window yet
+        # How many of them were in no window yet; where it begins, windows before had some of them.
+        fresh = -max(0, size - step) if context.start.first else 0
         while True:
             for item in islice(items, size - len(held)):
                 held.append(item)
                 fresh += 1
                 del item
-            if len(held) < size and (self.drop_last or not fresh):
-                context.dropped += fresh
+            if len(held) < size and (self.drop_last or fresh <= 0):
+                context.dropped += max(0, fresh)
                 return
             rows = new_rows(size, self.collate, pad)
             for item in held:

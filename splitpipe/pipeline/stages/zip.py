@@ -42,10 +42,13 @@ class Zip(Join):
     def length(self, lengths: Sequence[int]) -> int | None:
         return min(lengths, default=0)
 
+    def needs(self, output: int) -> int:
+        return output
+
     def apply_all(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
         if self.names is not None and len(self.names) != len(inputs):
             raise GraphError(f"zip has {len(self.names)} names for {len(inputs)} inputs")
-        done = 0
+        done = context.start.first
         while inputs:
             row = []
             for items in inputs:
