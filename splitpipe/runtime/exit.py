@@ -102,7 +102,8 @@ class Exit:
     def begin_wait(self, still: Callable[[], bool]) -> None:
         """See `Watcher`."""
         assert self._waits is not None
-        self._waits.begin(still)
+        gate = self.gate  # who has been left goes on, whatever it waits for
+        self._waits.begin(lambda: not (self.left() or gate.detached) and still())
 
     def end_wait(self) -> None:
         """See `Watcher`."""
