@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import splitpipe as sp
+from splitpipe.cli.app import run
 from tests.cli.command import TIMEOUT_S, arguments, environment, splitpipe
 
 PROGRAM = """
@@ -152,3 +156,44 @@ def test_ended_early_it_says_how_to_go_on(
     assert "of 100 records of the job are done and kept in" in errors
     assert "run it again to go on" in errors
     assert "Traceback" not in errors
+
+
+class TestProgress:
+    """On a terminal a bar, elsewhere lines, both on stderr."""
+
+    def test_lines(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        (tmp_path / "told.py").write_text(PROGRAM)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("splitpipe.cli.run.LINE_S", 0.0)
+        monkeypatch.setattr("sys.path", [*sys.path])
+        assert run(["run", "told:squares", "-w", "0", "--limit", "40"]) == 0
+        assert run(["run", "told:squares", "-w", "0"]) == 0
+        text, lines = capsys.readouterr()
+        pattern = r"^ 60%  60 of 100 records, 60 committed, [0-9,]+ records/s, 0:\d\d:\d\d left$"
+        assert re.search(pattern, lines, re.MULTILINE)
+        assert "60 read = 30 used" in text
+
+    def test_a_bar(self, home: Path) -> None:
+        terminal, end = pty.openpty()
+        try:
+            subprocess.run(
+                arguments("run", "jobs:squares", "-w", "0"),
+                cwd=home,
+                env=environment(TERM="xterm", COLUMNS="120"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=end,
+                timeout=TIMEOUT_S,
+                check=True,
+            )
+            shown = os.read(terminal, 1 << 16).decode()
+        finally:
+            os.close(end)
+            os.close(terminal)
+        assert "committed" in shown
+        assert "records/s" in shown

@@ -25,6 +25,7 @@ from tests.jobs import making
 from tests.jobs.making import COUNT, JOBS, assert_same_files, place
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
+MORE = pytest.mark.skipif(not LONG, reason="one of its kind is enough in the suite")
 STRUCK = 10_000 if LONG else 14
 FEW = 40  # records, where every call is struck
 
@@ -74,7 +75,12 @@ def killed_at(kind: str, data: Path, out: Path, *, workers: int, line: int, grou
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize(
     ("kind", "workers", "group"),
-    [("plain", 2, False), ("many", 2, True), ("column", 2, False), ("column", 0, True)],
+    [
+        ("plain", 2, False),
+        pytest.param("many", 2, True, marks=MORE),
+        pytest.param("column", 2, False, marks=MORE),
+        ("column", 0, True),
+    ],
 )
 def test_programs_killed_again_and_again(
     tmp_path: Path, kind: str, workers: int, group: bool
@@ -82,7 +88,7 @@ def test_programs_killed_again_and_again(
     data, wanted = place(kind, tmp_path, "wanted")
     JOBS[kind](data, wanted).run(workers=0)
     _, out = place(kind, tmp_path, "out")
-    for line in (1, 6, 4):
+    for line in (1, 6, 4, 2, 11) if LONG else (1, 6):
         told = killed_at(kind, data, out, workers=workers, line=line, group=group)
         assert told == line
     killed_at(kind, data, out, workers=workers, line=-1, group=group)
