@@ -170,6 +170,7 @@ class _Segment:
         self.end: dict[str, Any] | None = None
         self._entries: list[dict[str, Any]] = []
         self._states: list[dict[str, Any]] = []
+        self._graph: Any = None
         self._moved = 0  # entries before the last jump: those behind it count first
 
     @classmethod
@@ -247,7 +248,7 @@ class _Segment:
                 before["n"] = min(before["n"], document["step"] - before["step"])
             self._entries.append(document)
         elif "state" in document:
-            self._states.append(document)
+            self._states.append(self._with_graph(document))
         elif "moved" in document:
             self._moved = len(self._entries)
         elif {"ended", "closed", "failed"} & document.keys():
@@ -255,6 +256,15 @@ class _Segment:
             if self._entries and len(self._entries) > self._moved:
                 last = self._entries[-1]
                 last["n"] = min(last["n"], document["step"] - last["step"])
+
+    def _with_graph(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a line of a state with what it says of the graph, which stands in the first."""
+        state = document["state"]
+        if state is not None and "graph" in state:
+            self._graph = state["graph"]
+        elif state is not None and self._graph is not None:
+            document["state"] = {**state, "graph": self._graph}
+        return document
 
     def _entry(self, line: dict[str, Any], step: int) -> Entry:
         ordinal = line["at"] + step - line["step"]

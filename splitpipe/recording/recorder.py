@@ -92,6 +92,7 @@ class Recorder:
         self._noted = -record.every_s
         self._stated = True
         self._failed = False
+        self._graph: Any = None  # what states of the current file say of the graph
         heading = {
             "splitpipe_recording": VERSION,
             "run": secrets.token_hex(4),
@@ -283,11 +284,16 @@ class Recorder:
         if not self._stated:
             return None
         try:
-            return loader.state()
+            state = loader.state()
         except SplitpipeError as error:
             self._stated = False
             log.warning("the recording has no states of the loader: %s", error)
             return None
+        if state is not None and "graph" in state:
+            graph, self._graph = self._graph, state["graph"]
+            if graph == self._graph:  # once a file: it is most of a state
+                return {key: value for key, value in state.items() if key != "graph"}
+        return state
 
     def _write(self, line: bytes) -> None:
         segments = self._segments
@@ -296,6 +302,7 @@ class Recorder:
         try:
             if segments.append(line):
                 self._noted = -self._record.every_s  # a file begins with a state
+                self._graph = None
         except (OSError, StorageError) as error:
             self._segments = None
             self._finalizer()

@@ -272,7 +272,7 @@ class Fake:
         return self.said
 
     def state(self) -> dict[str, Any] | None:
-        return {"here": 1}
+        return {"here": 1, "graph": ["large"]}
 
     def tasks(self) -> list[dict[str, Any]]:
         return []
@@ -331,9 +331,14 @@ class TestResumed:
 
     def test_the_nearest_state_before_a_step(self, tmp_path: Path) -> None:
         recorder = self.recorder(tmp_path, (0, 0))
-        self.drive(recorder, 0, 0, 5)
+        for first in range(0, 15, 5):
+            recorder._noted = -1e9  # as if it were long ago
+            self.drive(recorder, 0, first, 5)
         recorder.close()
-        assert Recording(tmp_path).entry(4).state == (0, {"here": 1})
+        state = {"here": 1, "graph": ["large"]}
+        for step, ordinal in ((0, 0), (4, 0), (5, 5), (14, 10)):
+            assert Recording(tmp_path).entry(step).state == (ordinal, state)
+        assert sum(b"large" in line for line in lines_of(tmp_path)) == 1
 
 
 class TestOrigins:
