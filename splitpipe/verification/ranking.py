@@ -7,10 +7,11 @@ are the stream of the whole graph.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.builder import Pipeline
+from splitpipe.pipeline.builder import Pipeline, pipeline_of
+from splitpipe.pipeline.graph import walk
+from splitpipe.pipeline.stages import Balance, Shard
 from splitpipe.verification.causes import by_prefix
 from splitpipe.verification.report import Check
 from splitpipe.verification.streams import Stream, difference, read
@@ -26,34 +27,55 @@ _RANKED = (
 
 def ranks(subject: Subject) -> Iterator[Check]:
     """The union of all ranks is the stream of one."""
-    if not hasattr(Pipeline, "shard"):
-        yield Check("ranks", "not checked", "pipelines of this version are not shared out")
-        return
     if subject.unordered:
         stages = ", ".join(map(repr, subject.unordered))
         yield Check("ranks", "not checked", f"{stages} gives up the order")
         return
+    name, whole = undealt(subject.pipeline)
+    truth, before = subject.truth, ""
+    if name is not None:
+        truth, before = _truth(subject, name, whole), f", as far as {name!r} reads it"
     for world in subject.worlds:
         name = f"ranks {world}"
         if subject.over():
             yield Check(name, "not checked", "no time was left")
             continue
         try:
-            where = _parts(subject.pipeline, subject.truth, world)
+            where = _parts(whole, truth, world)
         except GraphError as error:
             yield Check(name, "not checked", f"it cannot be shared out: {error}")
             continue
         if where is None:
-            yield Check(name, "kept", f"{world} in turn give the stream of one")
+            yield Check(name, "kept", f"{world} in turn give the stream of one{before}")
             continue
 
         def differs(part: str, prefix: Pipeline, world: int = world) -> bool:
-            items = subject.most(part)
-            truth = read(prefix, items=items, epochs=subject.epochs, executor="inline")
-            return _parts(prefix, truth, world) is not None
+            return _parts(prefix, _truth(subject, part, prefix), world) is not None
 
-        suspect = by_prefix(subject.pipeline, differs, _RANKED, subject.over)
+        suspect = by_prefix(whole, differs, _RANKED, subject.over)
         yield Check(name, "broken", f"not the stream of one: {where}", suspect.name, suspect.advice)
+
+
+def undealt(pipeline: Pipeline) -> tuple[str | None, Pipeline]:
+    """Return the name of the first stage that deals out to ranks, and the graph before it; the
+    whole graph where there is none.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> name, whole = undealt(sp.Pipeline(range(9)).shard(1, 2).batch(4))
+        >>> name, len(whole)
+        ('shard', 9)
+    """
+    for node in walk([pipeline.node]):
+        if node.stage is not None and isinstance(node.stage.operation, (Shard, Balance)):
+            return node.name, pipeline_of(node.inputs[0])
+    return None, pipeline
+
+
+def _truth(subject: Subject, name: str, pipeline: Pipeline) -> Stream:
+    """Return the stream of a part of the graph that ends at, or before, the stage `name`."""
+    items = subject.most(name)
+    return read(pipeline, items=items, epochs=subject.epochs, executor="inline")
 
 
 def _parts(pipeline: Pipeline, truth: Stream, world: int) -> str | None:
@@ -65,8 +87,7 @@ def _parts(pipeline: Pipeline, truth: Stream, world: int) -> str | None:
         items = max(1, -(-(longest - rank) // world))
         if truth.whole:
             items += 1  # so that what is too much is seen
-        ranked: Any = pipeline
-        one = ranked.shard(rank, world, ends="uneven")
+        one = pipeline.shard(rank, world, ends="uneven")
         streams.append(read(one, items=items, epochs=epochs, executor="inline"))
     joined = tuple(
         _in_turn([stream.epochs[epoch] for stream in streams if epoch < len(stream.epochs)])

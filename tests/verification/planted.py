@@ -56,6 +56,18 @@ def since_the_last(x: int) -> int:
     return x - before
 
 
+def with_the_last(x: Any) -> Any:
+    """Repeatable in one process: the first item of an epoch has nothing before it."""
+    global _before
+    before = None if x[1] == 0 else _before
+    _before = x
+    return before, x
+
+
+def numbered(items: Iterator[Any]) -> Iterator[Any]:
+    yield from enumerate(items)
+
+
 def slow(x: Any) -> Any:
     threading.Event().wait(0.02)
     return x

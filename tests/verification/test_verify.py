@@ -39,9 +39,9 @@ def test_a_clean_graph_keeps_everything() -> None:
     assert kept >= {
         *("repeat", "process", "workers 0", "workers 1", "workers 2", "once", "leaks", "memory"),
         *("executor process", "executor thread", "executor thread x 2"),
-        "executor process over zmq",
+        *("executor process over zmq", "ranks 1", "ranks 2", "ranks 4"),
     }
-    assert {check.name for check in found.unchecked} <= {"resume", "ranks", "ranks 2", "ranks 4"}
+    assert {check.name for check in found.unchecked} <= {"resume"}
     assert json.loads(json.dumps(found.to_json()))["ok"] is True
     assert found.verdict in found.text
 
@@ -124,6 +124,26 @@ def test_a_dependence_on_workers(function: Callable[[Any], Any], told: str) -> N
     assert outcomes(found)["workers 2"] == "broken"
     assert found.stages == (name,)
     assert told in found.broken[-1].advice
+
+
+class TestRanks:
+    def test_a_dependence_on_what_else_a_rank_has(self) -> None:
+        pipe = sp.Pipeline(range(NUMBERS)).map(planted.innocent).map(planted.with_the_last)
+        found = sp.verify(pipe.batch(4, collate=list), checks=["repeat", "ranks"])
+        assert outcomes(found) == {
+            "repeat": "kept",
+            "ranks 1": "kept",
+            "ranks 2": "broken",
+            "ranks 4": "broken",
+        }
+        assert found.stages == ("with_the_last",)
+
+    def test_a_graph_that_is_dealt_out_already(self) -> None:
+        dealt = sp.Pipeline(range(NUMBERS), shuffle="global").shard(1, 2).batch(4)
+        for pipe in (dealt, dealt.through(planted.numbered)):
+            found = sp.verify(pipe, checks=["ranks"], items=6)
+            assert set(outcomes(found).values()) == {"kept"}
+            assert "as far as 'shard' reads it" in found.checks[0].detail
 
 
 def test_what_comes_later_is_pointless_where_inline_is_not_the_same_twice() -> None:
