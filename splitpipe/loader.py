@@ -28,9 +28,8 @@ from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import Plan, RunOptions
 from splitpipe.pipeline.signature import signature
 from splitpipe.pipeline.stage import check_count
-from splitpipe.recording.options import Record
 from splitpipe.recording.recorder import Recorder
-from splitpipe.recording.seeing import Seeing
+from splitpipe.recording.seeing import Seeing, recorder_of
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
 from splitpipe.runtime.saved import Place, place_of, resume_of
@@ -285,7 +284,8 @@ class Loader:
         self.epoch, self._place = epoch, None
         self._chunks = self._engine.epoch(epoch, last=last, output=self._output)
         if self._recorder is not None:
-            self._chunks = self._recorder.epoch(epoch, self._chunks, Seeing(self._engine, self))
+            seeing = Seeing(self._engine, self, self._begins)
+            self._chunks = self._recorder.epoch(epoch, self._chunks, seeing)
         return True
 
     def _next_chunk(self) -> bool:
@@ -435,7 +435,7 @@ def start(
     run = Run(nodes, options, resume)
     try:
         recorders = [
-            _recorder(name, pipeline, run, number)
+            recorder_of(name, pipeline, run, number, places.get(name, Place()))
             for number, (name, pipeline) in enumerate(outputs.items())
         ]
     except BaseException:
@@ -446,15 +446,6 @@ def start(
         name: Loader(pipeline, run, number, recorders[number], places.get(name, Place()))
         for number, (name, pipeline) in enumerate(outputs.items())
     }
-
-
-def _recorder(name: str, pipeline: Pipeline, run: Run, number: int) -> Recorder | None:
-    options = run.options
-    if options.record is None:
-        return None
-    told = {"executor": options.executor, "transport": options.transport, "epochs": options.epochs}
-    record = Record.of(options.record, name)
-    return Recorder(record, pipeline, options=told, plan=run.plan, output=number)
 
 
 def tell(plan: Plan, options: RunOptions) -> str:

@@ -45,7 +45,8 @@ class Entry:
         positions: of the source, first and behind the last, that went into the message; None where
             only making it again tells.
         digest: of its content, where that was recorded.
-        state: of the loader at or before the item: a pair of its ordinal and the state.
+        state: of the loader, from where it is made again: how many items of the epoch came before,
+            at least one less than before this item, and the state.
         heading: of the run: how the pipeline is loaded, its stages, the program.
     """
 
@@ -272,7 +273,7 @@ class _Segment:
         states = [
             (state["at"], state["state"])
             for state in self._states
-            if state["epoch"] == line["epoch"] and state["at"] <= ordinal and state["state"]
+            if state["epoch"] == line["epoch"] and state["at"] < max(1, ordinal) and state["state"]
         ]
         return Entry(
             step,

@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from multiprocessing.util import Finalize
 from operator import length_hint
@@ -47,6 +47,9 @@ VERSION = 1
 
 class Recorded(Protocol):
     """What a recorder asks of a running loader."""
+
+    def first(self, epoch: int) -> int:
+        """Return how many items of `epoch` were delivered before the run."""
 
     def seen(self) -> Seen | None:
         """Return what brought the items that were given last; None where they were made here."""
@@ -110,12 +113,10 @@ class Recorder:
         self._finalizer: Any = Finalize(self, segments.close, exitpriority=90)
 
     def epoch(
-        self, epoch: int, chunks: Iterator[Iterator[Any]], loader: Recorded, *, first: int = 0
+        self, epoch: int, chunks: Iterator[Iterator[Any]], loader: Recorded
     ) -> Iterator[Iterator[Any]]:
-        """Yield `chunks` of an epoch, of which `first` items were delivered before, and write down
-        what they hold.
-        """
-        self._epoch, self._ordinal = epoch, first
+        """Yield `chunks` of an epoch, and write down what they hold."""
+        self._go_to(epoch, loader.first(epoch))
         try:
             while True:
                 self._look(loader)
@@ -132,14 +133,16 @@ class Recorder:
             if close is not None:
                 close()
 
-    def moved(self, epoch: int, delivered: int) -> None:
-        """The loader goes on from another place, after `delivered` items of `epoch`."""
-        if (epoch, delivered) == (self._epoch, self._ordinal):
-            return
-        found = _first_step(self._record, None, epoch, delivered)
-        self.step, self._epoch, self._ordinal = found, epoch, delivered
+    def _go_to(self, epoch: int, delivered: int) -> None:
+        """What comes next is what follows after `delivered` items of `epoch`."""
+        before, now = (self._epoch, self._ordinal), (epoch, delivered)
+        self._epoch, self._ordinal = now
+        if before == now or (delivered == 0 and epoch > before[0]):
+            return  # it goes on
+        found = Recording(self._record.directory).step_of(epoch, delivered)
+        self.step = self.step if found is None else found
         self._noted = -self._record.every_s
-        self._write(encode({"moved": {"step": found, "epoch": epoch, "at": delivered}}))
+        self._write(encode({"moved": {"step": self.step, "epoch": epoch, "at": delivered}}))
 
     def failed(self, error: BaseException) -> None:
         """Write down why the loader ended."""
@@ -321,15 +324,14 @@ def traced(plan: Plan, output: int = 0) -> bool:
     return task.pool and not task.inputs
 
 
-def _first_step(record: Record, pipeline: Pipeline | None, epoch: int, delivered: int) -> int:
+def _first_step(record: Record, pipeline: Pipeline, epoch: int, delivered: int) -> int:
     """Return the step of the item that comes next, for a loader that begins at this place."""
     if (epoch, delivered) == (0, 0):
         return 0
-    step: Callable[[int, int], int | None] = Recording(record.directory, missing_ok=True).step_of
-    found = step(epoch, delivered)
+    found = Recording(record.directory, missing_ok=True).step_of(epoch, delivered)
     if found is not None:
         return found
     try:
-        return epoch * len(pipeline) + delivered if pipeline is not None else delivered
+        return epoch * len(pipeline) + delivered
     except TypeError:
         return delivered  # only running tells: steps are those of this epoch

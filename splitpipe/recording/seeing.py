@@ -1,4 +1,4 @@
-"""What a recorder may ask of a loader, which it does not keep alive."""
+"""A recorder and its loader: what the one may ask of the other, which it does not keep alive."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from splitpipe.pipeline.builder import Pipeline
+from splitpipe.recording.options import Record
+from splitpipe.recording.recorder import Recorder
+from splitpipe.runtime.run import Run
+from splitpipe.runtime.saved import Place
 from splitpipe.runtime.statistics import TaskStatistics
 from splitpipe.runtime.watching import Seen
 
-__all__ = ["Seeing"]
+__all__ = ["Seeing", "recorder_of"]
 
 
 class _Engine(Protocol):
@@ -28,14 +33,19 @@ class Seeing:
     Args:
         engine: what the consumer's process runs.
         loader: whose it is.
+        begins: where its run begins.
     """
 
-    def __init__(self, engine: _Engine, loader: _Loader) -> None:
+    def __init__(self, engine: _Engine, loader: _Loader, begins: Place) -> None:
         self._engine = engine
+        self._begins = begins
         self._loader = weakref.ref(loader)
 
     def seen(self) -> Seen | None:
         return self._engine.seen
+
+    def first(self, epoch: int) -> int:
+        return self._begins.items if epoch == self._begins.epoch else 0
 
     def state(self) -> dict[str, Any] | None:
         loader = self._loader()
@@ -44,6 +54,31 @@ class Seeing:
     def tasks(self) -> list[dict[str, Any]]:
         loader = self._loader()
         return [] if loader is None else [_brief(task) for task in loader.stats()]
+
+
+def recorder_of(
+    name: str, pipeline: Pipeline, run: Run, number: int, begins: Place
+) -> Recorder | None:
+    """Return what records output `number` of a run, called `name`; None where nobody asked.
+
+    Raises:
+        StorageError: nothing can be written where it was asked for.
+    """
+    options = run.options
+    if options.record is None:
+        return None
+    return Recorder(
+        Record.of(options.record, name),
+        pipeline,
+        options={
+            "executor": options.executor,
+            "transport": options.transport,
+            "epochs": options.epochs,
+        },
+        plan=run.plan,
+        output=number,
+        begins=(begins.epoch, begins.items),
+    )
 
 
 def _brief(task: TaskStatistics) -> dict[str, Any]:

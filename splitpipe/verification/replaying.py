@@ -189,10 +189,12 @@ _NOTHING = object()
 
 def _again(pipeline: Pipeline, entry: Entry, witness: Witness, *, debug: bool) -> Any:
     """Make the item of an entry under the eyes of a witness."""
+    before = max(0, entry.ordinal - 1)  # one item more, so that what is made again is made then
     with watching(witness):
-        loader, skip = _loader(pipeline, entry)
+        loader = _loader(pipeline, entry, before)
     with loader:
         stream = _stream(loader, entry)
+        skip = entry.ordinal - before
         passed = sum(1 for _ in islice(stream, skip))
         witness.begin()
         item = _made(stream, pipeline, debug=debug) if passed == skip else _NOTHING
@@ -217,16 +219,20 @@ def _described(pipeline: Pipeline) -> list[Any]:
     return made
 
 
-def _loader(pipeline: Pipeline, entry: Entry) -> tuple[Loader, int]:
-    """Return a loader at or before the item, and how many items of the epoch come before it."""
+def _loader(pipeline: Pipeline, entry: Entry, ordinal: int) -> Loader:
+    """Return a loader whose next item is item `ordinal` of the epoch."""
     options: dict[str, Any] = {"executor": "inline", "epochs": entry.epoch + 1}
     if entry.state is not None:
-        ordinal, state = entry.state
+        # What a state tells of stages is true by itself: only where to go on is another place.
+        state = {**entry.state[1], "epoch": entry.epoch, "items": ordinal}
         try:
-            return pipeline.loader(**{**options, "state": state}), entry.ordinal - ordinal
+            return pipeline.loader(state=state, **options)
         except ResumeError:
-            pass  # the graph has changed: its epoch still has a beginning
-    return pipeline.loader(**options), entry.ordinal
+            pass  # the graph has changed: what the state tells is no help
+    loader = pipeline.loader(**options)
+    if (entry.epoch, ordinal) != (0, 0):
+        loader.seek(ordinal, epoch=entry.epoch)
+    return loader
 
 
 def _stream(loader: Loader, entry: Entry) -> Iterator[Any]:

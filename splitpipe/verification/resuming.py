@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from splitpipe.errors import GraphError, ResumeError
-from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.verification.causes import by_prefix
 from splitpipe.verification.graphs import varied
@@ -27,6 +27,8 @@ __all__ = ["resume"]
 
 STEPS = 5
 """Places at which states are taken."""
+FEW = 3
+"""The same, where every one of them is a run with workers."""
 
 _RESUMED = (
     "it does not begin where it was left: what it gives depends on what it was given before, and "
@@ -34,6 +36,8 @@ _RESUMED = (
     "load_state_dict"
 )
 
+Way = tuple["int | None", dict[str, Any]]
+"""Workers, and options of the loader."""
 State = tuple[int, int, dict[str, Any]]
 """Epoch, items of it that were delivered, and the state of the loader there."""
 
@@ -41,9 +45,6 @@ State = tuple[int, int, dict[str, Any]]
 def resume(subject: Subject) -> Iterator[Check]:
     """What comes after a resume equals what would have come without it."""
     name = "resume"
-    if not hasattr(Loader, "state_dict"):
-        yield Check(name, "not checked", "loaders of this version have no state")
-        return
     if subject.unordered:
         stages = ", ".join(map(repr, subject.unordered))
         yield Check(name, "not checked", f"{stages} gives up the order, so that nothing is next")
@@ -51,46 +52,41 @@ def resume(subject: Subject) -> Iterator[Check]:
     many = subject.workers
     inline = subject.options("inline")
     workers = subject.options("process")
-    for how, taken, going in (
-        ("inline", (None, inline), (None, inline)),
-        (f"with {many} workers, taken inline", (None, inline), (many, workers)),
-        (f"inline, taken with {many} workers", (many, workers), (None, inline)),
-    ):
+    ways: list[tuple[str, int, Way, Way]] = [
+        ("inline", STEPS, (None, inline), (None, inline)),
+        (f"with {many} workers, taken inline", FEW, (None, inline), (many, workers)),
+        (f"inline, taken with {many} workers", STEPS, (many, workers), (None, inline)),
+    ]
+    for how, steps, taken, going in ways:
         if subject.over():
             yield Check(name, "not checked", f"{how}: no time was left")
             continue
         try:
-            wrong = _wrong(subject.pipeline, subject.truth, taken, going, subject.items)
+            wrong = _wrong(subject.pipeline, subject.truth, taken, going, steps)
         except GraphError as error:
             yield Check(name, "not checked", f"{how}: it cannot be run so: {error}")
             continue
         if wrong is None:
-            yield Check(name, "kept", f"{how}: the same items behind {STEPS} places")
+            yield Check(name, "kept", f"{how}: the same items behind {steps} places")
             continue
         suspect = by_prefix(
             subject.pipeline,
-            lambda part, prefix, taken=taken, going=going: _differs(  # type: ignore[misc]
-                subject, part, prefix, taken, going
-            ),
+            partial(_differs, subject, taken=taken, going=going),
             _RESUMED,
             subject.over,
         )
         yield Check(name, "broken", f"{how}: {wrong}", suspect.name, suspect.advice)
 
 
-Way = tuple["int | None", dict[str, Any]]
-"""Workers, and options of the loader."""
-
-
-def _differs(subject: Subject, name: str, prefix: Pipeline, taken: Way, going: Way) -> bool:
+def _differs(subject: Subject, name: str, prefix: Pipeline, *, taken: Way, going: Way) -> bool:
     items = subject.most(name)
     truth = read(prefix, items=items, epochs=subject.epochs, executor="inline")
-    return _wrong(prefix, truth, taken, going, items) is not None
+    return _wrong(prefix, truth, taken, going, FEW) is not None
 
 
-def _wrong(pipeline: Pipeline, truth: Stream, taken: Way, going: Way, items: int) -> str | None:
+def _wrong(pipeline: Pipeline, truth: Stream, taken: Way, going: Way, steps: int) -> str | None:
     """Return what is wrong behind which place; None where nothing is."""
-    places = _places(truth)
+    places = _places(truth, steps)
     for epoch, ordinal, state in _states(pipeline, truth, places, taken):
         workers, options = going
         epochs = len(truth.epochs)
@@ -98,7 +94,8 @@ def _wrong(pipeline: Pipeline, truth: Stream, taken: Way, going: Way, items: int
             options = {**options, "epochs": epochs, "state": state}
             with varied(pipeline, workers).loader(**options) as loader:
                 expected = _tail(truth, epoch, ordinal)
-                found = collect(loader, items=max(1, len(expected.epochs[0])))
+                longest = max(map(len, expected.epochs))
+                found = collect(loader, items=max(1, longest + expected.whole))
         except ResumeError as error:
             return f"after {ordinal} items of epoch {epoch}: {error}"
         where = difference(expected, _cut(found, expected))
@@ -107,8 +104,8 @@ def _wrong(pipeline: Pipeline, truth: Stream, taken: Way, going: Way, items: int
     return None
 
 
-def _places(truth: Stream) -> list[tuple[int, int]]:
-    """Return places that are spread over a stream: at its beginning, its end, between epochs."""
+def _places(truth: Stream, steps: int) -> list[tuple[int, int]]:
+    """Return `steps` places that are spread over a stream, its first and its last among them."""
     every = [
         (epoch, ordinal)
         for epoch, marks in enumerate(truth.epochs)
@@ -116,7 +113,7 @@ def _places(truth: Stream) -> list[tuple[int, int]]:
     ]
     if not every:
         return []
-    chosen = {round(number * (len(every) - 1) / (STEPS - 1)) for number in range(STEPS)}
+    chosen = {round(number * (len(every) - 1) / (steps - 1)) for number in range(steps)}
     return [every[number] for number in sorted(chosen)]
 
 
@@ -127,7 +124,6 @@ def _states(
     workers, options = taken
     made: list[State] = []
     with varied(pipeline, workers).loader(epochs=len(truth.epochs), **options) as loader:
-        ask: Any = loader
         for epoch, stream in enumerate(loader.by_epoch()):
             wanted = {ordinal for number, ordinal in places if number == epoch}
             last = max(wanted, default=0)
@@ -135,7 +131,7 @@ def _states(
                 mark_of(item)  # as a loop would look at it
                 del item
                 if ordinal in wanted:
-                    made.append((epoch, ordinal, json.loads(json.dumps(ask.state_dict()))))
+                    made.append((epoch, ordinal, json.loads(json.dumps(loader.state_dict()))))
                 if ordinal >= last:
                     break
     return made

@@ -267,6 +267,10 @@ class Fake:
 
     def __init__(self) -> None:
         self.said: Seen | None = None
+        self.begins = 0
+
+    def first(self, epoch: int) -> int:
+        return self.begins
 
     def seen(self) -> Seen | None:
         return self.said
@@ -286,13 +290,14 @@ class TestResumed:
 
     def drive(self, recorder: Recorder, epoch: int, first: int, count: int) -> None:
         fake = Fake()
+        fake.begins = first
 
         def chunks() -> Iterator[Iterator[Any]]:
             for number in range(count):
                 fake.said = Seen(number, number, number + 1, 1, 1000, 8)
                 yield iter([number])
 
-        for chunk in recorder.epoch(epoch, chunks(), fake, first=first):
+        for chunk in recorder.epoch(epoch, chunks(), fake):
             assert len(list(chunk)) == 1
 
     def test_steps_go_on_and_the_later_entry_counts(self, tmp_path: Path) -> None:
@@ -313,6 +318,39 @@ class TestResumed:
         assert len(runs) == 2
         assert found.entry(15).worker == 1  # of the later run
 
+    @pytest.mark.parametrize("workers", [None, 2])
+    def test_a_run_that_goes_on_from_a_checkpoint(
+        self, tmp_path: Path, workers: int | None
+    ) -> None:
+        pipe, marks = batches(workers), dict[int, bytes]()
+        record = sp.Record(tmp_path, digests=True)
+        with pipe.loader(epochs=2, record=record, **FORK) as loader:
+            for step, batch in enumerate(loader):
+                marks[step] = digest(batch)
+                if step == 12:
+                    state = loader.state_dict()
+                if step == 16:
+                    break
+        with pipe.loader(epochs=2, record=record, state=state, executor="inline") as loader:
+            for step, batch in enumerate(loader, 13):
+                assert marks.setdefault(step, digest(batch)) == digest(batch)
+        found = list(Recording(tmp_path).entries())
+        assert [entry.step for entry in found] == list(range(22))
+        assert [entry.digest for entry in found] == [marks[n].hex() for n in range(22)]
+        assert [entry.ordinal for entry in found] == [*range(11), *range(11)]
+        begins = [run["begins"]["step"] for run in Recording(tmp_path).runs()]
+        assert begins == [0, 13]
+
+    def test_seeking_and_leaving_items_out(self, tmp_path: Path) -> None:
+        with batches(2).loader(record=tmp_path, **FORK) as loader:
+            first = [next(loader)[0, 0] for _ in range(5)]
+            loader.seek(2)
+            assert next(loader)[0, 0] == first[2]
+            loader.skip_steps(4, 8)
+            assert sum(1 for _ in loader) == 4
+        places = [(entry.step, entry.ordinal) for entry in Recording(tmp_path).entries()]
+        assert places == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 8), (5, 9), (6, 10)]
+
     def test_a_place_that_nobody_knows_is_counted_from_the_beginning(self, tmp_path: Path) -> None:
         recorder = self.recorder(tmp_path, (2, 5))
         assert recorder.step == 2 * len(named) + 5
@@ -321,7 +359,6 @@ class TestResumed:
     def test_a_loader_that_moves(self, tmp_path: Path) -> None:
         recorder = self.recorder(tmp_path, (0, 0))
         self.drive(recorder, 0, 0, 8)
-        recorder.moved(0, 3)
         self.drive(recorder, 0, 3, 2)
         recorder.close()
         found = Recording(tmp_path)
@@ -336,7 +373,7 @@ class TestResumed:
             self.drive(recorder, 0, first, 5)
         recorder.close()
         state = {"here": 1, "graph": ["large"]}
-        for step, ordinal in ((0, 0), (4, 0), (5, 5), (14, 10)):
+        for step, ordinal in ((0, 0), (5, 0), (6, 5), (14, 10)):
             assert Recording(tmp_path).entry(step).state == (ordinal, state)
         assert sum(b"large" in line for line in lines_of(tmp_path)) == 1
 

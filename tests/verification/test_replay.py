@@ -61,6 +61,37 @@ def test_a_graph_of_many_stages(tmp_path: Path) -> None:
         assert {stage.rng for stage in made.stages if "shuffle" in stage.name} == {"epoch"}
 
 
+def test_begins_at_the_nearest_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("capture", "engine", "ledger"):  # as if every item took long
+        monkeypatch.setattr(f"splitpipe.runtime.{module}.NOTE_S", 0.0)
+    read: list[int] = []
+
+    def noted(x: int) -> int:
+        read.append(x)
+        return x
+
+    pipe = sp.Pipeline(range(400)).map(noted).filter(planted.kept).shuffle(4).batch(2)
+    record = sp.Record(tmp_path, digests=True, every_s=1e-9)
+    with pipe.loader(executor="inline", record=record) as loader:
+        count = sum(1 for _ in loader)
+    read.clear()
+    made = sp.replay(tmp_path, count - 2, pipe)
+    assert made.same is True
+    assert len(read) < 100  # not from the beginning of the epoch
+    assert made.recorded.state is not None
+
+
+def test_far_into_an_endless_source(tmp_path: Path) -> None:
+    pipe = sp.Pipeline(range(1 << 40), shuffle="global", seed=1).map(noisy).batch(4)
+    record = sp.Record(tmp_path, digests=True)
+    with pipe.loader(executor="inline", record=record) as loader:
+        loader.seek(10**9)
+        mark = digest(next(loader))
+    made = sp.replay(tmp_path, 0, pipe)
+    assert (made.recorded.ordinal, digest(made.item)) == (10**9, mark)
+    assert made.stages[0].items == 4  # and no others were made for it
+
+
 def test_what_has_changed_is_told_and_replayed(tmp_path: Path) -> None:
     def scaled(x: int) -> int:
         return x * 2
