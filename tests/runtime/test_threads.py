@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -19,6 +19,8 @@ import pytest
 import splitpipe as sp
 from splitpipe.pipeline import plan
 from splitpipe.runtime import supervisor
+from splitpipe.runtime.threads import WorkerThread, join_all
+from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.ownership import COUNTED
 from tests.runtime.comparing import all_frozen, counted, frozen, read
 from tests.runtime.test_any_pipeline import pipelines
@@ -527,3 +529,35 @@ def test_a_loader_inside_of_a_thread() -> None:
 
     pipe = sp.Pipeline(range(6)).map(inner, workers=2)
     assert all_frozen(pipe.loader(executor="thread")) == all_frozen(pipe)
+
+
+class TestLeaving:
+    """Who is waited for when a run was closed, and for how long."""
+
+    def worker(self, work: Callable[[], None]) -> WorkerThread:
+        made = WorkerThread(work, "worker 0 of work", lambda error: None)
+        made.start()
+        return made
+
+    def test_one_that_is_not_in_user_code_is_waited_for(self) -> None:
+        """It needs a CPU and no more; here it gets none in the time that user code may take."""
+        link = MemoryLink()
+        receiver = link.receiver()
+        worker = self.worker(lambda: link.close() if receiver.wait() else None)
+        timer = threading.Timer(0.3, link.sender().send, ([b"go"],))
+        timer.start()
+        assert join_all([worker], 0.0) == []
+        timer.join()
+
+    def test_one_in_user_code_is_not(self) -> None:
+        inside, over = threading.Event(), threading.Event()
+
+        def work() -> None:
+            inside.set()
+            over.wait(20)
+
+        worker = self.worker(work)
+        assert inside.wait(20)
+        assert join_all([worker], 0.0) == [worker]
+        over.set()
+        assert join_all([worker], 20.0) == []
