@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.builder import Pipeline
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
     from splitpipe.pipeline.partition import imbalance
+    from splitpipe.pipeline.redistribution import redistribute
     from splitpipe.pipeline.stages.padding import Pad
     from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.pipeline.trace_file import TraceFile
@@ -83,6 +84,7 @@ _HOMES = {
     "mix": "splitpipe.pipeline.joining",
     "ndarray": "splitpipe.schema",
     "open_dataset": "splitpipe.dataset",
+    "redistribute": "splitpipe.pipeline.redistribution",
     "repair": "splitpipe.storage.repair",
     "replay": "splitpipe.verification",
     "run": "splitpipe.pipeline.joining",
@@ -131,6 +133,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "job",
     "ndarray",
     "open_dataset",
+    "redistribute",
     "repair",
     "replay",
     "scalar",

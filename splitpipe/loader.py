@@ -32,7 +32,7 @@ from splitpipe.recording.recorder import Recorder
 from splitpipe.recording.seeing import Seeing, recorder_of
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.run import Run
-from splitpipe.runtime.saved import Place, place_of, resume_of
+from splitpipe.runtime.saved import Place, graph_of, place_of, resume_of
 from splitpipe.runtime.seats import explain_seats
 from splitpipe.runtime.statistics import TaskStatistics
 
@@ -432,6 +432,7 @@ def start(
         now = signature(nodes)
         places = {name: place_of(state, now) for name, state in states.items()}
         resume = resume_of(states, places, list(outputs))
+        nodes = graph_of(states, places, nodes)
     run = Run(nodes, options, resume)
     try:
         recorders = [

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from splitpipe.errors import GraphError
+from splitpipe.errors import GraphError, ResumeError
 from splitpipe.pipeline.balancing import Balancing
 from splitpipe.pipeline.dealing import Deal, Numbering
 from splitpipe.pipeline.source import SequenceSource
@@ -52,6 +52,7 @@ class Counted:
         assert node.stage is not None
         operation = node.stage.operation
         if isinstance(operation, Take):
+            self._check_take(node)
             self.positions = min(self.positions, operation.count * self.unit)
             return True
         if isinstance(operation, Shard):
@@ -67,6 +68,14 @@ class Counted:
             self.whole = True
         self.unit *= ratio
         return True
+
+    def _check_take(self, node: Node) -> None:
+        source = _source(node).source
+        if isinstance(source, SequenceSource) and source.rest is not None:
+            raise ResumeError(
+                f"{node.name!r} counts the items of one rank, and others have begun this epoch: "
+                "put it before shard(), or save the states at the end of an epoch"
+            )
 
     def rebuilt(self, node: Node, before: Node) -> Node:
         """Return `node` behind `before`, or, for what is pushed into the source, `before`."""
@@ -95,7 +104,7 @@ class Counted:
         if balance is not None:
             balance = replace(balance, size=balance.size * world)
         dealt = replace(source.source, deal=deal, balance=balance, rest=shard.rest)
-        made = _numbered(before, deal, dealt.hand().blocks)
+        made = _numbered(before, replace(shard.numbering, total=dealt.hand().blocks), deal.unit)
         self.positions, self.dealt = len(dealt), True
         return _changed(made, lambda one: replace(one, source=dealt, positions=len(dealt)))
 
@@ -166,8 +175,14 @@ def _changed(node: Node, change: Callable[[Node], Node]) -> Node:
     return replace(node, inputs=(_changed(node.inputs[0], change),))
 
 
-def _numbered(node: Node, deal: Deal, blocks: int) -> Node:
-    """Return the chain with the numbers that its items have among those of all ranks."""
+def _numbered(node: Node, dealt: Numbering, size: int) -> Node:
+    """Return the chain with the numbers that its items have among those of all ranks.
+
+    Args:
+        node: the last of it, whose items are dealt.
+        dealt: numbers of those, without repeated ones.
+        size: positions that make one of them.
+    """
     line = []
     while node.stage is not None:
         line.append(node)
@@ -177,8 +192,9 @@ def _numbered(node: Node, deal: Deal, blocks: int) -> Node:
         assert one.stage is not None
         operation: Operation = one.stage.operation
         unit *= operation.ratio or 1
-        block = deal.unit // unit
-        numbering = Numbering(deal.rank, deal.world_size, block, blocks * block)
+        assert dealt.total is not None
+        block = size // unit
+        numbering = replace(dealt, block=block, total=dealt.total * block)
         kept = one.numbering if operation.per_item else numbering
         node = replace(one, inputs=(node,), numbering=kept)
     return node

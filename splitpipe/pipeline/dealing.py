@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ __all__ = [
 ]
 
 ENDS = ("drop", "pad", "uneven")
+
+_AGAIN = 40
+"""Bits of the numbers of what a rank makes in one epoch."""
+
+_MANY = 1 << 60
+"""Items of a stream: more than any has."""
 
 
 def share(items: int, rank: int, world_size: int, ends: str) -> int:
@@ -191,11 +198,11 @@ class Hand:
         self.blocks = whole // unit if deal.whole else -(-whole // unit)
         self._size = min(whole, self.blocks * unit)  # positions that are dealt
         self._left = self.blocks if rest is None else rest.left(self.blocks)
-        count = share(self._left, deal.rank, deal.world_size, deal.ends)
-        self.positions = count * unit
+        turns = share(self._left, deal.rank, deal.world_size, deal.ends)
+        self.positions = turns * unit
         self.repeated = 0
-        if count:
-            ((block, repeated),) = self._blocks(np.array([count - 1]))
+        if turns:
+            ((block, repeated),) = self._blocks(np.array([turns - 1]))
             missing = (block + 1) * unit - self._size
             self.positions -= max(0, missing)
             self.repeated = (unit - max(0, missing)) if repeated else 0
@@ -293,6 +300,8 @@ class Numbering:
         world_size: of how many.
         block: consecutive items that one rank has.
         total: how many there are, where repeated ones are to have the number they had first.
+        rest: where an epoch goes on that other ranks have begun.
+        dealt: whether these are the items that are dealt; else what a rank makes of them.
 
     Example:
         >>> [Numbering(1, 3).of(ordinal) for ordinal in range(3)]
@@ -303,12 +312,36 @@ class Numbering:
     world_size: int
     block: int = 1
     total: int | None = None
+    rest: Rest | None = None
+    dealt: bool = False
+
+    def numbers(self, epoch: int, first: int) -> Iterator[int]:
+        """Yield the numbers of the rank's items in `epoch`, from the `first`-th on."""
+        if self.rest is None or self.rest.epoch != epoch:
+            yield from map(self.of, count(first))
+        elif self.dealt:
+            yield from map(self._left, count(first))
+        else:  # others than those that items of this epoch had before
+            base = len(self.rest.layers) << _AGAIN
+            yield from (base + self.of(ordinal) for ordinal in count(first))
 
     def of(self, ordinal: int) -> int:
-        """Return the number of the rank's `ordinal`-th item."""
+        """Return the number of the rank's `ordinal`-th item in an epoch that it has begun."""
         turn, place = divmod(ordinal, self.block)
         number = (turn * self.world_size + self.rank) * self.block + place
         return number if self.total is None else number % max(1, self.total)
+
+    def _left(self, ordinal: int) -> int:
+        assert self.rest is not None
+        turn, place = divmod(ordinal, self.block)
+        number = turn * self.world_size + self.rank
+        blocks = _MANY if self.total is None else self.total // self.block
+        left = self.rest.left(blocks)
+        if number < left:
+            number = int(self.rest.find(np.array([number]), blocks)[0])
+        else:
+            number = (number - left) % max(1, blocks)
+        return number * self.block + place
 
 
 def simplified(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -159,12 +159,14 @@ def _number(ends: Mapping[str, Node]) -> dict[str, Node]:
     for node in walk(ends.values()):
         inputs = tuple(made[one] for one in node.inputs)
         found = next((known for known in map(behind.get, node.inputs) if known), None)
+        own = found if node.numbering is None and node.stage is not None else node.numbering
         if isinstance(node.source, SequenceSource) and node.source.deal is not None:
-            found = Numbering(node.source.deal.rank, node.source.deal.world_size)
+            deal = node.source.deal
+            found = Numbering(deal.rank, deal.world_size, rest=node.source.rest)
         elif node.stage is not None and node.stage.operation.numbering is not None:
-            found = node.stage.operation.numbering
+            own = node.stage.operation.numbering
+            found = replace(own, dealt=False)
         behind[node] = found
-        own = node.numbering if node.numbering is not None or node.stage is None else found
         same = inputs == node.inputs and own is node.numbering
         made[node] = node if same else replace(node, inputs=inputs, numbering=own)
     return {name: made[node] for name, node in ends.items()}

@@ -22,6 +22,7 @@ from splitpipe.pipeline.bodies import Parts, Whole, settled_whole
 from splitpipe.pipeline.graph import Body, Graph, Node, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
 from splitpipe.pipeline.resuming import Resume, bounded, keys_of
+from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stage import Stage, check_choice, settle_counts
 from splitpipe.pipeline.stages import Batch
 from splitpipe.pipeline.trace_file import TraceFile
@@ -163,6 +164,17 @@ class Task:
         """Of the source it reads; None where it reads none, or only reading tells."""
         heads = self.body.heads
         return self.body.parts[heads[0]].positions if heads else None
+
+    @property
+    def rest(self) -> tuple[int, int] | None:
+        """An epoch in which the source that it reads has fewer positions, and how many: one that
+        other ranks have begun. None: there is none.
+        """
+        source, most = self.body.source, self.positions
+        if not isinstance(source, SequenceSource) or source.rest is None or most is None:
+            return None
+        epoch = source.rest.epoch
+        return epoch, min(most, source.span(epoch))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Where ranks go on that others have left.
 
-Responsible for: `redistributed`, from how far the ranks of one world came with a sequence to what
-is left of it for those of another one; a pure function of values of JSON.
+Responsible for: `redistribute`, from the saved states of all ranks of a run to those of another
+number of ranks; and `redistributed`, which does it for one `shard`. Both are pure functions of
+values of JSON.
 
 What was had of a sequence is had, whoever had it. What is left is dealt out among the new ranks, in
 its order, round-robin, as an epoch of its own. Where ranks were in step that is the rest of the
@@ -13,6 +14,7 @@ What a state says of a `shard` (see `told`):
 - ``at``: how many items of its part the rank has had, exactly; None where only running tells, and
   ``why``;
 - ``rank``, ``world``, ``ends``;
+- ``of``, where it is known: how many the rank has in the whole epoch;
 - ``step``, where steps are balanced: samples of all ranks in one;
 - ``done``, where the epoch was begun by others: the layers.
 
@@ -28,10 +30,135 @@ from typing import Any
 
 from splitpipe.errors import ResumeError
 from splitpipe.pipeline.dealing import Layer, Rest, simplified
+from splitpipe.pipeline.stages.checks import whole
 
-__all__ = ["done_of", "redistributed", "rest_of", "told"]
+__all__ = ["done_of", "elastic", "redistribute", "redistributed", "rest_of", "told"]
 
 Entry = Mapping[str, Any]
+
+
+def redistribute(states: Sequence[Mapping[str, Any]], world_size: int) -> list[dict[str, Any]]:
+    """Return the states of `world_size` ranks that go on where others stopped.
+
+    Nothing is lost and nothing comes twice: what is left of the epoch is dealt out among the new
+    ranks, in its order, as an epoch of its own. Batches may have another size then, so that all
+    ranks together have as many samples in a step as before.
+
+    Args:
+        states: what `Loader.state_dict` returned on every old rank; in any order. Ranks need not be
+            in step.
+        world_size: how many ranks go on.
+
+    Returns:
+        The state of each new rank, in their order: for `Loader.load_state_dict`, or ``state=`` of
+        `Pipeline.loader`, of the same pipeline with ``shard(rank, world_size)``.
+
+    Raises:
+        ResumeError: a rank is missing, the states are not those of one run, or a stage behind
+            `shard` holds items back, so that what is left cannot be told; it says what to do.
+
+    Example:
+        >>> import splitpipe as sp
+        >>> pipe = sp.Pipeline(range(12))
+        >>> states = []
+        >>> for rank in range(3):
+        ...     with pipe.shard(rank, 3).loader(executor="inline") as loader:
+        ...         _, state = next(loader), loader.state_dict()
+        ...     states.append(state)
+        >>> for rank, state in enumerate(sp.redistribute(states, 2)):
+        ...     with pipe.shard(rank, 2).loader(executor="inline", state=state) as loader:
+        ...         print(list(loader))
+        [3, 5, 7, 9]
+        [4, 6, 8, 10]
+    """
+    world = whole("world_size", world_size, least=1)
+    states = _together(states)
+    first = states[0]
+    name = next(iter(first["ranks"]))
+    if world == int(first["ranks"][name]["world"]):
+        order = _ranks([state["ranks"][name] for state in states], name)
+        return [
+            next(dict(state) for state in states if state["ranks"][name] == entry)
+            for entry in order
+        ]
+    shares = {
+        name: redistributed([state["ranks"][name] for state in states], world, name)
+        for name in first["ranks"]
+    }
+    return [
+        {
+            **first,
+            "items": 0,
+            "nodes": {},
+            "graph": elastic(first["graph"]),
+            "elastic": True,
+            "ranks": {name: of_ranks[rank] for name, of_ranks in shares.items()},
+        }
+        for rank in range(world)
+    ]
+
+
+def elastic(graph: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the signature of a graph without the sizes of the batches that a rank makes."""
+    made: list[dict[str, Any]] = []
+    behind: set[int] = set()
+    for number, node in enumerate(graph):
+        entry = dict(node)
+        if entry.get("kind") == "shard" or behind.intersection(entry.get("reads") or ()):
+            behind.add(number)
+            if entry.get("kind") in _SIZED:
+                entry["size"] = None
+                if str(entry.get("name")).startswith(f"{entry['kind']}("):
+                    entry["name"] = entry["kind"]
+        made.append(entry)
+    return made
+
+
+_SIZED = ("batch", "balance")
+
+
+def _together(states: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return states of one epoch of one graph.
+
+    Raises:
+        ResumeError: they are none.
+    """
+    if not states:
+        raise ResumeError("there is no state to redistribute: give those of all ranks")
+    for state in states:
+        if not {"epoch", "items", "graph"} <= set(state):
+            raise ResumeError(f"this is no state of a loader: {state!r:.80}")
+        if not state.get("ranks"):
+            raise ResumeError(
+                "a state says nothing of ranks: its pipeline has no shard(), so that every rank "
+                "goes on with the same state"
+            )
+    first = min(states, key=lambda state: int(state["epoch"]))
+    made = [_ended(state, first) for state in states]
+    for state in made:
+        for key in ("version", "output", "epoch", "graph"):
+            if state.get(key) != first.get(key):
+                raise ResumeError(
+                    f"the states are not those of one run at one time: {key!r} differs; save them "
+                    "at the same step on all ranks"
+                )
+        if set(state["ranks"]) != set(first["ranks"]):
+            raise ResumeError("the states are not those of one run: they name other stages")
+    return made
+
+
+def _ended(state: Mapping[str, Any], first: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a state at the beginning of an epoch as one at the end of the epoch of `first`."""
+    if int(state["epoch"]) != int(first["epoch"]) + 1 or int(state["items"]):
+        return state
+    shares = {}
+    for name, entry in state["ranks"].items():
+        known = dict(first["ranks"].get(name, {}))
+        had = entry.get("of")
+        if "done" in known or had is None:
+            return state  # how much the rank had of that epoch is not said
+        shares[name] = {**entry, "at": had}
+    return {**state, "epoch": first["epoch"], "ranks": shares}
 
 
 def told(
@@ -87,7 +214,7 @@ def redistributed(
     had = Layer(len(ranks), tuple(int(entry["at"]) for entry in ranks))
     layers = simplified([*_layers(first), had])
     _check_steps(first, layers, world_size, name)
-    plain = {key: value for key, value in first.items() if key not in ("done", "why")}
+    plain = {key: value for key, value in first.items() if key not in ("done", "why", "of")}
     made = []
     for rank in range(world_size):
         entry = {**plain, "at": 0, "rank": rank, "world": world_size}

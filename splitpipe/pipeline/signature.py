@@ -121,7 +121,9 @@ def _source(source: Source) -> dict[str, Any]:
 
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of an operation, or of a value that belongs to one."""
-    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    left_out = getattr(value, "unsigned", ())
+    names = [field.name for field in fields(value) if field.name not in left_out]
+    return {name: _plain(getattr(value, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:

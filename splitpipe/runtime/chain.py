@@ -316,7 +316,7 @@ class Chain:
         place = Place(first)
         if part.numbering is None:
             return self._layer(owner, place.mark(items)), place
-        numbers = map(part.numbering.of, count(first))
+        numbers = part.numbering.numbers(epoch, first)
         return self._layer(owner, place.follow(items, numbers)), place
 
     def replays(self, stage: Stage) -> bool:
@@ -456,5 +456,6 @@ def open_source(part: Part, epoch: int) -> Iterator[Any]:
     if isinstance(source, FactorySource):
         return source.open()
     assert part.positions is not None
+    stop = min(part.positions, source.span(epoch))
     first = part.start.first if part.start is not None else 0
-    return source.items(source.order(epoch), first, part.positions)
+    return source.items(source.order(epoch), first, stop)

@@ -256,6 +256,7 @@ class Claims(Grants):
         epochs: how many, None for ever.
         size: positions of a unit. A `PartSize` lets batches be made in parts.
         begin: the first epoch, and the first position in it.
+        rest: an epoch that has another number of positions, and how many.
     """
 
     def __init__(
@@ -268,7 +269,9 @@ class Claims(Grants):
         epochs: int | None,
         size: UnitSize,
         begin: tuple[int, int] = (0, 0),
+        rest: tuple[int, int] | None = None,
     ) -> None:
+        self._rest = rest
         self._sender = sender
         self._run = run
         self._window = self._least = window
@@ -315,7 +318,13 @@ class Claims(Grants):
         if item.stop - item.start >= step:
             return None
         end = (item.start // step + 1) * step
-        return end if end <= self._positions else None
+        return end if end <= self._until(item.epoch) else None
+
+    def _until(self, epoch: int | None) -> int:
+        """How many positions an epoch has."""
+        if self._rest is not None and self._rest[0] == epoch:
+            return self._rest[1]
+        return self._positions
 
     def again(self, item: Item | Failed, stop: int) -> None:
         assert isinstance(self._size, PartSize)
@@ -324,7 +333,7 @@ class Claims(Grants):
 
     def _grant(self) -> bool:
         """Give out one unit more; False when there is none, or no room for it."""
-        while self._epoch is not None and self._next >= self._positions:
+        while self._epoch is not None and self._next >= self._until(self._epoch):
             if len(self._ends) >= self._window:
                 return False  # an endless run over an empty source: one epoch at a time
             self._end_epoch()
@@ -345,14 +354,14 @@ class Claims(Grants):
 
     def _unit(self) -> tuple[int, bool]:
         """Return where the next unit ends, and whether it is a part of a batch."""
-        begin, step = self._next, self._size.step
-        stop = min(begin + self._size.positions, self._positions)
+        begin, step, until = self._next, self._size.step, self._until(self._epoch)
+        stop = min(begin + self._size.positions, until)
         into = begin % step
         if into == 0 and stop - begin >= step:
             return stop, False
         end = begin - into + step
-        if end > self._positions:
-            return self._positions, False  # the last batch is short, and is made whole
+        if end > until:
+            return until, False  # the last batch is short, and is made whole
         return min(stop, end), True
 
     def _claim(self, epoch: int, sequence: int, start: int, stop: int, kind: int) -> None:
@@ -380,9 +389,11 @@ def make_grants(
     pooled: bool,
     splitting: Splitting | None = None,
     begin: tuple[int, int] = (0, 0),
+    rest: tuple[int, int] | None = None,
 ) -> Grants:
     """Return claims on `positions` of a source, or, where they are None, credits for a sequential
-    head. Batches are made in parts where `splitting` allows it. For `begin` see `Claims`.
+    head. Batches are made in parts where `splitting` allows it. For `begin` and `rest` see
+    `Claims`.
     """
     if positions is None:
         return Credits(sender, run=run, window=window, pooled=pooled)
@@ -395,4 +406,5 @@ def make_grants(
         epochs=epochs,
         size=size,
         begin=begin,
+        rest=rest,
     )

@@ -53,6 +53,7 @@ class Region:
         splitting: how its batches may be made in parts; None where they are made whole.
         branched: whether its head has other readers too.
         first: the first of the positions that are given out in the first epoch.
+        rest: an epoch with another number of positions, and how many; None: all have the same.
         arenas: of those who write to `entry`, by their number; shelves, where all of this happens
         in one process.
     """
@@ -67,6 +68,7 @@ class Region:
     splitting: Splitting | None = None
     branched: bool = False
     first: int = 0
+    rest: tuple[int, int] | None = None
     arenas: Mapping[int, ArenaLink | Shelf] = field(default_factory=dict)
 
     def after(self, task: Task, output: Link, arenas: Mapping[int, ArenaLink | Shelf]) -> Region:
@@ -108,6 +110,7 @@ class Region:
             pooled=self.pooled,
             splitting=self.splitting,
             begin=(course.first_epoch, self.first),
+            rest=self.rest,
         )
         inbox = Inbox(intake, grants, ordered=self.ordered, splitting=self.splitting)
         inbox.begin(course.first_epoch, position=self.first)

@@ -29,7 +29,7 @@ from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.ranks import Ranks
-from splitpipe.runtime.saved import Place, place_of, resume_of, state_of
+from splitpipe.runtime.saved import Place, graph_of, place_of, resume_of, state_of
 from splitpipe.runtime.supervisor import Supervisor
 from splitpipe.runtime.tuning import Tuning
 
@@ -140,12 +140,13 @@ class Run:
             place: where it goes on.
             state: what more is known; None: what this run knows.
         """
-        name = self._names[number]
+        name, outputs = self._names[number], self._outputs
         if state is None:
             resume = Resume(place.epoch, {name: place.items}, self.facts(name, place))
         else:
             resume = resume_of({name: state}, {name: place}, [name])
-        made = Run(self._outputs, self.options, resume)
+            outputs = graph_of({name: state}, {name: place}, outputs)
+        made = Run(outputs, self.options, resume)
         for other in range(len(self._names)):
             if other != number:
                 made.release(other)

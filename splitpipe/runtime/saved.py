@@ -19,12 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from splitpipe.errors import ResumeError
+from splitpipe.pipeline.dealing import Rest
+from splitpipe.pipeline.graph import Node
 from splitpipe.pipeline.plan import Whole
+from splitpipe.pipeline.redistribution import elastic
 from splitpipe.pipeline.resuming import Fact, Facts, Resume, settle
+from splitpipe.pipeline.shares import rests_of, shares_of, with_rests
 from splitpipe.pipeline.signature import compare
 from splitpipe.pipeline.source import SequenceSource
 
-__all__ = ["VERSION", "Place", "place_of", "resume_of", "state_of"]
+__all__ = ["VERSION", "Place", "graph_of", "place_of", "resume_of", "state_of"]
 
 VERSION = 1
 """Of the layout of states; one of a later version is refused."""
@@ -53,7 +57,7 @@ def state_of(
     for node, start in settled.starts.items():
         if isinstance(node.source, SequenceSource):
             nodes[whole.keys[node]] = {"at": start.first}
-    return {
+    made = {
         "version": VERSION,
         "output": output,
         "epoch": place.epoch,
@@ -61,6 +65,8 @@ def state_of(
         "nodes": nodes,
         "graph": signature,
     }
+    ranks = shares_of(whole.graph, settled, place.epoch)
+    return {**made, "ranks": ranks} if ranks else made
 
 
 def place_of(state: Mapping[str, Any], signature: list[dict[str, Any]]) -> Place:
@@ -84,8 +90,31 @@ def place_of(state: Mapping[str, Any], signature: list[dict[str, Any]]) -> Place
         raise ResumeError(f"the state is damaged: {error!r} in {_short(state)}") from error
     if epoch < 0 or items < 0:
         raise ResumeError(f"the state is damaged: epoch {epoch}, item {items}")
-    compare(graph, signature)
+    # Where ranks were redistributed batches may have other sizes.
+    compare(graph, elastic(signature) if state.get("elastic") else signature)
     return Place(epoch, items)
+
+
+def graph_of(
+    states: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, Place],
+    outputs: Mapping[str, Node],
+) -> dict[str, Node]:
+    """Return the graph in which a run goes on from the states of its outputs: where other ranks
+    have begun the epoch, ranks share what is left of it.
+
+    Raises:
+        ResumeError: a state is one of another rank, or they say different things of ranks.
+    """
+    rests: dict[str, Rest] = {}
+    for name, state in states.items():
+        for stage, rest in rests_of(state, outputs, places[name].epoch).items():
+            if rests.setdefault(stage, rest) != rest:
+                raise ResumeError(
+                    f"the states of {sorted(states)} differ in what ranks have had of {stage!r}: "
+                    "give those of one moment"
+                )
+    return with_rests(outputs, rests)
 
 
 def resume_of(

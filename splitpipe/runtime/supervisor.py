@@ -189,6 +189,7 @@ class Supervisor:
             task.window,
             positions=task.positions,
             first=task.first,
+            rest=task.rest,
             unit=task.unit,
             splitting=splitting(task),
         )

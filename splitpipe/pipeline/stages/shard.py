@@ -43,6 +43,7 @@ class Shard(Operation):
     ends: str = "drop"
     rest: Rest | None = None
     holds: ClassVar[bool] = True
+    unsigned: ClassVar[tuple[str, ...]] = ("rank", "world_size", "rest")
 
     def __post_init__(self) -> None:
         settle(
@@ -62,10 +63,15 @@ class Shard(Operation):
     def measures(self) -> tuple[str, ...]:
         return "left out", "repeated"
 
+    def needs(self, output: int) -> int | None:
+        if self.rest is not None or (self.ends == "pad" and self.rank):
+            return None if output else 0
+        return output * self.world_size
+
     @property
     def numbering(self) -> Numbering:
         """Which numbers its items have, and those of everything behind it."""
-        return Numbering(self.rank, self.world_size)
+        return Numbering(self.rank, self.world_size, rest=self.rest, dealt=True)
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         if self.rest is not None and self.rest.epoch == context.epoch:
