@@ -140,26 +140,25 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
                 processes, or threads on a Python without the interpreter lock.
                 ``"process"``: each has an interpreter of its own. ``"thread"``: they share this
                 one: for work that lets the interpreter lock go while it lasts (decoding, reading,
-                numpy on large arrays). Nothing is pickled, a run starts at once and needs no main
-                guard. ``"inline"`` (for all stages, whatever they say): everything in this process,
-                one item at a time: the meaning of the pipeline, and the place for a debugger.
+                numpy on large arrays). Nothing is pickled, a run starts at once, without a main
+                guard. ``"inline"`` (for all stages, whatever they say): everything here, one item
+                at a time: the meaning of the pipeline, and the place for a debugger.
             transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
                 ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ over ipc or loopback); payloads lie in shared
                 memory either way. Between threads only references move.
-            prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer;
-                ``"auto"`` begins with 4 and makes it more while that pays.
+            prefetch: batches, or chunks of small items, that may lie ready; ``"auto"`` begins with
+                4 and makes it more while that pays.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
             record: a folder, or an `sp.Record`, for what is needed to make any item again.
             trace: a file, or a `TraceFile`, to draw the run into, for ui.perfetto.dev: whole when
                 the loader is closed, in place of one of that name.
-            state: what `Loader.state_dict` returned, of a loader of this graph: go on from there.
+            state: what `Loader.state_dict` returned: go on from there.
 
         Raises:
             GraphError: the options or the stages cannot be run.
-            ResumeError: the state is of another graph.
-            NotPicklable: a stage cannot travel to another process.
+            ResumeError: the state is of another graph. NotPicklable: a stage cannot travel.
         """
         options = RunOptions.of(
             executor=executor,

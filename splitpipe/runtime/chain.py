@@ -69,8 +69,7 @@ class Chain:
     ) -> None:
         self.body = self._body = body
         self._watcher = watcher
-        self.resumed = body.resumes == epoch
-        """Whether its parts begin where they say."""
+        self.resumed = body.resumes == epoch  # its parts begin where they say
         self._epoch = epoch
         self._first = first
         self._turns = turns
@@ -79,7 +78,6 @@ class Chain:
         some = stretches(body, self.readers, self.resumed) if asked else []
         self._begins = {one.first: one for one in some}
         self.ends: Mapping[int, Stretch] = {one.last: one for one in some}
-        """What counts the items of per-item stages, by the part that ends them."""
         self._shared: dict[tuple[int, int], Branches] = {}
         self._layers: dict[int, list[Any]] = {}
         self._passes = count(_EVERYBODY - 1, -1)
@@ -92,8 +90,8 @@ class Chain:
         """What runs, for whoever measures it."""
         self._edges = sum(part.edge is not None for part in body.parts)
         self.cursors = {
-            head: Cursor(first or self._first_of(body.parts[head]), counted=counted)
-            for head in body.heads
+            one: Cursor(first or self._first_of(body.parts[one]), counted=counted)
+            for one in body.heads
         }
 
     @property
@@ -158,8 +156,8 @@ class Chain:
 
     def _dropping(self, part: Part, number: int, items: Iterator[Any]) -> Iterator[Any]:
         """Return the items of an input without those that are made again only."""
-        some = self.resumed and part.drops and part.drops[number]
-        return islice(items, part.drops[number], None) if some else items
+        count = part.drops[number] if self.resumed and part.drops else 0
+        return islice(items, count, None) if count else items
 
     def leave(self, output: int) -> None:
         """Output `output` wants no more: end what is made for it alone."""

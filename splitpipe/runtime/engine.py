@@ -56,6 +56,7 @@ class Engine:
         self._left = 0  # epochs that are done with, at the inboxes
         self._ladder = Ladder() if tells(local.body) else None
         self._wants: dict[tuple[int, int], int] = {}
+        self._ended: dict[int, tuple[int, int]] = {}  # how many items outputs gave of which epoch
         for part in local.body.parts:
             if part.edge is not None and part.start is not None:
                 inboxes[part.edge].begin_with(part.start.first)
@@ -93,7 +94,10 @@ class Engine:
         if self._local.passes_on:
             return self._inboxes[0].position
         one = self._passes.get(epoch)
-        return one.given[output].count if one is not None else self.first(epoch, output)
+        if one is not None and output in one.left:
+            return one.given[output].count
+        ended, count = self._ended.get(output, (-1, 0))
+        return count if ended == epoch else self.first(epoch, output)
 
     def first(self, epoch: int, output: int) -> int:
         """Return the number of the first item that an output gives in `epoch`."""
@@ -232,6 +236,7 @@ class Engine:
         if output not in one.left:
             return
         one.left.discard(output)
+        self._ended[output] = one.epoch, one.given[output].count
         if one.left:
             one.chain.leave(output)
             return

