@@ -244,7 +244,7 @@ class TestEstate:
             name = program.stdout.readline().strip()
             estate = Estate.of(program.pid, folders=[tmp_path])
             kinds = [text.split()[0] for text in estate.remains()]
-            tracker = [one for one in estate.processes if "tracker" in " ".join(one.cmdline())]
+            tracker = [one for one in estate.processes if "import main" in " ".join(one.cmdline())]
             assert kinds.count("process") == 2 + len(tracker) == 3
             assert kinds.count("socket") == 3
             assert kinds.count("file") == 2
