@@ -34,7 +34,7 @@ __all__ = ["Outcome", "run_cell"]
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 1.0
-CTRL_C_S = 3.0
+CTRL_C_S = 5.0
 START_S = 60.0
 SETTLE_S = 0.05
 """From the note of a fault until what it does was done."""
