@@ -43,7 +43,8 @@ class Interleave(Join):
 
         def tell() -> Progress:
             reads = list(taken)
-            reads[left[0]] += count - begun
+            if left:
+                reads[left[0]] += count - begun
             return Progress(
                 tuple(reads), {"left": list(left), "going": list(going), "count": count}
             )

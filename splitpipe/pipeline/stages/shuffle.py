@@ -93,12 +93,14 @@ class _Buffer:
         self._rng = rng
         self._order: list[int] | None = None  # in which the last ones leave
         self._out = 0  # how many of those have left
+        self._first = 0  # the number of the first item that is read
 
     def begin(self, items: Iterator[Any], context: Context) -> int:
         """Get hold of what was held where an epoch is resumed; return the number of the next
         item.
         """
         state, first = context.start.state, context.begun()
+        self._first = first
         if state is None:
             return first
         numbers = numbers_of(state["held"])
@@ -126,7 +128,7 @@ class _Buffer:
         numbers = [number for number, _ in self.held]
         order = self._order
         left = numbers if order is None else [numbers[place] for place in order[self._out :]]
-        taken = 1 + max(numbers)
+        taken = 1 + max(numbers, default=self._first - 1)
         out = 0 if order is None else self._out
         told = {"held": numbers_text(numbers), "taken": taken, "out": out, **self.draws.tell()}
         return Progress((min(left, default=taken),), told, taken=(taken,))
