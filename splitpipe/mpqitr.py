@@ -24,8 +24,9 @@ class MpQItr(Generic[T]):
     """Run a generator in a child process and iterate over what it yields.
 
     Every ``iter()`` starts a run of its own: iterations may be repeated, nested and left early. An
-    exception of the generator is raised here, at its place; the death of the process is a
-    `WorkerDied`.
+    exception of the generator is raised here, at its place. A process that dies is replaced: the
+    generator runs anew, and what it had given already is left out. One that dies at the same item
+    three times is a `PoisonRecord`.
 
     Args:
         generator_function: called in the child as ``generator_function(*args, **kwargs)``.

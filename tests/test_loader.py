@@ -34,7 +34,7 @@ def endless(workers: int = 2) -> sp.Pipeline:
 
 def workers_of(loader: sp.Loader) -> list[psutil.Process]:
     assert loader._run.supervisor is not None
-    return [psutil.Process(worker.pid) for worker, *_ in loader._run.supervisor._processes]
+    return [psutil.Process(pid) for pid in loader._run.supervisor.pids]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

@@ -94,7 +94,7 @@ def test_an_exception_comes_at_its_place() -> None:
 
 def test_a_killed_process_is_not_waited_for() -> None:
     itr = iter(sp.MpQItr(dies_at, 3))
-    with pytest.raises(sp.WorkerDied, match="SIGKILL"):
+    with pytest.raises(sp.PoisonRecord, match="SIGKILL"):
         list(itr)
 
 

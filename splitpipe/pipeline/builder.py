@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, Unpack, cast
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.dealing import share
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
+from splitpipe.pipeline.loading import LoaderOptions
 from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods, RankMethods
 from splitpipe.pipeline.plan import Plan, RunOptions, plan
 from splitpipe.pipeline.source import FactorySource, SequenceSource, Source, make_source
@@ -41,7 +42,6 @@ from splitpipe.pipeline.trace_file import TraceFile
 
 if TYPE_CHECKING:
     from splitpipe.loader import Loader
-    from splitpipe.recording.options import Record
 
 __all__ = ["Pipeline", "set_runner"]
 
@@ -129,9 +129,9 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         epochs: int | None = 1,
         start_method: str | None = None,
         arena_bytes: int = 1 << 30,
-        record: Record | str | os.PathLike[str] | None = None,
         trace: str | os.PathLike[str] | TraceFile | None = None,
         state: Mapping[str, Any] | None = None,
+        **more: Unpack[LoaderOptions],
     ) -> Loader:
         """Run the pipeline: return an iterator and context manager over its items.
 
@@ -144,17 +144,15 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
                 guard. ``"inline"`` (for all stages, whatever they say): everything here, one item
                 at a time: the meaning of the pipeline, and the place for a debugger.
             transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
-                ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ over ipc or loopback); payloads lie in shared
-                memory either way. Between threads only references move.
-            prefetch: batches, or chunks of small items, that may lie ready; ``"auto"`` begins with
-                4 and makes it more while that pays.
+                ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ); payloads lie in shared memory either way.
+            prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer;
+                ``"auto"`` begins with 4 and makes it more while that pays.
             epochs: how many times to go through the source; None for ever.
             start_method: ``"forkserver"`` (default where it exists), ``"spawn"`` or ``"fork"``.
             arena_bytes: most shared memory that the payloads of all workers may take together.
-            record: a folder, or an `sp.Record`, for what is needed to make any item again.
-            trace: a file, or a `TraceFile`, to draw the run into, for ui.perfetto.dev: whole when
-                the loader is closed, in place of one of that name.
-            state: what `Loader.state_dict` returned: go on from there.
+            trace: a file, or a `TraceFile`, to draw the run into, for ui.perfetto.dev.
+            state: what `Loader.state_dict` returned, of a loader of this graph: go on from there.
+            more: what guards and records the run: see `LoaderOptions`.
 
         Raises:
             GraphError: the options or the stages cannot be run.
@@ -167,8 +165,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             epochs=epochs,
             start_method=start_method,
             arena_bytes=arena_bytes,
-            record=record,
             trace=trace,
+            **more,
         )
         return start({"": self}, options, None if state is None else {"": state})[""]
 

@@ -23,7 +23,7 @@ from splitpipe.pipeline.graph import Body, Graph, Node, make_graph
 from splitpipe.pipeline.placing import Group, place, unit_of
 from splitpipe.pipeline.resuming import Resume, bounded, keys_of
 from splitpipe.pipeline.source import SequenceSource
-from splitpipe.pipeline.stage import Stage, check_choice, settle_counts
+from splitpipe.pipeline.stage import Stage, check_choice, check_seconds, settle_counts
 from splitpipe.pipeline.stages import Batch
 from splitpipe.pipeline.trace_file import TraceFile
 
@@ -77,6 +77,8 @@ class RunOptions:
     trace: TraceFile | None = None
     auto_prefetch: bool = False
     """Whether `prefetch` is only where to begin, and the run finds out what pays."""
+    restarts: int | None = 3
+    deadline_s: float | None = None
 
     @classmethod
     def of(cls, **options: Any) -> RunOptions:
@@ -93,7 +95,8 @@ class RunOptions:
         check_choice("transport", self.transport, TRANSPORTS)
         if self.start_method is not None:
             check_choice("start_method", self.start_method, START_METHODS)
-        settle_counts(self, prefetch=1, epochs=1, arena_bytes=0)
+        settle_counts(self, prefetch=1, epochs=1, arena_bytes=0, restarts=0)
+        check_seconds("deadline_s", self.deadline_s)
         object.__setattr__(self, "trace", TraceFile.of(self.trace))
 
 

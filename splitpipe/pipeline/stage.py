@@ -13,7 +13,15 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Operation
 from splitpipe.pipeline.stages.checks import whole
 
-__all__ = ["Stage", "StageOptions", "Workers", "check_choice", "check_count", "settle_counts"]
+__all__ = [
+    "Stage",
+    "StageOptions",
+    "Workers",
+    "check_choice",
+    "check_count",
+    "check_seconds",
+    "settle_counts",
+]
 
 Workers: TypeAlias = int | Literal["auto"] | None
 """How many workers a user asks for: ``"auto"`` lets the run find out."""
@@ -40,6 +48,14 @@ def settle_counts(options: object, **least: int) -> None:
         object.__setattr__(options, name, value)
 
 
+def check_seconds(what: str, value: object) -> None:
+    """Refuse what is not None and not a number of seconds above 0."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise GraphError(f"{what} must be a number of seconds above 0, not {value!r}")
+
+
 STAGE_EXECUTORS = ("inline", "thread", "process")
 
 
@@ -53,6 +69,8 @@ class StageOptions:
     executor: str | None = None
     auto: bool = False
     """Whether `workers` is only the most of them, and the run finds out how many pay."""
+    deadline_s: float | None = None
+    """Most seconds in its own code for one item; None: what the run says."""
 
     @classmethod
     def of(
@@ -65,6 +83,7 @@ class StageOptions:
 
     def __post_init__(self) -> None:
         settle_counts(self, workers=0, capacity=1)
+        check_seconds("deadline_s", self.deadline_s)
         if self.executor is None:
             return
         check_choice("executor", self.executor, STAGE_EXECUTORS)

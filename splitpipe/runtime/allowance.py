@@ -18,7 +18,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Allowance", "Node", "allowance", "lay_out", "threads_each"]
+__all__ = ["Allowance", "Node", "allowance", "control_groups", "lay_out", "threads_each"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,12 @@ def allowance(root: Path = Path("/"), cpus: Set[int] | None = None) -> Allowance
         cpus: those that it may run on; asked of the system unless given.
     """
     usable = frozenset(_affinity() if cpus is None else cpus)
-    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
-    limits = [limit for folder in _groups(root, "memory") if (limit := _limit(folder)) is not None]
+    quotas = [
+        quota for folder in control_groups(root, "cpu") if (quota := _quota(folder)) is not None
+    ]
+    limits = [
+        limit for folder in control_groups(root, "memory") if (limit := _limit(folder)) is not None
+    ]
     total = _total_memory(root)
     if total is not None:
         limits.append(total)
@@ -117,7 +121,7 @@ def _affinity() -> Set[int]:
 # --- control groups ---------------------------------------------------------------------------
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's groups for `controller`, outwards, in both versions."""
     places = dict(_places(root))
     for mounted, point, kind in _mounts(root):

@@ -73,7 +73,14 @@ PID, STARTED_AT, FINISHED_AT, FIRST_AT = range(FREQUENT + 8, FREQUENT + 12)
 # From which state a process-wide generator was drawn from first; 0: it was not.
 GENERATORS = ("random", "numpy.random", "torch")
 DRAWN = FREQUENT + 12
-FIELDS = DRAWN + len(GENERATORS)
+# Where the worker is (see `splitpipe.runtime.notes`): numbers from 1, 0 for nowhere.
+NOTES = 7
+AT_EPOCH, AT_START, AT_STOP, AT_HEAD, AT_POSITION, AT_STAGE, AT_SINCE = range(
+    DRAWN + len(GENERATORS), DRAWN + len(GENERATORS) + NOTES
+)
+RUNNING = DRAWN + len(GENERATORS) + NOTES
+"""Seconds for which workers ran that were replaced; only in rows that are nobody's any more."""
+FIELDS = RUNNING + 1
 
 # For every stage of the task, after that:
 STAGE_SECONDS, STAGE_DROPPED = range(2)

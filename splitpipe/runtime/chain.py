@@ -30,10 +30,12 @@ from splitpipe.pipeline.stages.base import Place
 from splitpipe.runtime.again import Again, Pass
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.capture import Stretch, facts_of, stretches
+from splitpipe.runtime.closing import close_all, raising
 from splitpipe.runtime.cursor import Cursor
 from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
+from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.watching import Watched, Watcher
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
@@ -88,6 +90,7 @@ class Chain:
         """Of every stage, by its name: what it counted."""
         self.running: list[Layer] = []
         """What runs, for whoever measures it."""
+        self.notes: Notes | None = None  # where to note what is worked on; before `start`
         self._edges = sum(part.edge is not None for part in body.parts)
         self.cursors = {
             one: Cursor(first or self._first_of(body.parts[one]), counted=counted)
@@ -161,7 +164,7 @@ class Chain:
 
     def leave(self, output: int) -> None:
         """Output `output` wants no more: end what is made for it alone."""
-        _close(self._layers.pop(output, []))
+        close_all(self._layers.pop(output, []))
 
     def close(self) -> None:
         """Close every generator of the chain, the last stage's first.
@@ -171,7 +174,7 @@ class Chain:
         """
         layers = [layer for output in sorted(self._layers) for layer in self._layers[output]]
         self._layers.clear()
-        _close(layers)
+        close_all(layers)
 
     def where(self, error: BaseException, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
@@ -221,7 +224,7 @@ class Chain:
 
     def end(self, owner: int) -> None:
         """Close what was made for `owner`."""
-        _close(self._layers.pop(owner, []))
+        close_all(self._layers.pop(owner, []))
 
     def _read(self, number: int, owner: int, epoch: int, reader: str) -> Stream:
         """Return the items of part `number` for one reader of it."""
@@ -296,7 +299,8 @@ class Chain:
             )
             holds = operation.holds or (isinstance(operation, Batch) and operation.collate)
             wanted = [self._dropping(part, n, items) for n, (items, _) in enumerate(streams)]
-            inputs += (kept(items) if holds else items for items in wanted)
+            taken = (kept(items) if holds else items for items in wanted)
+            inputs += (self._timed(owner, items, number, own=False) for items in taken)
             before = streams[0][1]
         if number in self._begins and epoch == self._epoch:
             inputs = [self._begins[number].begin(inputs[0])]
@@ -305,6 +309,7 @@ class Chain:
             context.start = part.start
         items = self._layer(owner, operation.run(inputs, context))
         self.running.append(Layer(number - self._edges, context, items))
+        items = self._timed(owner, items, number, own=True)
         if number in self.ends and epoch == self._epoch:
             items = self.ends[number].end(items)
         items = self._watched(number, owner, items, context)
@@ -316,6 +321,13 @@ class Chain:
             return self._layer(owner, place.mark(items)), place
         numbers = part.numbering.numbers(epoch, first)
         return self._layer(owner, place.follow(items, numbers)), place
+
+    def _timed(self, owner: int, items: Iterator[Any], number: int, *, own: bool) -> Iterator[Any]:
+        """Note when part `number` runs: while its `own` items are asked for, not while it asks."""
+        if self.notes is not None and self.notes.stages:
+            note = self.notes.inside if own else self.notes.outside
+            items = self._layer(owner, note(items, number - self._edges))
+        return items
 
     def replays(self, stage: Stage) -> bool:
         """Whether a stage has what its input would give: nobody needs to begin with it."""
@@ -355,13 +367,16 @@ class Chain:
         try:
             items = self._layer(owner, self._open(number, part, epoch))
         except Exception as error:  # of a factory: it is raised where its first item would come
-            items = self._layer(owner, _raising(error))
+            items = self._layer(owner, raising(error))
         self._sources[number] = items
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
         if first and isinstance(part.source, FactorySource):
             items = islice(items, first, None)  # it can only be read from its beginning
         items = self._watched(number, owner, items, None)
+        items = self._timed(owner, items, number, own=True)
+        if self.notes is not None and self.notes.items:
+            items = self._layer(owner, self.notes.following(items, number))
         cursor = self.cursors[number]
         if cursor.counted:
             items = self._layer(owner, cursor.count(items))
@@ -404,12 +419,6 @@ def _readers(body: Body) -> list[int]:
     return readers
 
 
-def _raising(*errors: Exception) -> Iterator[Any]:
-    for error in errors:
-        raise error
-    yield
-
-
 def _nothing(number: int, part: Part, epoch: int) -> Iterator[Any]:
     raise AssertionError("a chain is started once")
 
@@ -426,20 +435,6 @@ def _untag(items: Iterator[Any], place: Place) -> Iterator[Any]:
     for place.number, place.part, item in items:
         yield item
         del item
-
-
-def _close(layers: Sequence[Any]) -> None:
-    failure: BaseException | None = None
-    for layer in reversed(layers):
-        close = getattr(layer, "close", None)
-        if close is None or not (hasattr(layer, "gi_frame") or hasattr(layer, "leaves")):
-            continue
-        try:
-            close()
-        except BaseException as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
 
 
 def one_to_one(stages: Sequence[Stage]) -> bool:

@@ -1,17 +1,26 @@
 """One output of a sequential task.
 
 Responsible for: `Exit`, its messages in their order: values, failures, ends of epochs.
+
+Rules:
+- its positions are the numbers of the values that it gives in an epoch: they follow from the stream
+  alone, whenever a message is cut;
+- what its reader has already (`Start`) is made, since nobody knows what it costs not to, and left
+  out here, where that takes nobody's credits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Protocol
 
+from splitpipe.errors import BranchStalled, ChannelError, PipelineError
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.outbox import Chunker, EpochSkipped, Outbox
 from splitpipe.runtime.room import Room
+from splitpipe.runtime.start import BEGINNING, Start
 from splitpipe.runtime.turns import Waits
 
 __all__ = ["Exit", "Reading"]
@@ -39,14 +48,18 @@ class Exit:
     Args:
         outbox: where they go.
         gate: when they may.
+        start: from where on its reader wants it.
     """
 
-    def __init__(self, outbox: Outbox, gate: Gate) -> None:
+    def __init__(self, outbox: Outbox, gate: Gate, start: Start = BEGINNING) -> None:
         self.outbox = outbox
         self.gate = gate
-        self._sequence = 0
-        self._sent = 0  # the position up to which messages of this epoch cover the input
-        self._count = 0
+        self._start = start
+        self._sequence = start.sequence
+        self._sent = 0  # values of this epoch that were sent, or left out
+        self._covered = 0  # values of it that its reader has, or will have
+        if not start.wanted:
+            gate.leave()
         self._run: Reading | None = None
         self._waits: Waits | None = None
         self._room: Room | None = None
@@ -56,7 +69,7 @@ class Exit:
     @property
     def given(self) -> int:
         """How many items of the epoch were sent, or need not be."""
-        return self._first + self._count
+        return self._first + self._sent
 
     def note(self, on_sent: Callable[[], None]) -> None:
         """Call `on_sent` whenever everything was sent and the stages wait, in their thread."""
@@ -74,9 +87,45 @@ class Exit:
             EpochSkipped: the reader does not want the rest.
         """
         self._run = run
-        self._sent = self._count = 0
         self._first = first
+        self._sent = self._covered = 0
+        if run.epoch == self._start.epoch:
+            self._covered = self._start.covered
+            for first, stop in self._start.left_out:
+                self._chunker.drain(islice(items, first - self._sent))
+                self._chunker.flush()
+                self._leave_out(run, items, stop - first)
         self._chunker.drain(items)
+
+    def pass_over(self, epoch: int, items: Iterator[Any]) -> bool:
+        """Whether the reader has had the whole of `epoch`. What it read is made: others that read
+        the same may need it.
+        """
+        start = self._start
+        if epoch >= start.epoch:
+            return False
+        if epoch + 1 < start.epoch or start.drained:
+            try:
+                for _ in items:
+                    pass
+            except (ChannelError, BranchStalled):
+                raise
+            except Exception:  # it was raised when it was read, and the reader went on
+                return True
+        return True
+
+    def _leave_out(self, run: Reading, items: Iterator[Any], number: int) -> None:
+        """Make the next `number` values and send none of them."""
+        left = sum(1 for _ in islice(items, number))
+        if left < number:
+            raise PipelineError(
+                f"epoch {run.epoch} was made once more and ended after {self._sent + left} values; "
+                f"{self._sent + number} of it were delivered before. A stage before this place "
+                "does not give the same items each time: it must depend on its input, its epoch "
+                "and `rng` alone"
+            )
+        self._sent += left
+        run.advance(left)
 
     def flush(self) -> None:
         """Send what there is; raises as `drain` does."""
@@ -126,12 +175,14 @@ class Exit:
         except EpochSkipped:
             self._chunker.discard()
             return
+        # It may have failed before the place where it was.
+        at = max(self._sent, self._start.position if run.epoch == self._start.epoch else 0)
         self.outbox.failed(
             run.report(error),
             epoch=run.epoch,
             sequence=self._next(),
-            start=self._sent,
-            stop=self._sent,
+            start=at,
+            stop=at,
         )
 
     def end(self, epoch: int) -> None:
@@ -140,7 +191,7 @@ class Exit:
         if self._room is not None and not self._room.enter(lambda: self.gate.detached):
             return
         sequence = self._next()
-        self.outbox.end(epoch=epoch, sequence=sequence, stop=self._sent, count=self._count)
+        self.outbox.end(epoch=epoch, sequence=sequence, stop=self._covered, count=self._sent)
 
     def close(self) -> None:
         """Stop the thread that sends what is late."""
@@ -173,16 +224,17 @@ class Exit:
         assert run is not None
         self._enter(run.epoch)
         number = len(values) or len(self.outbox.packer)
-        start, self._sent = self._sent, run.advance(number)
-        first = self.given
-        self._count += number
+        run.advance(number)
+        start = self._sent
+        self._sent += number
+        self._covered += number
         return self.outbox.item(
             values,
             epoch=run.epoch,
             sequence=self._next(),
             start=start,
             stop=self._sent,
-            first=first,
+            first=self._first + start,
         )
 
     def _next(self) -> int:

@@ -48,6 +48,10 @@ class Gate:
         thread.daemon = True  # it ends when the run is shut
         thread.start()
 
+    def leave(self) -> None:
+        """Nobody will ever read on: known before anybody said it."""
+        self.skipped, self.detached = NEVER, True
+
     def open(self) -> bool:
         """Whether a message may be sent now."""
         self._collect()

@@ -24,6 +24,7 @@ from itertools import count
 
 from splitpipe.errors import PipelineError
 from splitpipe.runtime.parts import AGAIN, LAST, PART, Splitting
+from splitpipe.runtime.start import Start
 from splitpipe.transport.base import Sender
 from splitpipe.transport.message import NEVER, Claim, Credit, End, Failed, Item, encode
 
@@ -159,6 +160,10 @@ class Grants(ABC):
         first.
         """
 
+    def begin(self, start: Start) -> None:
+        """Begin at `start`, before anything is granted. A head that is a task is told elsewhere."""
+        del start
+
     def detach(self) -> None:
         """Nothing more is wanted, ever. A source whose claims are not renewed needs no word."""
         return
@@ -281,10 +286,18 @@ class Claims(Grants):
         epoch, self._next = begin
         self._epochs = iter(count(epoch) if epochs is None else range(epoch, epochs))
         self._epoch: int | None = next(self._epochs, None)
+        self._done: list[tuple[int, int]] = []  # ranges of this epoch that nobody wants any more
+        self._given = self._next  # positions of this epoch, with those that nobody wants any more
         self._sequence = 0
         self._issued = 0
         self._under_way = self._messages = 0
         self._ends: list[End] = []
+
+    def begin(self, start: Start) -> None:
+        while self._epoch is not None and self._epoch < start.epoch:
+            self._epoch = next(self._epochs, None) if start.wanted else None
+        self._next, self._sequence = start.position, start.sequence
+        self._done, self._given = list(start.done), start.covered
 
     def open(self) -> None:
         while self._grant():
@@ -333,7 +346,7 @@ class Claims(Grants):
 
     def _grant(self) -> bool:
         """Give out one unit more; False when there is none, or no room for it."""
-        while self._epoch is not None and self._next >= self._until(self._epoch):
+        while self._epoch is not None and self._over():
             if len(self._ends) >= self._window:
                 return False  # an endless run over an empty source: one epoch at a time
             self._end_epoch()
@@ -349,13 +362,23 @@ class Claims(Grants):
         self._issued += 1
         self._under_way += weight
         self._messages += 1
+        self._given += stop - self._next
         self._next = stop
         return True
+
+    def _over(self) -> bool:
+        """Whether the epoch has no positions more; go past those that nobody wants."""
+        while self._done and self._done[0][0] <= self._next:
+            self._next = max(self._next, self._done.pop(0)[1])
+        assert self._epoch is not None
+        return self._next >= self._until(self._epoch)
 
     def _unit(self) -> tuple[int, bool]:
         """Return where the next unit ends, and whether it is a part of a batch."""
         begin, step, until = self._next, self._size.step, self._until(self._epoch)
         stop = min(begin + self._size.positions, until)
+        if self._done:  # units may overtake one another: none is in parts
+            return min(stop, self._done[0][0]), False
         into = begin % step
         if into == 0 and stop - begin >= step:
             return stop, False
@@ -370,12 +393,13 @@ class Claims(Grants):
 
     def _end_epoch(self) -> None:
         assert self._epoch is not None
-        end = End(self._run, 0, self._epoch, self._sequence, 0, self._next, self._issued)
+        end = End(self._run, 0, self._epoch, self._sequence, 0, self._given, self._issued)
         self._ends.append(end)
         self._sequence += 1
-        self._issued = 0
+        self._issued = self._given = 0
         self._epoch = next(self._epochs, None)
         self._next = 0
+        self._done.clear()
 
 
 def make_grants(

@@ -10,24 +10,31 @@ Rules:
   error, not a short epoch;
 - a unit is granted anew only when the reader comes back for the next one: what it holds counts;
 - a batch that was made in parts is put together here (see `splitpipe.runtime.parts`): its rows are
-  taken when their turn comes, so that their slots go back before the batch is whole.
+  taken when their turn comes, so that their slots go back before the batch is whole;
+- what was taken is known by positions (`Start`), which say nothing of who made it: everybody before
+  a merge may be replaced at any time, and the stream goes on where it was (`renew`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from operator import length_hint
-from typing import Any
+from typing import Any, TypeAlias
 
 from splitpipe.errors import PipelineError
 from splitpipe.runtime.failure import Failure, annotate
 from splitpipe.runtime.grants import Grants
 from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.parts import Splitting, Whole
+from splitpipe.runtime.start import Start
+from splitpipe.runtime.taken import Taken
 from splitpipe.runtime.watching import Seen, seen_of
-from splitpipe.transport.message import NOWHERE, End, Failed, Item, Message
+from splitpipe.transport.message import NEVER, NOWHERE, End, Failed, Item, Message
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Lock"]
+
+Lock: TypeAlias = "AbstractContextManager[Any]"
 
 
 class Inbox:
@@ -37,6 +44,8 @@ class Inbox:
         grants: how the head is told to go on.
         ordered: see above.
         splitting: how batches are put together that come in parts, in order; None where none does.
+        lock: held while it works, and let go by whoever waits for messages on its behalf; None
+            where it is never renewed.
     """
 
     def __init__(
@@ -46,7 +55,9 @@ class Inbox:
         *,
         ordered: bool = True,
         splitting: Splitting | None = None,
+        lock: Lock | None = None,
     ) -> None:
+        self._lock: Lock = nullcontext() if lock is None else lock
         self._intake = intake
         self._grants = grants
         self._ordered = ordered
@@ -54,13 +65,14 @@ class Inbox:
         self._into = 0  # the position up to which rows of a batch in parts were taken
         self._again = -1  # the sequence of a batch that is made once more, and what came of it
         self._remade: Item | Failed | None = None
+        self._whole: tuple[Item | Failed, int] | None = None  # as it is asked for
         self._broken: BaseException | None = None  # what came instead of a row
         self._arrived: dict[int, Message] = {}
         self._delivered: set[int] = set()  # above `_next`, when unordered
         self._next = 0
-        self._epoch = 0
-        self._position = 0
-        self._covered = 0
+        self._taken = Taken(ordered=ordered)
+        self._detached = False
+        self._window: int | None = None
         self._before = 0
         self._chunk: Iterator[Any] = iter(())
         self._open = False
@@ -80,8 +92,7 @@ class Inbox:
             epoch: the first one.
             position: the first of its head's positions that is made.
         """
-        self._epoch = epoch
-        self._position = self._covered = position
+        self._taken.begin(epoch, position)
 
     def begin_with(self, values: int) -> None:
         """So many values of the first epoch came before what is made now."""
@@ -97,7 +108,7 @@ class Inbox:
     @property
     def current(self) -> int:
         """The epoch that is read, or that comes next."""
-        return self._epoch
+        return self._taken.epoch
 
     def epoch(self) -> Iterator[Any]:
         """Yield the values of the current epoch; see `chunks`."""
@@ -112,22 +123,18 @@ class Inbox:
                 `failure`.
         """
         while True:
-            message = self._take()
-            if isinstance(message, End):
-                self._finish(message)
+            with self._lock:
+                made = self._next_chunk()
+            if made is None:
                 return
-            stop = self._grants.batch_end(message) if self._splitting is not None else None
-            self._owing.append(None if stop is None else message.stop - message.start)
-            if stop is not None:
-                whole = yield from self._batch(message, stop)
-                if whole is None:
-                    continue
-                message = whole
-            if isinstance(message, Failed):
-                values, broken = self._intake.restored(message)
-                yield self._counted(values)
-                raise broken or self._rebuild(message)
-            yield from self._values(message)
+            chunk, error = made
+            del made
+            yield chunk
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error, chunk  # its traceback holds this frame
 
     def end_epoch(self, *, last: bool) -> None:
         """Leave the current epoch. If its end was not reached, the head is told that the rest is
@@ -139,15 +146,26 @@ class Inbox:
             self._ended = False
             return
         self.skip_rest()
+        with self._lock:
+            if not last:
+                self._throw_away()
+
+    def _throw_away(self) -> None:
+        """Take what is on its way, up to the end of the epoch."""
         drained: list[int | None] = []
-        while not last:
+        grants = self._grants
+        while True:
             message = self._take()
             if isinstance(message, End):
                 self._finish(message)
-                self._ended = self._left = False
+                self._ended = self._left = self._taken.drained = False
                 for part in drained:
-                    self._grants.consumed(part)
+                    if grants is self._grants:  # others know nothing of these units
+                        grants.consumed(part)
                 return
+            if grants is not self._grants:
+                grants = self._grants
+                drained.clear()
             self._intake.discard(message)
             # Granted anew at the end: a head with credits left looks for no skip.
             in_part = self._grants.batch_end(message) is not None
@@ -158,10 +176,11 @@ class Inbox:
         reads several inputs tells all heads before it waits for one of them: they may wait for each
         other.
         """
-        if not self._ended and not self._left:
-            self._left = True
-            self._grants.skip(self._epoch)
-            self._add_ends()
+        with self._lock:
+            if not self._ended and not self._left:
+                self._left = True
+                self._grants.skip(self._taken.epoch)
+                self._add_ends()
 
     @property
     def branched(self) -> bool:
@@ -189,34 +208,80 @@ class Inbox:
 
     def detach(self) -> None:
         """Nobody will read on: let the head stop, and hold up nobody else."""
-        self._grants.detach()
+        with self._lock:
+            self._detached = True
+            self._grants.detach()
 
     def widen(self, window: int) -> None:
         """Let so many units be under way, from the next one on that is granted."""
+        self._window = window
         self._grants.widen(window)
+
+    def start(self) -> Start:
+        """Return what is wanted still: from where on the stream has to be made if everybody before
+        this merge were replaced.
+        """
+        if self._detached:
+            return Start(NEVER, sequence=self._next)
+        return self._taken.start(self._next)
+
+    def renew(self, grants: Grants) -> None:
+        """Everybody before this merge was replaced by others, who begin at `start`; `grants` tells
+        them to go on. The intake is renewed with it; the lock is held.
+        """
+        self._grants = grants
+        self._arrived.clear()
+        self._delivered.clear()
+        self._owing.clear()
+        grants.begin(self.start())
+        if self._window is not None:
+            grants.widen(self._window)
+        if self._detached:
+            grants.detach()
+        elif self._open:
+            if self._left and not self._ended:
+                grants.skip(self._taken.epoch)
+            grants.open()
+            if self._whole is not None:
+                grants.again(*self._whole)
+            self._add_ends()
 
     @property
     def position(self) -> int:
         """How many values of the current epoch were taken. Costs nothing per value."""
         return self._before - length_hint(self._chunk)
 
-    def _values(self, message: Item) -> Iterator[Iterator[Any]]:
+    def _next_chunk(self) -> tuple[Iterator[Any], BaseException | None] | None:
+        """Return the values of the next message, and what is to be raised behind them; None at the
+        end of the epoch.
+        """
+        message = self._take()
+        if isinstance(message, End):
+            self._finish(message)
+            return None
+        stop = self._grants.batch_end(message) if self._splitting is not None else None
+        self._owing.append(None if stop is None else message.stop - message.start)
+        if stop is not None:
+            batch = self._batch(message, stop)
+            if not isinstance(batch, (Item, Failed)):
+                return batch, None
+            message = batch
+        if isinstance(message, Failed):
+            # Restored now: the slots may be those of somebody who is about to be replaced.
+            return self._intake.each(message), self._rebuild(message)
         self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
-            yield self._counted(values)
-            raise broken
+            return self._counted(values), broken
         self._intake.meter.items_in += len(values)
         self._message = self._before, message.first
         self._before += len(values)
         # A list iterator holds its list: for a batch that would be a slot held for nothing.
         if len(values) == 1:
             self._chunk = iter(())
-            yield _single(values)
-        else:
-            self._chunk = iter(values)
-            del values
-            yield self._chunk
+            return _single(values), None
+        self._chunk = iter(values)
+        return self._chunk, None
 
     def _counted(self, values: list[Any]) -> Iterator[Any]:
         """Return what came before a failure."""
@@ -224,13 +289,9 @@ class Inbox:
         self._chunk = iter(values)
         return self._chunk
 
-    def _batch(
-        self, first: Item | Failed, stop: int
-    ) -> Generator[Iterator[Any], None, Item | Failed | None]:
-        """Yield the batch up to position `stop` of which `first` is the first part.
-
-        Returns:
-            The batch as one message, where it had to be made whole after all; else None.
+    def _batch(self, first: Item | Failed, stop: int) -> Iterator[Any] | Item | Failed:
+        """Return the batch up to position `stop` of which `first` is the first part: as an iterator
+        over nothing else, or as a message, where it had to be made whole after all.
         """
         splitting, epoch = self._splitting, first.epoch
         assert splitting is not None
@@ -249,10 +310,7 @@ class Inbox:
         self._intake.meter.items_in += 1
         self._before += 1
         self.seen = seen_of(first, stop)
-        values = [batch]
-        del batch
-        yield _single(values)
-        return None
+        return _single([batch])
 
     def _rows(self, part: Item | Failed, stop: int) -> Generator[Any, None, None]:
         """Yield the rows of a batch, part by part, and raise what a part failed with."""
@@ -297,11 +355,11 @@ class Inbox:
         while part.stop != stop:
             part = self._next_part(part)
             self._intake.discard(part)
+        self._again, self._whole = first.sequence, (first, stop)
         self._grants.again(first, stop)
-        self._again = first.sequence
         while self._remade is None:
             self._admit(self._intake.receive())
-        made, self._remade = self._remade, None
+        made, self._remade, self._whole = self._remade, None, None
         return made
 
     def _take(self) -> Item | End | Failed:
@@ -332,7 +390,7 @@ class Inbox:
     def _any(self) -> int | None:
         if not self._ordered:
             for sequence, message in self._arrived.items():
-                if isinstance(message, Item) and message.epoch == self._epoch:
+                if isinstance(message, Item) and message.epoch == self._taken.epoch:
                     return sequence
         return None
 
@@ -343,7 +401,7 @@ class Inbox:
         else:
             self._delivered.add(sequence)
         if isinstance(message, (Item, Failed)):
-            self._cover(message)
+            self._taken.cover(message)
             self._intake.meter.take()
         return message
 
@@ -353,25 +411,10 @@ class Inbox:
             self._delivered.remove(self._next)
             self._next += 1
 
-    def _cover(self, item: Item | Failed) -> None:
-        if item.epoch != self._epoch or (self._ordered and item.start != self._position):
-            raise PipelineError(
-                f"after position {self._position} of epoch {self._epoch} came position "
-                f"{item.start} of epoch {item.epoch}: a fault of splitpipe"
-            )
-        self._position = item.stop
-        self._covered += item.stop - item.start
-
     def _finish(self, end: End) -> None:
-        if end.epoch != self._epoch or end.stop != self._covered:
-            raise PipelineError(
-                f"epoch {end.epoch} ended at position {end.stop}, but {self._covered} positions "
-                f"of epoch {self._epoch} were delivered: a fault of splitpipe"
-            )
+        self._taken.finish(end)
         self._ended = True
-        self._epoch += 1
         self._before, self._chunk, self._message = 0, iter(()), None
-        self._position = self._covered = 0
         self._add_ends()
 
     def _admit(self, message: Message) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from splitpipe.errors import PipelineError
+from splitpipe.errors import ChannelError, PipelineError
 from splitpipe.runtime.board import WAITS_FOR_INPUT
 from splitpipe.runtime.metrics import Meter
 from splitpipe.transport.arena import ArenaView
-from splitpipe.transport.base import Receiver
+from splitpipe.transport.base import Buffer, Receiver
 from splitpipe.transport.envelope import UnpackError, release, unpack
 from splitpipe.transport.message import Failed, Item, Message, decode
 from splitpipe.transport.objects import Shelf
@@ -46,6 +46,8 @@ class Intake:
         self._arenas = arenas
         self._run = run
         self._wait = wait
+        self._renewed = False
+        self._copied = 0
         self.meter = meter
         self.on_wait: Callable[[], None] | None = None
         """Called before it waits for a message."""
@@ -54,26 +56,50 @@ class Intake:
 
     def receive(self) -> Message:
         """Return the next message, waiting for it."""
-        wire = self._receiver.receive(block=False)
+        try:
+            wire = self._receiver.receive(block=False)
+        except ChannelError:
+            if self._wait is not None:
+                self._wait()  # it may know why
+            raise
         if wire is None:
-            for arena in self._arenas.values():
-                arena.keep()
-            if self.on_wait is not None:
-                self.on_wait()
-            self.meter.wait(WAITS_FOR_INPUT)
-            while wire is None:
-                if self._wait is None:
-                    wire = self._receiver.receive()
-                else:
-                    self._wait()
-                    wire = self._receiver.receive(block=False)
-            self.meter.resume()
-            if self.on_resume is not None:
-                self.on_resume()
+            wire = self._await()
         message = decode(wire)
         if message.run != self._run:
             raise PipelineError(f"a message of run {message.run:x} came into run {self._run:x}")
         return message
+
+    def renew(
+        self, receiver: Receiver, arenas: Mapping[int, ArenaView | Shelf], *, run: int
+    ) -> None:
+        """Go on with the messages of another run; also while it waits for one of this."""
+        self._copied = self.copies
+        self._receiver, self._arenas, self._run = receiver, arenas, run
+        self._renewed = True
+
+    def _await(self) -> Buffer:
+        """Wait for a message."""
+        for arena in self._arenas.values():
+            arena.keep()
+        if self.on_wait is not None:
+            self.on_wait()
+        self.meter.wait(WAITS_FOR_INPUT)
+        self._renewed = False
+        wire: Buffer | None = None
+        while wire is None:
+            if self._wait is None:
+                wire = self._receiver.receive()
+                continue
+            self._wait()
+            if self._renewed:
+                self._renewed = False
+                if self.on_wait is not None:
+                    self.on_wait()  # those who make it now have not heard of it
+            wire = self._receiver.receive(block=False)
+        self.meter.resume()
+        if self.on_resume is not None:
+            self.on_resume()
+        return wire
 
     def restored(self, message: Item | Failed) -> tuple[list[Any], BaseException | None]:
         """Return the values of `message` up to one that cannot be restored, and what it raised."""
@@ -101,16 +127,13 @@ class Intake:
         return unpack(failed.body[failed.nbytes :], self._arenas.get(failed.producer))
 
     def each(self, message: Item | Failed) -> Iterator[Any]:
-        """Yield the values of `message`, and then raise what kept the next from being restored.
+        """Return the values of `message`, and then raise what kept the next from being restored.
 
-        A value is let go of when the next is asked for: a slot must not be held by its successors.
+        They are restored now; one is let go of when the next is asked for: a slot must not be held
+        by its successors.
         """
         values, broken = self.restored(message)
-        values.reverse()
-        while values:
-            yield values.pop()
-        if broken is not None:
-            raise broken
+        return _one_by_one(values, broken)
 
     def discard(self, message: Item | Failed) -> None:
         """Give back the slots of a message that nobody will read."""
@@ -121,4 +144,12 @@ class Intake:
     @property
     def copies(self) -> int:
         """How many payloads were copied because the reader kept too many."""
-        return sum(arena.copies for arena in self._arenas.values())
+        return self._copied + sum(arena.copies for arena in self._arenas.values())
+
+
+def _one_by_one(values: list[Any], broken: BaseException | None) -> Iterator[Any]:
+    values.reverse()
+    while values:
+        yield values.pop()
+    if broken is not None:
+        raise broken

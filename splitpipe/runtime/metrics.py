@@ -24,6 +24,7 @@ from splitpipe.pipeline.stages.base import Context
 from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
+from splitpipe.runtime.notes import Notes
 
 __all__ = ["NOWHERE", "Layer", "Meter", "SharedMeter", "finished", "started"]
 
@@ -94,6 +95,7 @@ class Meter:
         "items_out",
         "messages",
         "nbytes",
+        "notes",
         "on_publish",
         "recorder",
         "since",
@@ -131,6 +133,8 @@ class Meter:
         self.watch: Watch | None = None
         """Looks at the generators of the process, where somebody wants to know."""
         self._drawn = now
+        self.notes: Notes | None = None
+        """Says where the worker is, where somebody wants to know."""
         self.on_publish: Callable[[float], None] | None = None
         """Called a few times a second, with the time."""
         self.awake: Callable[[], None] | None = None

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -25,9 +26,11 @@ from splitpipe.pipeline.trace_file import TraceFile
 from splitpipe.runtime import board as b
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import Board, Heading, Row, TaskHead, row_of
+from splitpipe.runtime.deaths import Death
 from splitpipe.runtime.doctor import Diagnosis, Observation, diagnose
 from splitpipe.runtime.machine import CpuTimes, copying_nbytes_s
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.past import Past, fold
 from splitpipe.runtime.statistics import TaskStatistics, read, since
 from splitpipe.runtime.trace import Recorder, Trace, TraceLink
 
@@ -90,6 +93,8 @@ class Observer:
         self._first: tuple[TaskStatistics, ...] | None = None
         self._looked = 0.0
         self._warned: set[tuple[int, int]] = set()
+        self._past: Past = {}
+        self._deaths: Counter[int] = Counter()
         self._ended: float | None = None
         self._idle_at_end: float | None = None
         log.info("run %s: %s", self._name, _plan_line(self.heading))
@@ -107,6 +112,15 @@ class Observer:
         """All workers were started: from now on the consumer can do something."""
         for meter in self.meters:
             meter.begin()
+
+    def count_deaths(self, dead: Iterable[Death]) -> None:
+        """Take note of workers that died."""
+        for death in dead:
+            self._deaths[death.task] += 1
+
+    def fold(self) -> None:
+        """All workers are to be replaced: keep what they counted, and let their rows be as new."""
+        self._past = fold(self.heading, self.rows, self._past, now=time.perf_counter())
 
     def statistics(self, output: int = 0, *, rss: bool = True) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far, the consumer of an output last.
@@ -132,16 +146,26 @@ class Observer:
         elapsed = tasks[-1].elapsed_s - (startup if earlier is None else 0.0)
         nbytes = max(task.nbytes for task in tasks)
         fast = elapsed > 0 and nbytes / elapsed > FAST_NBYTES_S
-        return diagnose(
-            Observation(
-                tasks=tasks,
-                elapsed_s=max(0.0, elapsed),
-                startup_s=startup,
-                cpus=allowance().cores,
-                idle_cpus=self._idle_cpus,
-                copied_nbytes_s=copying_nbytes_s() if fast else None,
+        return self._with_deaths(
+            diagnose(
+                Observation(
+                    tasks=tasks,
+                    elapsed_s=max(0.0, elapsed),
+                    startup_s=startup,
+                    cpus=allowance().cores,
+                    idle_cpus=self._idle_cpus,
+                    copied_nbytes_s=copying_nbytes_s() if fast else None,
+                )
             )
         )
+
+    def _with_deaths(self, diagnosis: Diagnosis) -> Diagnosis:
+        """Add to the evidence that workers died: each costs what is made again."""
+        count = sum(self._deaths.values())
+        if not count:
+            return diagnosis
+        said = "1 worker died and was" if count == 1 else f"{count} workers died and were"
+        return replace(diagnosis, evidence=f"{diagnosis.evidence} ({said} replaced: see the log.)")
 
     def close(self) -> None:
         """The run is over: keep the numbers, give the memory back. Safe to call twice, and when
@@ -190,7 +214,11 @@ class Observer:
             meter.write()
         now = self._ended or time.perf_counter()
         memory = resident(self.rows) if rss and self._ended is None else None
-        return read(self.heading, self.rows, now=now, rss=memory)
+        tasks = read(self.heading, self.rows, now=now, rss=memory, past=self._past)
+        if not self._deaths:
+            return tasks
+        deaths = self._deaths
+        return tuple(replace(task, deaths=deaths[number]) for number, task in enumerate(tasks))
 
     def _at_first(self, output: int) -> tuple[TaskStatistics, ...] | None:
         """Return what every task had done when the first item came."""

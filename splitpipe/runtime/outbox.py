@@ -136,8 +136,12 @@ class Outbox:
 
     def allocate(self, shape: Any, dtype: Any, near: Any = None) -> Any:
         """Return an array in the message to come; waits while all slots are held."""
+        notes = self.meter.notes
+        stage = notes.pause() if notes is not None and notes.stages else None
         since = time.perf_counter()
         array = self.packer.allocate(shape, dtype, near)
+        if notes is not None and stage is not None:
+            notes.resume(stage)
         waited = time.perf_counter() - since
         if waited > 1e-4:  # less is the allocation itself
             self.meter.waited(WAITS_FOR_MEMORY, waited)

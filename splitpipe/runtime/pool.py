@@ -94,6 +94,9 @@ class PoolWorker:
         part = kind in (PART, LAST)
         body = self._body.without_last() if part else self._body
         chain = Chain(body, unit.epoch, first=self._first(unit), kept=self._kept)
+        notes = chain.notes = self._meter.notes
+        if notes is not None:
+            notes.begin(unit.epoch, unit.start, unit.stop)
         values: list[Any] = []
         counted = int(kind == LAST) if kind else None
         try:
@@ -116,6 +119,8 @@ class PoolWorker:
             if kind != AGAIN:
                 self._meter.items_in += chain.cursor.position - self._first(unit)
             self._meter.leave(chain.running, counted=kind != AGAIN)
+            if notes is not None:
+                notes.end()
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
         self._outbox.item(
             values,

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from splitpipe.pipeline.plan import Task
-from splitpipe.runtime.grants import make_grants
-from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.grants import Grants, make_grants
+from splitpipe.runtime.inbox import Inbox, Lock
 from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.parts import Splitting
-from splitpipe.transport.arena import ArenaLink
+from splitpipe.transport.arena import ArenaLink, ArenaView
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.objects import Shelf
 
@@ -94,13 +94,30 @@ class Region:
         warn: bool = False,
     ) -> Intake:
         """Return what reads `entry` through `receiver`; see `Intake` and `ArenaLink.reader`."""
-        arenas = {number: link.reader(warn=warn) for number, link in self.arenas.items()}
-        return Intake(receiver, arenas, run=course.run, meter=meter, wait=wait)
+        return Intake(receiver, self.readers(warn=warn), run=course.run, meter=meter, wait=wait)
 
-    def inbox(self, intake: Intake, course: Course) -> Inbox:
-        """Return the merge of this region; once."""
+    def readers(self, *, warn: bool = False) -> dict[int, ArenaView | Shelf]:
+        """Return the reading sides of all arenas; once a process."""
+        return {number: link.reader(warn=warn) for number, link in self.arenas.items()}
+
+    def inbox(self, intake: Intake, course: Course, lock: Lock | None = None) -> Inbox:
+        """Return the merge of this region; once. See `Inbox` for `lock`."""
+        inbox = Inbox(
+            intake,
+            self.grants(course),
+            ordered=self.ordered,
+            splitting=self.splitting,
+            lock=lock,
+        )
+        inbox.begin(course.first_epoch, position=self.first)
+        if self.branched:
+            inbox.announce_waits()
+        return inbox
+
+    def grants(self, course: Course) -> Grants:
+        """Return what lets the head of this region work; once."""
         assert self.back is not None
-        grants = make_grants(
+        return make_grants(
             self.back.sender(),
             run=course.run,
             window=self.window,
@@ -112,8 +129,3 @@ class Region:
             begin=(course.first_epoch, self.first),
             rest=self.rest,
         )
-        inbox = Inbox(intake, grants, ordered=self.ordered, splitting=self.splitting)
-        inbox.begin(course.first_epoch, position=self.first)
-        if self.branched:
-            inbox.announce_waits()
-        return inbox

@@ -27,10 +27,10 @@ from splitpipe.pipeline.stages.mixing import order_mixing
 from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.keeper import Keeper
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.ranks import Ranks
 from splitpipe.runtime.saved import Place, graph_of, place_of, resume_of, state_of
-from splitpipe.runtime.supervisor import Supervisor
 from splitpipe.runtime.tuning import Tuning
 
 __all__ = ["Run"]
@@ -63,14 +63,14 @@ class Run:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._failure: BaseException | None = None
-        self.supervisor: Supervisor | None = None
+        self.supervisor: Keeper | None = None
         self.tuning: Tuning | None = None
         number = int.from_bytes(os.urandom(8), "little")
         heading = heading_of(self.plan, options, number)
         self.observer = Observer(heading, shared=bool(self.plan.tasks), trace=options.trace)
         inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
-            self.supervisor = Supervisor(self.plan, options, self.observer)
+            self.supervisor = Keeper(self.plan, options, self.observer)
             inboxes = self.supervisor.inboxes
             self.tuning = Tuning.begin(self.plan, options, self.supervisor, self.observer)
         self._engines = [

@@ -24,7 +24,7 @@ from splitpipe.runtime.board import Heading, Row, TaskHead
 if TYPE_CHECKING:
     from splitpipe.pipeline.telling import RankStatistics
 
-__all__ = ["StageStatistics", "TaskStatistics", "read", "since", "summarise"]
+__all__ = ["StageStatistics", "TaskStatistics", "read", "running_s", "since", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ class TaskStatistics:
         reads: numbers of the tasks whose output it reads, counted as they stand in
             `Loader.stats`.
         divisible: whether it could have more workers than it has.
+        deaths: workers of it that died; all were replaced. What was then made once more counts once
+            more.
 
     Example:
         >>> import splitpipe as sp
@@ -146,6 +148,7 @@ class TaskStatistics:
     executor: str = "process"
     reads: tuple[int, ...] = ()
     divisible: bool = False
+    deaths: int = 0
 
     @property
     def busy_s(self) -> float:
@@ -181,13 +184,16 @@ def summarise(
     now: float,
     began: float = 0.0,
     rss_nbytes: int | None = None,
+    past: Sequence[Row] = (),
 ) -> TaskStatistics:
-    """Return what the workers of one task did together until `now`, of a run that `began`."""
-    total = [sum(column) for column in zip(*rows, strict=True)]
+    """Return what the workers of one task did together until `now`, of a run that `began`, with the
+    `past` of those that they replaced.
+    """
+    total = [sum(column) for column in zip(*rows, *past, strict=True)]
     started = [row for row in rows if row[b.STARTED_AT] > 0]
-    running = sum((row[b.FINISHED_AT] or now) - row[b.STARTED_AT] for row in started)
+    running = running_s(rows, now) + sum(row[b.RUNNING] for row in past)
     waits = [_waiting(rows, state, now) for state in range(4)]
-    first = [row[b.FIRST_AT] for row in rows if row[b.FIRST_AT] > 0]
+    first = [row[b.FIRST_AT] for row in (*rows, *past) if row[b.FIRST_AT] > 0]
     last = max(row[b.STARTED_AT] for row in rows)
     consumer = head.executor == "consumer"
     return TaskStatistics(
@@ -227,6 +233,7 @@ def read(
     *,
     now: float,
     rss: Mapping[int, int] | None = None,
+    past: Mapping[int, Row] | None = None,
 ) -> tuple[TaskStatistics, ...]:
     """Return what every task of a board did until `now`.
 
@@ -235,15 +242,20 @@ def read(
         rows: all of them.
         now: on the clock of the rows.
         rss: resident bytes by process id, where they were asked for.
+        past: what workers counted that were replaced, by the number of their row.
     """
+    past = past or {}
     tasks = []
     taken: dict[int, float] = {}
     for head, numbers in heading.split():
         mine = [rows[number] for number in numbers]
         resident = None if rss is None else sum(rss.get(int(row[b.PID]), 0) for row in mine)
-        made = summarise(head, mine, now=now, began=heading.started_at, rss_nbytes=resident)
+        earlier = [past[number] for number in numbers if number in past]
+        made = summarise(
+            head, mine, now=now, began=heading.started_at, rss_nbytes=resident, past=earlier
+        )
         tasks.append(made)
-        units = sum(row[b.UNITS_IN] for row in mine)
+        units = sum(row[b.UNITS_IN] for row in (*mine, *earlier))
         for writer in head.reads:
             # Who reads several cannot say which of them a unit came from: they share alike.
             alone = len(head.reads) == 1
@@ -263,6 +275,7 @@ def read(
 _SUMS = (
     *("items_in", "items_out", "dropped", "running_s", "wait_input_s", "wait_output_s", "nbytes"),
     *("messages", "wait_memory_s", "elapsed_s", "cpu_s", "starved_s", "arena_refused", "copies"),
+    "deaths",
 )
 
 
@@ -309,6 +322,12 @@ def _overhead_s(task: TaskStatistics) -> float:
     shares = sum(stage.share or 0.0 for stage in task.stages)
     inside = sum(stage.busy_s for stage in task.stages)
     return inside / shares - inside if shares > 0 else 0.0
+
+
+def running_s(rows: Iterable[Row], now: float) -> float:
+    """Return for how long the workers of `rows` have been running, together."""
+    started = (row for row in rows if row[b.STARTED_AT] > 0)
+    return sum((row[b.FINISHED_AT] or now) - row[b.STARTED_AT] for row in started)
 
 
 def _waiting(rows: Sequence[Row], state: int, now: float) -> float:

@@ -1,70 +1,77 @@
 """The workers of a run, as their owner sees them.
 
-Responsible for: making links and arenas after a plan, starting the workers, noticing their death,
-and ending everything, in whatever way it ends.
+Responsible for: making links and arenas after a plan, having the workers started, and ending
+everything, in whatever way it ends. A supervisor has one set of workers: who replaces them all by
+others makes another (see `splitpipe.runtime.keeper`).
 
 Rules:
 - what cannot travel is found out before anything starts;
 - an edge whose ends are all in this process carries objects; any other carries messages and slots;
-- processes start before threads: what is forked holds no lock of a thread;
-- a worker may leave when it has done its work or when the run was shut; any other leave is its
-  death, and is told at once to whoever waits;
 - `close` is quick and certain: links are shut, which wakes every worker wherever it waits; who has
-  not left after `GRACE_S` is killed, a thread left to itself. No worker holds anything that its
-  death could break;
-- closing happens at the latest when the loader is collected or the interpreter ends, and only in
-  the process that started the workers.
+  not left after `GRACE_S` is killed, a thread left to itself;
+- what another thread may still wait on is let go of when it does not any more (`bury`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from multiprocessing import connection, forkserver, process
-from multiprocessing.context import BaseContext
 from typing import Any
 
-from splitpipe.errors import ChannelError, NotPicklable, PipelineError, WorkerDied
-from splitpipe.pipeline.graph import Body
+from splitpipe.errors import ChannelError, WorkerDied
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
-from splitpipe.runtime.board import Board, Row
+from splitpipe.runtime.board import Board
 from splitpipe.runtime.capture import tells
 from splitpipe.runtime.failure import Failure
-from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ledger
-from splitpipe.runtime.metrics import Meter, finished, started
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.seats import seats
+from splitpipe.runtime.staff import THREAD_GRACE_S, Post, Staff
+from splitpipe.runtime.start import BEGINNING, Start
+from splitpipe.runtime.starting import pickled_body, refuse_import_of_main
 from splitpipe.runtime.team import Team
-from splitpipe.runtime.threads import WorkerThread, join_all, warn_of
-from splitpipe.runtime.worker import ExitSpec, WorkerSpec, main, serve
+from splitpipe.runtime.threads import warn_of
+from splitpipe.runtime.watchdog import Stacks, deadlines
+from splitpipe.runtime.worker import ExitSpec, WorkerSpec
 from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
 from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.message import NOWHERE, Failed, encode
 from splitpipe.transport.objects import Shelf
-from splitpipe.transport.pickling import dump_description
 from splitpipe.transport.pipe import PipeLink
 from splitpipe.transport.slot import Bounds
 
-__all__ = ["Supervisor"]
+__all__ = ["Beginning", "Supervisor"]
 
 GRACE_S = 0.4
 """How long a worker may take to leave; its generators' clean-up runs in this time."""
 
-THREAD_GRACE_S = 1.0
-"""How long a thread may take, which cannot be killed: only one in user code needs that."""
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """From where on a set of workers is to go on.
+
+    Attributes:
+        course: of the run.
+        starts: by the number of the edge that a head writes; edges that are not there begin with
+            the course.
+        items: whether workers note which item they are at.
+        stages: whether they note which stage runs.
+        pickled: what tasks run, as it travels, by their number; kept for the next time.
+    """
+
+    course: Course
+    starts: Mapping[int, Start] = field(default_factory=dict)
+    items: bool = False
+    stages: bool = False
+    pickled: dict[int, bytes] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -73,75 +80,92 @@ class Supervisor:
     Args:
         plan: what to run.
         options: how.
-        observer: sees it, and is closed with it.
+        observer: sees it.
+        beginning: from where on.
     """
 
-    def __init__(self, plan: Plan, options: RunOptions, observer: Observer) -> None:
+    def __init__(
+        self, plan: Plan, options: RunOptions, observer: Observer, beginning: Beginning
+    ) -> None:
         self._threaded = all(task.executor == "thread" for task in plan.tasks)
         if not self._threaded:
-            _refuse_import_of_main()
+            refuse_import_of_main()
         self._plan = plan
         self._options = options
         self._observer = observer
-        self._course = Course(observer.heading.run, options.epochs, plan.whole.epoch)
+        self._beginning = beginning
+        self._course = beginning.course
         self._links: list[Link] = []
         self._arenas: list[ArenaLink | Shelf] = []
-        self._processes: list[tuple[Any, Task, int, Row]] = []
-        self._threads: list[WorkerThread] = []
+        self.staff = Staff(options, self._note_death)
+        """Its workers."""
         self.ledgers: list[Ledger] = []
         """What the workers say of how far they are."""
-        self._watched: list[int] = []
         self._seats = seats(plan.tasks)
         self._receivers: list[Receiver] = []
         self._entries: list[MemoryLink] = []
-        self._closed = False
-        self._pid = os.getpid()
+        self._files: list[Stacks] = []
+        self._retired = self._buried = False
         self._owner: Owner | None = None
-        self._death: str | None = None
-        self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
-        """The merges in this process: for each of the plan's locals, one an input."""
+        self.death: str | None = None
+        """What ended a worker that is a thread: those are not replaced."""
+        self.waiting = 0
+        """How many threads of this process wait for its workers now."""
+        self.ends: tuple[tuple[tuple[Region, Receiver], ...], ...] = ()
+        """What this process reads: for each of the plan's locals, one an input."""
         self.teams: dict[int, Team] = {}
         """The workers of tasks, by the number of the task, that may be more or fewer."""
         try:
             self._owner = Owner()
             assert observer.board is not None
             self._start(self._specs(observer.board))
-            observer.begin()
         except BaseException:
             self.close()
             raise
 
-    @property
-    def closed(self) -> bool:
-        """Whether the run is over."""
-        return self._closed
-
-    def close(self) -> None:
-        """End everything. Safe to call twice, and in a forked child, where it does nothing."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        self._closed = True
-        channels: list[Link | ArenaLink | Shelf] = [*self._links, *self._arenas]
-        for channel in channels:
+    def shut(self) -> None:
+        """Wake everybody who waits on what joins the workers: nothing comes any more."""
+        for channel in (*self._links, *self._arenas):
             channel.shut()
-        left = self._join()
+
+    def retire(self, grace_s: float = GRACE_S) -> None:
+        """End all workers; who waits for them in this process is woken. Safe to call twice."""
+        if self._retired:
+            return
+        self._retired = True
+        self.shut()
+        left = self.staff.join(grace_s)
+        warn_of(left, THREAD_GRACE_S)
+
+    def bury(self) -> None:
+        """Let go of what its workers were joined by. Safe to call twice."""
+        if self._buried:
+            return
+        self._buried = True
         for receiver in self._receivers:
             receiver.close()
-        for channel in channels:
+        for file in self._files:
+            file.close()
+        for channel in (*self._links, *self._arenas):
             channel.close()
         for ledger in self.ledgers:
             ledger.close()
         if self._owner is not None:
             self._owner.close()
-        self._observer.close()
-        warn_of(left, THREAD_GRACE_S)
+
+    def close(self) -> None:
+        """End everything. Safe to call twice."""
+        try:
+            self.retire()
+        finally:
+            self.bury()
 
     # -- building
 
     def _specs(self, board: Board) -> list[WorkerSpec]:
         """Return what each worker is given, and make the consumer's ends."""
         tasks, plan = self._plan.tasks, self._plan
-        pickled = [self._pickled(task) for task in tasks]
+        pickled = [self._pickled(number, task) for number, task in enumerate(tasks)]
         readers = {edge: task for task in tasks for edge in task.inputs}
         regions: dict[int, Region] = {}
         specs: list[WorkerSpec] = []
@@ -155,8 +179,8 @@ class Supervisor:
             made: list[WorkerSpec] = []
             for index in range(task.workers):
                 exits = tuple(
-                    ExitSpec(next(producers), gate, link, self._arena(task, link))
-                    for link, gate in zip(links, gates, strict=True)
+                    ExitSpec(next(producers), gate, link, self._arena(task, link), self._from(edge))
+                    for edge, link, gate in zip(task.outputs, links, gates, strict=True)
                 )
                 made.append(self._spec(task, index, len(specs) + index, body, before, exits, board))
             specs += made
@@ -174,11 +198,15 @@ class Supervisor:
                         arenas=arenas,
                     )
                 )
-        self.inboxes = tuple(
-            tuple(self._inbox(regions[edge], meter) for edge in local.inputs)
-            for local, meter in zip(plan.locals, self._observer.meters, strict=True)
+        self.ends = tuple(
+            tuple(self._end(regions[edge]) for edge in local.inputs) for local in plan.locals
         )
         return specs
+
+    def _from(self, edge: int) -> Start:
+        """Return from where on what is written to `edge` is wanted."""
+        begun = replace(BEGINNING, epoch=self._course.first_epoch)
+        return self._beginning.starts.get(edge, begun)
 
     def _claimed(self, task: Task) -> Region:
         """Return the region that begins with the positions of the source of `task`."""
@@ -188,8 +216,8 @@ class Supervisor:
             claims,
             task.window,
             positions=task.positions,
-            first=task.first,
             rest=task.rest,
+            first=task.first if self._course.first_epoch == self._plan.whole.epoch else 0,
             unit=task.unit,
             splitting=splitting(task),
         )
@@ -204,6 +232,7 @@ class Supervisor:
         exits: tuple[ExitSpec, ...],
         board: Board,
     ) -> WorkerSpec:
+        timed = deadlines(task, self._options) is not None
         return WorkerSpec(
             course=self._course,
             row=row,
@@ -221,23 +250,27 @@ class Supervisor:
             seat=self._seats[row],
             leash=self._control() if task.auto else None,
             ledger=None if task.pool or not tells(task.body) else self._ledger(),
+            items=self._beginning.items,
+            stages=self._beginning.stages or timed,
+            stacks=self._stacks() if timed else None,
         )
+
+    def _stacks(self) -> Stacks:
+        self._files.append(Stacks())
+        return self._files[-1]
 
     def _ledger(self) -> Ledger:
         self.ledgers.append(Ledger())
         return self.ledgers[-1]
 
-    def _inbox(self, region: Region, meter: Meter) -> Inbox:
-        """Make a merge in the consumer's process."""
+    def _end(self, region: Region) -> tuple[Region, Receiver]:
+        """Return what the consumer's process needs for a merge."""
         assert region.entry is not None
         receiver = region.entry.receiver()
         self._receivers.append(receiver)
         if isinstance(region.entry, MemoryLink):
             self._entries.append(region.entry)
-        intake = region.intake(
-            receiver, self._course, meter, wait=partial(self._wait, receiver), warn=True
-        )
-        return region.inbox(intake, self._course)
+        return region, receiver
 
     def _arena(self, task: Task, link: Link) -> ArenaLink | Shelf:
         """Make the place for what one worker sends over `link`."""
@@ -265,171 +298,40 @@ class Supervisor:
         self._links.append(link)
         return link
 
-    def _pickled(self, task: Task) -> Any:
+    def _pickled(self, number: int, task: Task) -> Any:
         """Return what the workers of a task run; pickled unless they are forked, or threads."""
-        stays = task.executor == "thread" or self._options.start_method == "fork"
-        return task.body if stays else _pickled(task.body)
+        if task.executor == "thread" or self._options.start_method == "fork":
+            return task.body
+        pickled = self._beginning.pickled
+        if number not in pickled:
+            pickled[number] = pickled_body(task.body)
+        return pickled[number]
 
-    # -- processes and threads
+    # -- starting
 
     def _start(self, specs: list[WorkerSpec]) -> None:
-        tasks = [(task, i) for task in self._plan.tasks for i in range(task.workers)]
+        tasks = [(n, task) for n, task in enumerate(self._plan.tasks) for _ in range(task.workers)]
         rows = self._observer.rows
-        every = [(spec, one, rows[spec.row]) for spec, one in zip(specs, tasks, strict=True)]
-        self._start_some([one for one in every if one[0].index == 0 or one[0].leash is None])
-        for number, task in enumerate(self._plan.tasks):
-            mine = [one for one in every if one[1][0] is task and one[0].leash is not None]
+        every = [
+            Post(spec, task, number, rows[spec.row])
+            for spec, (number, task) in zip(specs, tasks, strict=True)
+        ]
+        self.staff.start([one for one in every if one.spec.index == 0 or one.spec.leash is None])
+        for number, _ in enumerate(self._plan.tasks):
+            mine = [one for one in every if one.number == number and one.spec.leash is not None]
             if mine:
-                leashes = [spec.leash for spec, *_ in mine if spec.leash is not None]
-                start = [partial(self._start_some, [one]) for one in mine]
+                leashes = [one.spec.leash for one in mine if one.spec.leash is not None]
+                start = [partial(self.staff.start, [one]) for one in mine]
                 self.teams[number] = Team(start, leashes, run=self._course.run)
 
-    def _start_some(self, some: list[tuple[WorkerSpec, tuple[Task, int], Row]]) -> None:
-        processes = [one for one in some if one[1][0].executor == "process"]
-        if processes:
-            self._start_processes(processes)
-        for spec, (task, _), _ in some:
-            if task.executor == "thread":
-                worker = WorkerThread(partial(serve, spec), spec.name, self._note_death(spec.name))
-                self._threads.append(worker)
-                worker.start()
-
-    def _start_processes(self, every: list[tuple[WorkerSpec, tuple[Task, int], Row]]) -> None:
-        context: Any = _context(self._options.start_method)
-        # A worker that is being started inherits the mask: it leaves when the run is shut, without
-        # a traceback of its own. The fork server would hand it on to processes that are not ours.
-        deferred = {signal.SIGINT} if context.get_start_method() != "forkserver" else set()
-        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
-        try:
-            for spec, (task, index), row in every:
-                worker: Any = context.Process(
-                    target=main, args=(spec,), name=f"splitpipe {spec.name}"
-                )
-                try:
-                    worker.start()
-                except (EOFError, ConnectionError) as error:
-                    raise PipelineError(
-                        "the process that starts the workers died at its start; is the main script "
-                        "guarded with `if __name__ == '__main__':`? Its own error stands above"
-                    ) from error
-                self._processes.append((worker, task, index, row))
-                self._watched.append(worker.sentinel)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-
-    def _wait(self, receiver: Receiver) -> None:
-        """Wait for a message; tell the death of a worker instead if one dies."""
-        self._tell_death()
-        if receiver.wait(self._watched):
-            self._tell_death()
-            return
-        for worker, task, index, row in self._processes:
-            if worker.sentinel not in self._watched or worker.exitcode is None:
-                continue
-            self._watched.remove(worker.sentinel)
-            if not finished(row):
-                self._death = _obituary(worker, task, index, began=started(row))
-                self._tell_death()
-
-    def _tell_death(self) -> None:
-        if self._death is not None:
-            raise WorkerDied(self._death)
-
-    def _note_death(self, name: str) -> Callable[[BaseException], None]:
-        """Return what a thread calls that ends as none should: the consumer is woken to tell it."""
-
-        def note(error: BaseException) -> None:
-            self._death = f"{name}, a thread, ended with {type(error).__qualname__}: {error}"
-            report = Failure.of(WorkerDied(self._death), where=()).encode()
-            message = Failed(self._course.run, 0, 0, NOWHERE, 0, 0, nbytes=len(report))
-            with contextlib.suppress(ChannelError):
-                for entry in self._entries:
-                    entry.sender().send([encode(message), report])
-            if not self._entries:  # it only feeds processes; the consumer looks when it is woken
-                for link in self._links:
-                    link.shut()
-
-        return note
-
-    def _join(self) -> list[WorkerThread]:
-        """Wait for the workers to leave, and kill those that do not; return the threads left."""
-        deadline = time.monotonic() + GRACE_S
-        waiting = {worker.sentinel: worker for worker, *_ in self._processes}
-        while waiting:
-            timeout_s = max(0.0, deadline - time.monotonic())
-            ready = connection.wait(list(waiting), timeout=timeout_s)
-            for sentinel in ready:
-                waiting.pop(sentinel)
-            if not ready:
-                break
-        for worker in waiting.values():
-            worker.kill()
-        left = join_all(self._threads, THREAD_GRACE_S)
-        self._threads.clear()
-        for worker, *_ in self._processes:
-            worker.join()
-            worker.close()
-        self._processes.clear()
-        return left
-
-
-def _pickled(body: Body) -> bytes:
-    """Pickle the work of a task, or say which of its stages cannot travel."""
-    try:
-        return dump_description(body)
-    except NotPicklable:
-        for stage in body.stages:
-            try:
-                dump_description(stage)
-            except NotPicklable as error:
-                raise NotPicklable(
-                    f"stage {stage.name!r} cannot travel to a worker process: {error}"
-                ) from error
-        raise NotPicklable(
-            "the source cannot travel to a worker process; pass a function that opens it there, "
-            "or start_method='fork'"
-        ) from None
-
-
-def _context(method: str | None) -> BaseContext:
-    if method is None:
-        available = multiprocessing.get_all_start_methods()
-        method = "forkserver" if "forkserver" in available else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        server = getattr(forkserver, "_forkserver", None)
-        wanted: list[str] = list(getattr(server, "_preload_modules", ["__main__"]))
-        if main.__module__ not in wanted:
-            # What every worker would import: once is enough. What is not there is passed over.
-            context.set_forkserver_preload([*wanted, main.__module__, "threadpoolctl"])
-    return context
-
-
-def _refuse_import_of_main() -> None:
-    if getattr(process.current_process(), "_inheriting", False):
-        raise PipelineError(
-            "a loader was started while a worker process imports the main script; put the code "
-            "that runs it below `if __name__ == '__main__':`"
-        )
-
-
-def _obituary(worker: Any, task: Task, index: int, *, began: bool) -> str:
-    code = worker.exitcode
-    if code < 0:
-        try:
-            how = f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            how = f"was killed by signal {-code}"
-        if -code == signal.SIGKILL:
-            how += " (out of memory?)"
-        elif -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
-            how += " (a fault in native code that a stage calls)"
-    else:
-        how = f"left with exit status {code}"
-    text = f"worker {index} of stage {task.name!r} (pid {worker.pid}) {how}"
-    if not began:
-        text += (
-            " before it could begin; its own error stands above. Is the main script guarded with "
-            "`if __name__ == '__main__':`?"
-        )
-    return text
+    def _note_death(self, name: str, error: BaseException) -> None:
+        """Called in a thread that ends as none should: the consumer is woken to tell it."""
+        self.death = f"{name}, a thread, ended with {type(error).__qualname__}: {error}"
+        report = Failure.of(WorkerDied(self.death), where=()).encode()
+        message = Failed(self._course.run, 0, 0, NOWHERE, 0, 0, nbytes=len(report))
+        with contextlib.suppress(ChannelError):
+            for entry in self._entries:
+                entry.sender().send([encode(message), report])
+        if not self._entries:  # it only feeds processes; the consumer looks when it is woken
+            for link in self._links:
+                link.shut()

@@ -155,6 +155,10 @@ class SequentialTask:
                 if run is None:
                     self._detach(number)
                     return
+                if one.pass_over(epoch, run.outputs[number]):
+                    self._leave(number, run)
+                    self._finish(run)
+                    continue
                 try:
                     try:
                         if self.ladder is not None:
@@ -317,6 +321,9 @@ class _EpochRun:
         self._begun: frozenset[int] = frozenset()
         self._reading: frozenset[int] = frozenset()  # the inputs that are in this epoch, not ended
         self._read = self._chain.position if not self._edges else 0
+        notes = self._chain.notes = task.meter.notes
+        if notes is not None:
+            notes.begin(epoch, 0, 0)
         self.outputs = self._chain.start(self._input)
         task.meter.enter(self._chain.running)
         for number, one in enumerate(task.exits):

@@ -55,6 +55,12 @@ class Team:
             self._start[len(self._goes)]()
             self._goes.append(True)
 
+    def renew(self, other: Team, count: int) -> None:
+        """Be the workers of `other`, of which one was started, and let `count` of them work."""
+        self._start, self._senders, self._run = other._start, other._senders, other._run
+        self._goes = [True]
+        self.work(count)
+
     def _tell(self, index: int, *, go: bool) -> None:
         self._goes[index] = go
         word = Credit(self._run, 0, 0, 0, 0, 0, count=int(go))

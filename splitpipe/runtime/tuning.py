@@ -21,8 +21,8 @@ from splitpipe.pipeline.plan import MOST_AHEAD, Plan, RunOptions
 from splitpipe.runtime import board as b
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.keeper import Keeper
 from splitpipe.runtime.observer import Observer
-from splitpipe.runtime.supervisor import Supervisor
 from splitpipe.runtime.tuner import Decision, Knob, Sample, Tuner
 
 __all__ = ["Tuning"]
@@ -45,7 +45,7 @@ class Tuning:
     """
 
     def __init__(
-        self, plan: Plan, options: RunOptions, supervisor: Supervisor, observer: Observer
+        self, plan: Plan, options: RunOptions, supervisor: Keeper, observer: Observer
     ) -> None:
         self._supervisor = supervisor
         self._observer = observer
@@ -76,7 +76,7 @@ class Tuning:
 
     @classmethod
     def begin(
-        cls, plan: Plan, options: RunOptions, supervisor: Supervisor, observer: Observer
+        cls, plan: Plan, options: RunOptions, supervisor: Keeper, observer: Observer
     ) -> Tuning | None:
         """Return what tunes a run; None where nothing was left to it."""
         if not options.auto_prefetch and not any(task.auto for task in plan.tasks):

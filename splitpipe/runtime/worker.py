@@ -32,15 +32,18 @@ from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.metrics import Meter, SharedMeter
+from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.sampling import Sampler
 from splitpipe.runtime.seats import Seat
+from splitpipe.runtime.start import BEGINNING, Start
 from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.runtime.team import Leash
 from splitpipe.runtime.trace import TraceLink
+from splitpipe.runtime.watchdog import Stacks
 from splitpipe.transport.arena import Arena, ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.envelope import make_packer
@@ -60,12 +63,14 @@ class ExitSpec:
         gate: link on which it is given credits.
         output: link to write to.
         arena: its own; a shelf where its readers are in the same process.
+        start: from where on it is wanted.
     """
 
     producer: int
     gate: Link | None
     output: Link
     arena: ArenaLink | Shelf
+    start: Start = BEGINNING
 
 
 @dataclass(slots=True)
@@ -89,6 +94,9 @@ class WorkerSpec:
         seat: what it has of the machine.
         leash: link on which it is told to wait, and to go on; None where it never is.
         ledger: where it lays open how far it is; None where that follows from counts.
+        items: whether it notes which item it is at.
+        stages: whether it notes which stage runs.
+        stacks: where it says where it is, when it is asked; None where nobody asks.
     """
 
     course: Course
@@ -106,6 +114,9 @@ class WorkerSpec:
     seat: Seat
     leash: Link | None = None
     ledger: Ledger | None = None
+    items: bool = False
+    stages: bool = False
+    stacks: Stacks | None = None
 
 
 def main(spec: WorkerSpec) -> None:
@@ -114,6 +125,8 @@ def main(spec: WorkerSpec) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
     if spec.owner is not None:
         spec.owner.die_with()
+    if spec.stacks is not None:
+        spec.stacks.listen()
     spec.seat.take()
     meter = _meter(spec)
     sampler = Sampler(meter) if len(spec.exits) == 1 else None
@@ -139,6 +152,8 @@ def _meter(spec: WorkerSpec, *, threaded: bool = False) -> Meter:
     meter = Meter(row, clock=clock) if outputs == 1 else SharedMeter(row, threads=outputs)
     if spec.pool and not threaded:
         meter.watch = Watch()  # threads share their generators: none draws what another has drawn
+    if not threaded or spec.stages:
+        meter.notes = Notes(row, items=spec.items, stages=spec.stages)
     if spec.trace is not None:
         meter.recorder = spec.trace.recorder(spec.name, spec.row)
     return meter
@@ -201,7 +216,7 @@ class _Door:
 
     def exit(self) -> Exit:
         assert self._one.gate is not None
-        return Exit(self.outbox, Gate(self._one.gate.receiver(), self._meter))
+        return Exit(self.outbox, Gate(self._one.gate.receiver(), self._meter), self._one.start)
 
     def linger(self) -> None:
         """Stay until the run is shut, where leaving earlier would take messages away."""

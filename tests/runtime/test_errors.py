@@ -310,7 +310,9 @@ DEATHS: dict[str, tuple[Callable[[], None], str]] = {
 @pytest.mark.parametrize("how", DEATHS)
 @pytest.mark.parametrize("where", ["first", "pool", "middle", "last"])
 class TestDeath:
-    """Where a worker dies x how it dies: a `WorkerDied` that says both, and no hang."""
+    """Where a worker dies x how it dies, and is not to be replaced: a `WorkerDied` that says both,
+    and no hang. Where it is: test_recovery.py.
+    """
 
     def pipeline(self, where: str, die: Callable[[], None], at: int = 60) -> sp.Pipeline:
         def stage(name: str) -> Callable[[int], int]:
@@ -333,7 +335,7 @@ class TestDeath:
     def test_in_the_middle_of_an_item(self, where: str, how: str, transport: str) -> None:
         die, said = DEATHS[how]
         pipe = self.pipeline(where, die)
-        got, error = read(pipe.loader(start_method="fork", transport=transport))
+        got, error = read(pipe.loader(start_method="fork", transport=transport, restarts=0))
         assert got == list(range(len(got)))
         assert len(got) <= 60
         assert type(error) is sp.WorkerDied
@@ -350,12 +352,12 @@ def test_death_while_idle_or_blocked(victim: int) -> None:
         .map(lambda x: np.full(50_000, x), name="a", workers=1)
         .map(lambda x: x, name="b", workers=2)
     )
-    with pipe.loader(start_method="fork", prefetch=1) as loader:
+    with pipe.loader(start_method="fork", prefetch=1, restarts=0) as loader:
         for _ in range(3):
             next(loader)
-        process = loader._run.supervisor._processes[victim][0]
-        os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(sp.WorkerDied, match=f"pid {process.pid}.*SIGKILL"):
+        pid = loader._run.supervisor.pids[victim]
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(sp.WorkerDied, match=f"pid {pid}.*SIGKILL"):
             for _ in loader:
                 pass
 

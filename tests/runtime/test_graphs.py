@@ -378,7 +378,7 @@ class TestClosing:
             next(loader)
         supervisor = loaders["raw"]._run.supervisor
         assert supervisor is not None
-        workers = [psutil.Process(worker.pid) for worker, *_ in supervisor._processes]
+        workers = [psutil.Process(pid) for pid in supervisor.pids]
         for loader in loaders.values():
             assert any(worker.is_running() for worker in workers)
             loader.close()
@@ -639,13 +639,14 @@ def test_random_numbers_belong_to_places(workers: int) -> None:
 class TestDeath:
     def test_is_told_to_every_output(self) -> None:
         p = sp.Pipeline(count_to(100_000)).map(inc)
-        loaders = sp.run({"a": p.map(tag, workers=1), "b": p, "c": p.map(inc)}, start_method="fork")
+        described = {"a": p.map(tag, workers=1), "b": p, "c": p.map(inc)}
+        loaders = sp.run(described, start_method="fork", restarts=0)
         for loader in loaders.values():
             next(loader)
         supervisor = loaders["a"]._run.supervisor
         assert supervisor is not None
-        worker = supervisor._processes[0][0]
-        os.kill(worker.pid, signal.SIGKILL)
+        pid = supervisor.pids[0]
+        os.kill(pid, signal.SIGKILL)
         with pytest.raises(sp.WorkerDied, match="killed by SIGKILL"):
             read_in_turn(loaders, lambda *_: 1)
         for loader in loaders.values():
@@ -654,10 +655,11 @@ class TestDeath:
 
     def test_is_told_to_readers_in_several_threads(self) -> None:
         p = sp.Pipeline(count_to(10_000_000)).map(inc)
-        loaders = sp.run({"a": p.map(tag, workers=1), "b": p, "c": p.map(inc)}, start_method="fork")
+        described = {"a": p.map(tag, workers=1), "b": p, "c": p.map(inc)}
+        loaders = sp.run(described, start_method="fork", restarts=0)
         supervisor = loaders["a"]._run.supervisor
         assert supervisor is not None
-        pid = supervisor._processes[0][0].pid
+        pid = supervisor.pids[0]
         started = threading.Barrier(4)
         raised: dict[str, BaseException] = {}
 

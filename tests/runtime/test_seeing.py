@@ -182,7 +182,7 @@ class TestTrace:
     def test_when_a_worker_is_killed(self, tmp_path: Path) -> None:
         path = tmp_path / "trace.json"
         pipe = sp.Pipeline(range(60)).map(fatal, workers=2)
-        with pytest.raises(sp.WorkerDied), pipe.loader(trace=str(path)) as loader:
+        with pytest.raises(sp.PoisonRecord), pipe.loader(trace=str(path)) as loader:
             list(loader)
         assert json.loads(path.read_text(encoding="utf-8"))
 

@@ -18,7 +18,7 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.pipeline import plan
-from splitpipe.runtime import supervisor
+from splitpipe.runtime import staff
 from splitpipe.runtime.threads import WorkerThread, join_all
 from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.ownership import COUNTED
@@ -320,7 +320,7 @@ def test_a_thread_that_dies_outside_of_its_stages_is_told(monkeypatch: pytest.Mo
     def dies(spec: Any) -> None:
         raise MemoryError("no memory to say so")
 
-    monkeypatch.setattr(supervisor, "serve", dies)
+    monkeypatch.setattr(staff, "serve", dies)
     items, error = read(sp.Pipeline(range(9)).map(double, workers=2).loader(executor="thread"))
     assert items == []
     assert isinstance(error, sp.WorkerDied)
@@ -376,7 +376,7 @@ def test_threads_go_however_a_run_ends(how: str, workers: int) -> None:
 def test_a_thread_in_user_code_is_waited_for_and_left_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "THREAD_GRACE_S", 0.05)
+    monkeypatch.setattr(staff, "THREAD_GRACE_S", 0.05)
     begun, go, gone = threading.Event(), threading.Event(), threading.Event()
 
     def stuck(x: int) -> int:

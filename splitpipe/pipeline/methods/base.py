@@ -20,12 +20,15 @@ class StreamOptions(TypedDict, total=False):
         workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
         capacity: most messages under way to its reader.
         executor: ``"process"``, ``"thread"`` or ``"inline"``; None: as the loader says.
+        deadline_s: most seconds that its own code may take over one item in a worker process, which
+            is replaced after that; None: what the loader says.
         name: how the stage is called in messages and statistics.
     """
 
     workers: int | None
     capacity: int | None
     executor: str | None
+    deadline_s: float | None
     name: str | None
 
 
@@ -72,6 +75,7 @@ def stage_options(options: StreamOptions | PoolOptions) -> StageOptions:
         bool(options.get("ordered", True)),
         options.get("capacity"),
         options.get("executor"),
+        deadline_s=options.get("deadline_s"),
     )
 
 

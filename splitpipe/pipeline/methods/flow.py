@@ -36,6 +36,7 @@ class FlowMethods(Methods):
         executor: str | None = None,
         capacity: int | None = None,
         restart_every: int | None = None,
+        deadline_s: float | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -49,6 +50,8 @@ class FlowMethods(Methods):
         JSON; or with ``restart_every=n``: it is called anew for every `n` items, so that no more
         than those have to be made again (what it does not take of them is left out then).
 
+        Its options are those of `StreamOptions`; other keywords are the generator's.
+
         Example:
             >>> import splitpipe as sp
             >>> def pairs(items, gap):
@@ -58,7 +61,8 @@ class FlowMethods(Methods):
             [(0, 10), (1, 11)]
         """
         operation = Through(function_of("through", generator), args, kwargs, restart_every)
-        return self._with(operation, name, StageOptions(workers, True, capacity, executor))
+        options = StageOptions(workers, True, capacity, executor, deadline_s=deadline_s)
+        return self._with(operation, name, options)
 
     def shuffle(self, buffer: int, **options: Unpack[StreamOptions]) -> Self:
         """Give items in random order, within a buffer; the order depends on seed and epoch alone.

@@ -1,0 +1,37 @@
+"""What a user may say of running a pipeline that is seldom said.
+
+Responsible for: `LoaderOptions`, the options of `Pipeline.loader` and `splitpipe.run` that guard a
+run, and let it be understood afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from splitpipe.recording.options import Record
+
+__all__ = ["LoaderOptions"]
+
+
+class LoaderOptions(TypedDict, total=False):
+    """How a run is guarded; none of it changes what comes out.
+
+    Attributes:
+        record: a folder, or an `sp.Record`, for what is needed to make any item again.
+        restarts: how many deaths of worker processes in a row are made good: workers are replaced,
+            what they had not delivered is made again, and the stream is the same. A row is over
+            when something new was delivered, so that a run of weeks may have any number of them.
+            3 unless said; 0: none, the first is a `WorkerDied`; None: any number. An item that has
+            ended three workers is an error in any case (`PoisonRecord`).
+        deadline_s: most seconds that a stage in a worker process may take over one item, where the
+            stage itself does not say it: after that, the stacks of all its threads are written into
+            the log, and the worker is replaced as if it had died (`WorkerStalled` where that is too
+            often). None, the default: as long as it likes. Waiting for input or output counts
+            nowhere.
+    """
+
+    record: Record | str | os.PathLike[str] | None
+    restarts: int | None
+    deadline_s: float | None

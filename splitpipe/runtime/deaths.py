@@ -1,0 +1,212 @@
+"""Workers that died: what is said of one, and what may be done about it.
+
+Responsible for: `Death`, what is known of one, in words; `Record`, which keeps all of a run and
+says when it is enough.
+
+Rules:
+- a run goes on while it gets on: only deaths in a row count, those between which nothing new
+  reached the consumer. More of them than `restarts` end the run (`WorkerDied`, `WorkerStalled`);
+- one item at which three workers died is at fault itself, whatever happened in between
+  (`PoisonRecord`). Of the first of them it need only be known that it may have been that item; for
+  the others its position was noted;
+- who ends by itself before it could begin would do so again, and has said why: that is not tried a
+  second time;
+- a kill is called one for want of memory where the system counted one, and only there.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitpipe.errors import PipelineError, PoisonRecord, WorkerDied, WorkerStalled
+from splitpipe.pipeline.plan import Plan
+from splitpipe.pipeline.source import SequenceSource
+from splitpipe.runtime.notes import NO_STAGE, Site
+from splitpipe.runtime.watchdog import Stall
+
+__all__ = ["POISON", "Death", "Record"]
+
+POISON = 3
+"""Workers that one item may kill."""
+
+MOST_SITES = 1000
+"""Deaths of which the place is remembered."""
+
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known of the end of one worker.
+
+    Attributes:
+        task: its number in the plan, ...
+        name: ... and its stages.
+        index: of the worker in its task.
+        pid: of its process.
+        exitcode: as `multiprocessing` says it: below 0 is a signal.
+        began: whether it got as far as running its task.
+        site: where it was; None where it was waiting, or nobody knows.
+        memory: which kills for want of memory the system counted; None where it does not tell.
+        stall: why it was killed by its own owner; None where it was not.
+    """
+
+    task: int
+    name: str
+    index: int
+    pid: int
+    exitcode: int
+    began: bool = True
+    site: Site | None = None
+    memory: str | None = None
+    stall: Stall | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether another one would end in the same way."""
+        return not self.began and self.exitcode >= 0
+
+    @property
+    def text(self) -> str:
+        """All of it in words."""
+        text = f"worker {self.index} of stage {self.name!r} (pid {self.pid}) {self.how}"
+        if not self.began:
+            text += (
+                " before it could begin; its own error stands above. Is the main script guarded "
+                "with `if __name__ == '__main__':`?"
+            )
+        elif self.site is not None:
+            text += f", {self.site}"
+        return text
+
+    @property
+    def how(self) -> str:
+        """How it ended."""
+        if self.stall is not None:
+            return f"{self.stall.text} and was killed"
+        code = self.exitcode
+        if code >= 0:
+            return f"left with exit status {code}"
+        try:
+            how = f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            how = f"was killed by signal {-code}"
+        if -code == signal.SIGKILL and self.memory:
+            how += (
+                f" for want of memory ({self.memory}): fewer workers, a smaller prefetch, or less "
+                "held in the stages' own objects; arena_bytes bounds the shared part"
+            )
+        elif -code == signal.SIGKILL and self.memory is None:
+            how += " (out of memory?)"
+        elif -code in _FAULTS:
+            how += " (a fault in native code that a stage calls)"
+        return how
+
+
+class Record:
+    """The deaths of a run.
+
+    Args:
+        restarts: how many in a row are made good; None: any number.
+        plan: names sources and stages.
+
+    Example:
+        >>> record = Record(1, Plan((), (), 0, 0))
+        >>> first = Death(0, "decode", 0, 4711, -9)
+        >>> record.note([first], progress=0)
+        >>> record.note([first], progress=7)
+        >>> error = record.note([first], progress=7)
+        >>> print(error)  # doctest: +ELLIPSIS
+        worker 0 of stage 'decode' (pid 4711) was killed by SIGKILL (out of memory?). ...
+    """
+
+    def __init__(self, restarts: int | None, plan: Plan) -> None:
+        self._restarts = restarts
+        self._plan = plan
+        self._progress: object = None
+        self._in_a_row = 0
+        self._sites: list[Site] = []
+        self.deaths: Counter[int] = Counter()
+        """How many there were, by the number of the task."""
+
+    @property
+    def suspects(self) -> bool:
+        """Whether an item is known at which a worker died: the next may tell in which stage."""
+        return any(site.position is not None for site in self._sites)
+
+    def note(self, dead: Sequence[Death], progress: object) -> PipelineError | None:
+        """Take note of workers that died together.
+
+        Args:
+            dead: those.
+            progress: how far the run has got; anything that changes when it gets on.
+
+        Returns:
+            What ends the run; None where they are to be replaced.
+        """
+        for death in dead:
+            self.deaths[death.task] += 1
+        if self._restarts == 0:
+            return self._error(dead[0], dead[0].text)
+        for death in dead:
+            if death.hopeless:
+                return self._error(death, death.text)
+            if death.site is not None:
+                self._sites = [*self._sites[-MOST_SITES:], death.site]
+                poison = self._poison(death, death.site)
+                if poison is not None:
+                    return poison
+        self._in_a_row = self._in_a_row + 1 if progress == self._progress else 1
+        self._progress = progress
+        if self._restarts is not None and self._in_a_row > self._restarts:
+            text = (
+                f"{dead[0].text}. It was the death number {self._in_a_row} between which nothing "
+                f"new was made; restarts={self._restarts} allows no more"
+            )
+            return self._error(dead[0], text)
+        return None
+
+    def _error(self, death: Death, text: str) -> PipelineError:
+        if death.stall is None:
+            return WorkerDied(text)
+        return WorkerStalled(f"{text}. Where it was:\n{death.stall.stacks}")
+
+    def _poison(self, death: Death, site: Site) -> PoisonRecord | None:
+        if site.position is None:
+            return None
+        same = [one for one in self._sites if one.may_be(site)]
+        known = [one for one in same if one.position is not None]
+        if len(same) < POISON or len(known) < POISON - 1:
+            return None
+        return PoisonRecord(
+            f"{self._item(site)} has ended {len(same)} workers{self._stage(known)}; the last: "
+            f"{death.text}. Look at that item with executor='inline', repair it or leave it out"
+        )
+
+    def _item(self, site: Site) -> str:
+        """Return what the user would call the item at `site`."""
+        place = f"position {site.position} of epoch {site.epoch}"
+        part = self._plan.tasks[site.task].body.parts[site.head]
+        if part.source is None:
+            return f"an input item of {self._plan.tasks[site.task].name!r} ({place})"
+        assert site.position is not None
+        source = part.source
+        if isinstance(source, SequenceSource) and site.position < len(source):
+            record = source.describe(site.position, 0 if part.frozen else site.epoch)
+            return f"{record} ({place} of source {source.name!r})"
+        return f"an item of source {source.name!r} ({place})"
+
+    def _stage(self, sites: Sequence[Site]) -> str:
+        """Return in which stage, where that is known."""
+        site = next((one for one in reversed(sites) if one.stage != NO_STAGE), None)
+        if site is None:
+            return ""
+        body = self._plan.tasks[site.task].body
+        parts = [part for part in body.parts if part.edge is None]
+        if site.stage >= len(parts):
+            return ""
+        part = parts[site.stage]
+        return f" in stage {part.stage.name!r}" if part.stage is not None else " when it was read"

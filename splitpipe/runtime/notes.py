@@ -1,0 +1,176 @@
+"""Where a worker is, for whoever has to say it when the worker cannot any more.
+
+Responsible for: `Notes`, which a worker leaves on its row of the board: the unit of work that it is
+at, and, where somebody asked for it, which item of it and in which stage; `Site`, what others read
+there.
+
+Rules:
+- a note of a unit costs next to nothing and is always left. Items and stages are noted after a
+  death, or where a stage has a deadline: a write for every item, two for every stage;
+- a note is left before what it is about begins: who dies of an item dies with its number there;
+- who waits for input or output is nowhere: nothing of what it did is to blame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from splitpipe.runtime import board as b
+from splitpipe.runtime.board import Row
+
+__all__ = ["NO_STAGE", "Notes", "Site", "site_of"]
+
+NO_STAGE = -1
+
+
+class Notes:
+    """A worker's side.
+
+    Args:
+        row: its own.
+        items: whether to note every item.
+        stages: whether to note which stage runs, and since when.
+    """
+
+    __slots__ = ("_first", "_row", "items", "stages")
+
+    def __init__(self, row: Row, *, items: bool = False, stages: bool = False) -> None:
+        self._row = row
+        self._first = 0
+        self.items = items
+        self.stages = stages
+
+    def begin(self, epoch: int, start: int, stop: int) -> None:
+        """A unit begins: positions ``start:stop``; `stop` is 0 where nobody knows it yet."""
+        row = self._row
+        row[b.AT_POSITION] = 0
+        row[b.AT_START] = self._first = start
+        row[b.AT_STOP] = stop
+        row[b.AT_EPOCH] = epoch + 1  # last: from now on it counts
+
+    def end(self) -> None:
+        """It is over."""
+        self._row[b.AT_EPOCH] = 0
+
+    def following(self, items: Iterator[Any], head: int) -> Iterator[Any]:
+        """Yield the `items` of an input, and note which of them is being read, or worked on."""
+        row = self._row
+        row[b.AT_HEAD] = head
+        row[b.AT_POSITION] = self._first + 1
+        for number, item in enumerate(items, self._first + 2):
+            yield item
+            del item
+            row[b.AT_HEAD] = head
+            row[b.AT_POSITION] = number
+
+    def inside(self, items: Iterator[Any], stage: int) -> Iterator[Any]:
+        """Yield the `items` that stage number `stage` makes: while it is asked for one, it runs."""
+        row, now = self._row, time.perf_counter
+        while True:
+            row[b.AT_SINCE] = now()
+            row[b.AT_STAGE] = stage + 1
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                row[b.AT_STAGE] = 0
+            yield item
+            del item
+
+    def outside(self, items: Iterator[Any], stage: int) -> Iterator[Any]:
+        """Yield the `items` that stage number `stage` reads: while it asks for one, others run."""
+        row, now = self._row, time.perf_counter
+        while True:
+            row[b.AT_STAGE] = 0
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                row[b.AT_SINCE] = now()
+                row[b.AT_STAGE] = stage + 1
+            yield item
+            del item
+
+    def pause(self) -> float:
+        """The stage that runs waits for something that is not its doing; return what `resume`
+        wants.
+        """
+        stage = self._row[b.AT_STAGE]
+        self._row[b.AT_STAGE] = 0
+        return stage
+
+    def resume(self, stage: float) -> None:
+        """It goes on."""
+        self._row[b.AT_SINCE] = time.perf_counter()
+        self._row[b.AT_STAGE] = stage
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a worker was.
+
+    Attributes:
+        task: its number in the plan.
+        epoch: which.
+        start, stop: positions that its unit has; `stop` is None where nobody knew.
+        head: the part of the body from which it had its last item.
+        position: of that item; None where it was not noted.
+        stage: number of the stage that ran; `NO_STAGE` where it was not noted.
+    """
+
+    task: int
+    epoch: int
+    start: int
+    stop: int | None
+    head: int = 0
+    position: int | None = None
+    stage: int = NO_STAGE
+
+    def may_be(self, other: Site) -> bool:
+        """Whether this may have been at the item of `other`, of which the position is known."""
+        assert other.position is not None
+        if (self.task, self.epoch) != (other.task, other.epoch):
+            return False
+        if self.position is not None:
+            return (self.head, self.position) == (other.head, other.position)
+        return self.start <= other.position < (self.stop or other.position + 1)
+
+    def __str__(self) -> str:
+        if self.position is not None:
+            return f"at position {self.position} of epoch {self.epoch}"
+        if self.stop is None:
+            return f"in epoch {self.epoch}"
+        if self.stop - self.start == 1:
+            return f"at position {self.start} of epoch {self.epoch}"
+        return f"at positions {self.start} to {self.stop - 1} of epoch {self.epoch}"
+
+
+def site_of(row: Row, task: int) -> Site | None:
+    """Return where the worker of `row` is, or was; None where it had nothing to do.
+
+    Example:
+        >>> row = memoryview(bytearray(8 * b.FIELDS)).cast("d")
+        >>> notes = Notes(row)
+        >>> notes.begin(epoch=1, start=20, stop=30)
+        >>> print(site_of(row, task=0))
+        at positions 20 to 29 of epoch 1
+        >>> print(next(notes.following(iter("xy"), head=0)), site_of(row, task=0))
+        x at position 20 of epoch 1
+    """
+    if not row[b.AT_EPOCH] or row[b.STATE] != b.BUSY:
+        return None
+    position = int(row[b.AT_POSITION])
+    return Site(
+        task,
+        epoch=int(row[b.AT_EPOCH]) - 1,
+        start=int(row[b.AT_START]),
+        stop=int(row[b.AT_STOP]) or None,
+        head=int(row[b.AT_HEAD]),
+        position=position - 1 if position else None,
+        stage=int(row[b.AT_STAGE]) - 1,
+    )
