@@ -16,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -343,6 +343,14 @@ class Part:
     start: Start | None = None
     drops: tuple[int, ...] = ()
     span: tuple[str, str] | None = None
+
+    def numbers(self, epoch: int, first: int) -> Iterator[int] | None:
+        """Return the numbers of its items from the `first`-th on, where ranks have different ones;
+        None: they are counted.
+        """
+        if isinstance(self.source, SequenceSource) and self.source.dealt:
+            return self.source.numbers(epoch, first)
+        return None if self.numbering is None else self.numbering.numbers(epoch, first)
 
 
 @dataclass(frozen=True)

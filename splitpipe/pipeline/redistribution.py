@@ -73,14 +73,18 @@ def redistribute(states: Sequence[Mapping[str, Any]], world_size: int) -> list[d
     """
     world = whole("world_size", world_size, least=1)
     states = _together(states)
-    first = states[0]
-    name = next(iter(first["ranks"]))
-    if world == int(first["ranks"][name]["world"]):
+    name = next(iter(states[0]["ranks"]))
+    if world == int(states[0]["ranks"][name]["world"]):
         order = _ranks([state["ranks"][name] for state in states], name)
         return [
             next(dict(state) for state in states if state["ranks"][name] == entry)
             for entry in order
         ]
+    return _of_others(states, world)
+
+
+def _of_others(states: Sequence[Mapping[str, Any]], world: int) -> list[dict[str, Any]]:
+    first = states[0]
     shares = {
         name: redistributed([state["ranks"][name] for state in states], world, name)
         for name in first["ranks"]

@@ -317,10 +317,7 @@ class Chain:
             return items, before
         first = self._first_of(part) or self._first // self._ratio(number)
         place = Place(first)
-        if part.numbering is None:
-            return self._layer(owner, place.mark(items)), place
-        numbers = part.numbering.numbers(epoch, first)
-        return self._layer(owner, place.follow(items, numbers)), place
+        return self._layer(owner, place.mark(items, part.numbers(epoch, first))), place
 
     def _timed(self, owner: int, items: Iterator[Any], number: int, *, own: bool) -> Iterator[Any]:
         """Note when part `number` runs: while its `own` items are asked for, not while it asks."""
@@ -385,12 +382,8 @@ class Chain:
         first = first or self._first
         place = Place(first)
         if part.edge is not None:
-            items = _untag(items, place)
-        elif isinstance(part.source, SequenceSource) and part.source.dealt:
-            items = place.follow(items, part.source.numbers(epoch, first))
-        else:
-            items = place.mark(items)
-        return self._layer(owner, items), place
+            return self._layer(owner, _untag(items, place)), place
+        return self._layer(owner, place.mark(items, part.numbers(epoch, first))), place
 
     def _watched(self, number: int, owner: int, items: Any, context: Context | None) -> Any:
         if self._watcher is None:

@@ -53,7 +53,7 @@ class Place:
 
     Items are numbered, from 0 in every epoch, by sources and by every operation that is not
     `per_item`. What per-item stages make of one keeps its number; where they make several, `part`
-    tells them apart. Items of several ranks have different numbers (`Place.follow`).
+    tells them apart.
     """
 
     __slots__ = ("number", "part")
@@ -62,15 +62,16 @@ class Place:
         self.number = number
         self.part = 0
 
-    def mark(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield `items` and number them, beginning with the current number."""
-        for self.number, item in enumerate(items, self.number):  # noqa: B020 - it counts here
-            self.part = 0
-            yield item
-            del item
-
-    def follow(self, items: Iterator[Any], numbers: Iterator[int]) -> Iterator[Any]:
-        """Yield `items`, with these numbers."""
+    def mark(self, items: Iterator[Any], numbers: Iterator[int] | None = None) -> Iterator[Any]:
+        """Yield `items` and number them: with `numbers`, where those of several ranks have to be
+        told apart, else beginning with the current number.
+        """
+        if numbers is None:
+            for self.number, item in enumerate(items, self.number):  # noqa: B020 - it counts here
+                self.part = 0
+                yield item
+                del item
+            return
         for item in items:
             self.number, self.part = next(numbers), 0
             yield item
