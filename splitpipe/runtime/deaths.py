@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitpipe.errors import PipelineError, PoisonRecord, WorkerDied, WorkerStalled
-from splitpipe.pipeline.plan import Plan
+from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.runtime.notes import NO_STAGE, Site
 from splitpipe.runtime.watchdog import Stall
@@ -111,10 +111,10 @@ class Record:
 
     Args:
         restarts: how many in a row are made good; None: any number.
-        plan: names sources and stages.
+        tasks: of the plan: they name sources and stages.
 
     Example:
-        >>> record = Record(1, Plan((), (), 0, 0))
+        >>> record = Record(1, ())
         >>> first = Death(0, "decode", 0, 4711, -9)
         >>> record.note([first], progress=0)
         >>> record.note([first], progress=7)
@@ -123,9 +123,9 @@ class Record:
         worker 0 of stage 'decode' (pid 4711) was killed by SIGKILL (out of memory?). ...
     """
 
-    def __init__(self, restarts: int | None, plan: Plan) -> None:
+    def __init__(self, restarts: int | None, tasks: Sequence[Task]) -> None:
         self._restarts = restarts
-        self._plan = plan
+        self._tasks = tasks
         self._progress: object = None
         self._in_a_row = 0
         self._sites: list[Site] = []
@@ -189,9 +189,9 @@ class Record:
     def _item(self, site: Site) -> str:
         """Return what the user would call the item at `site`."""
         place = f"position {site.position} of epoch {site.epoch}"
-        part = self._plan.tasks[site.task].body.parts[site.head]
+        part = self._tasks[site.task].body.parts[site.head]
         if part.source is None:
-            return f"an input item of {self._plan.tasks[site.task].name!r} ({place})"
+            return f"an input item of {self._tasks[site.task].name!r} ({place})"
         assert site.position is not None
         source = part.source
         if isinstance(source, SequenceSource) and site.position < len(source):
@@ -204,7 +204,7 @@ class Record:
         site = next((one for one in reversed(sites) if one.stage != NO_STAGE), None)
         if site is None:
             return ""
-        body = self._plan.tasks[site.task].body
+        body = self._tasks[site.task].body
         parts = [part for part in body.parts if part.edge is None]
         if site.stage >= len(parts):
             return ""

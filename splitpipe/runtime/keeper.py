@@ -71,7 +71,7 @@ class Keeper:
         self._lock = threading.RLock()
         self._course = Course(observer.heading.run, options.epochs, plan.whole.epoch)
         self._pickled: dict[int, bytes] = {}
-        self._record = Record(options.restarts, plan)
+        self._record = Record(options.restarts, plan.tasks)
         self._memory = MemoryWatch()
         self._heads = _heads(plan.tasks)
         self._pid = os.getpid()
@@ -123,13 +123,16 @@ class Keeper:
             self._watchdog.close()
         # Somebody may be replacing workers, in another thread; not for longer than that takes.
         held = self._lock.acquire(timeout=10 * GRACE_S)
+        every = (self._workers, *self._old)
+        for workers in every:
+            workers.shut()
+        if held:
+            self._lock.release()  # whoever waits for a message leaves now, and needs it for that
         try:
-            for workers in (self._workers, *self._old):
+            for workers in every:
                 workers.close()
         finally:
             self._observer.close()
-            if held:
-                self._lock.release()
 
     # -- waiting
 

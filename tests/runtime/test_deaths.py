@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import splitpipe as sp
-from splitpipe.pipeline.plan import Plan
 from splitpipe.runtime.deaths import Death, Record
 from splitpipe.runtime.memory import MemoryWatch
 from splitpipe.runtime.notes import Site
@@ -18,7 +17,6 @@ from tests.runtime.comparing import read
 from tests.runtime.dying import Deaths, deaths_of
 
 FORK: dict[str, Any] = {"start_method": "fork"}
-NOTHING = Plan((), (), 0, 0)
 
 
 def death(site: Site | None = None, **changes: Any) -> Death:
@@ -29,7 +27,7 @@ def death(site: Site | None = None, **changes: Any) -> Death:
 
 class TestRecord:
     def test_deaths_in_a_row_are_counted(self) -> None:
-        record = Record(2, NOTHING)
+        record = Record(2, ())
         assert [record.note([death()], progress=n) for n in range(20)] == [None] * 20
         assert [record.note([death()], progress=19) for _ in range(1)] == [None]
         error = record.note([death()], progress=19)
@@ -37,18 +35,18 @@ class TestRecord:
         assert "restarts=2" in str(error)
 
     def test_any_number_of_them(self) -> None:
-        record = Record(None, NOTHING)
+        record = Record(None, ())
         assert all(record.note([death()], progress=0) is None for _ in range(100))
         assert record.deaths[0] == 100
 
     def test_none(self) -> None:
-        error = Record(0, NOTHING).note([death()], progress=0)
+        error = Record(0, ()).note([death()], progress=0)
         assert type(error) is sp.WorkerDied
         assert str(error) == death().text
 
     def test_who_leaves_before_it_began_would_do_so_again(self) -> None:
-        assert Record(9, NOTHING).note([death(began=False)], progress=0) is None
-        error = Record(9, NOTHING).note([death(began=False, exitcode=1)], progress=0)
+        assert Record(9, ()).note([death(began=False)], progress=0) is None
+        error = Record(9, ()).note([death(began=False, exitcode=1)], progress=0)
         assert "guarded" in str(error)
 
     def test_what_may_be_the_same_item(self) -> None:
