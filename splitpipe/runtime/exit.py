@@ -62,6 +62,7 @@ class Exit:
             gate.leave()
         self._run: Reading | None = None
         self._waits: Waits | None = None
+        self._paused: float | None = None  # the stage in which it waits for memory
         self._room: Room | None = None
         self._first = 0  # number of the first item of the epoch that is sent
         self._chunker = Chunker(outbox, self._send, self._ready, lambda: gate.most)
@@ -153,11 +154,16 @@ class Exit:
         assert self._waits is not None
         gate = self.gate  # who has been left goes on, whatever it waits for
         self._waits.begin(lambda: not (self.left() or gate.detached) and still())
+        notes = self.outbox.meter.notes
+        self._paused = notes.pause() if notes is not None and notes.stages else None
 
     def end_wait(self) -> None:
         """See `Watcher`."""
         assert self._waits is not None
         self._waits.end()
+        notes = self.outbox.meter.notes
+        if notes is not None and self._paused is not None:
+            notes.resume(self._paused)
 
     def unwanted(self) -> bool:
         """See `Watcher`."""

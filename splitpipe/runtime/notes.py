@@ -13,15 +13,17 @@ Rules:
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
 
-__all__ = ["NO_STAGE", "Notes", "Site", "site_of"]
+__all__ = ["NO_STAGE", "Notes", "Pausing", "SharedNotes", "Site", "site_of"]
 
 NO_STAGE = -1
 
@@ -35,11 +37,12 @@ class Notes:
         stages: whether to note which stage runs, and since when.
     """
 
-    __slots__ = ("_first", "_row", "items", "stages")
+    __slots__ = ("_first", "_last", "_row", "items", "stages")
 
     def __init__(self, row: Row, *, items: bool = False, stages: bool = False) -> None:
         self._row = row
         self._first = 0
+        self._last = 0.0
         self.items = items
         self.stages = stages
 
@@ -68,46 +71,100 @@ class Notes:
 
     def inside(self, items: Iterator[Any], stage: int) -> Iterator[Any]:
         """Yield the `items` that stage number `stage` makes: while it is asked for one, it runs."""
-        row, now = self._row, time.perf_counter
         while True:
-            row[b.AT_SINCE] = now()
-            row[b.AT_STAGE] = stage + 1
+            self.resume(stage + 1)
             try:
                 item = next(items)
             except StopIteration:
                 return
             finally:
-                row[b.AT_STAGE] = 0
+                self.pause()
             yield item
             del item
 
     def outside(self, items: Iterator[Any], stage: int) -> Iterator[Any]:
         """Yield the `items` that stage number `stage` reads: while it asks for one, others run."""
-        row, now = self._row, time.perf_counter
         while True:
-            row[b.AT_STAGE] = 0
+            self.pause()
             try:
                 item = next(items)
             except StopIteration:
                 return
             finally:
-                row[b.AT_SINCE] = now()
-                row[b.AT_STAGE] = stage + 1
+                self.resume(stage + 1)
             yield item
             del item
 
     def pause(self) -> float:
-        """The stage that runs waits for something that is not its doing; return what `resume`
-        wants.
+        """The stage that runs does not any more, or waits for something that is not its doing;
+        return what `resume` wants.
         """
         stage = self._row[b.AT_STAGE]
         self._row[b.AT_STAGE] = 0
+        self._last = stage or self._last
         return stage
 
     def resume(self, stage: float) -> None:
-        """It goes on."""
+        """It runs, or goes on."""
         self._row[b.AT_SINCE] = time.perf_counter()
         self._row[b.AT_STAGE] = stage
+
+    @contextmanager
+    def serialising(self) -> Iterator[None]:
+        """What the last stage made is made into bytes, by its own code: that is its doing, too."""
+        self.resume(self._last)
+        try:
+            yield
+        finally:
+            self.pause()
+
+
+class SharedNotes(Notes):
+    """The notes of a worker whose outputs are served by a thread each.
+
+    The row tells of the one that is in a stage for the longest time.
+    """
+
+    __slots__ = ("_inside",)
+
+    def __init__(self, row: Row, *, items: bool = False, stages: bool = False) -> None:
+        super().__init__(row, items=items, stages=stages)
+        self._inside: dict[int, tuple[float, float]] = {}
+
+    def pause(self) -> float:
+        _, stage = self._inside.pop(threading.get_ident(), (0.0, 0.0))
+        self._tell()
+        self._last = stage or self._last
+        return stage
+
+    def resume(self, stage: float) -> None:
+        if stage:
+            self._inside[threading.get_ident()] = time.perf_counter(), stage
+        self._tell()
+
+    def _tell(self) -> None:
+        since, stage = min(list(self._inside.values()), default=(0.0, 0.0))
+        if self._row[b.AT_SINCE] != since:
+            self._row[b.AT_STAGE] = 0  # not for a moment the old stage with the new time
+            self._row[b.AT_SINCE] = since
+        self._row[b.AT_STAGE] = stage
+
+
+class Pausing:
+    """Lets waits for memory be nobody's doing; see `splitpipe.transport.base.Watcher`."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._stage = 0.0
+
+    def begin_wait(self, still: Callable[[], bool]) -> None:
+        self._stage = self._notes.pause()
+
+    def end_wait(self) -> None:
+        self._notes.resume(self._stage)
+
+    def unwanted(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

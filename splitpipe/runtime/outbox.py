@@ -134,6 +134,15 @@ class Outbox:
         """Return what waits for room in the channel, and tells `watcher`."""
         return Room(self._sender, watcher, self.meter)
 
+    def add(self, value: Any) -> None:
+        """Serialise `value`, for the message to come."""
+        notes = self.meter.notes
+        if notes is None or not notes.stages:
+            self.packer.add(value)
+            return
+        with notes.serialising():
+            self.packer.add(value)
+
     def allocate(self, shape: Any, dtype: Any, near: Any = None) -> Any:
         """Return an array in the message to come; waits while all slots are held."""
         notes = self.meter.notes
@@ -184,6 +193,7 @@ class Chunker:
         most: Callable[[], int] = lambda: CHUNK_ITEMS,
     ) -> None:
         self._most = most
+        self._outbox = outbox
         self._packer = outbox.packer
         self._send = send
         self._ready = ready
@@ -267,7 +277,7 @@ class Chunker:
             for earlier in self._values:  # a stream of both kinds still travels in chunks
                 self._packer.add(earlier)
             self._values.clear()
-            self._packer.add(item)
+            self._outbox.add(item)
             if len(self._packer) < self._size and self._packer.nbytes < CHUNK_BYTES:
                 return
             self._flush_full()

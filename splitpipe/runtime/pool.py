@@ -170,7 +170,7 @@ class PoolWorker:
                     packer.add(earlier)
                 values.clear()
                 try:
-                    packer.add(item)
+                    self._outbox.add(item)
                 except NotPicklable:
                     if part:
                         raise _StaysHere from None

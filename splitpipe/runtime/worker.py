@@ -32,7 +32,7 @@ from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.metrics import Meter, SharedMeter
-from splitpipe.runtime.notes import Notes
+from splitpipe.runtime.notes import Notes, Pausing, SharedNotes
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.pool import PoolWorker
@@ -153,7 +153,8 @@ def _meter(spec: WorkerSpec, *, threaded: bool = False) -> Meter:
     if spec.pool and not threaded:
         meter.watch = Watch()  # threads share their generators: none draws what another has drawn
     if not threaded or spec.stages:
-        meter.notes = Notes(row, items=spec.items, stages=spec.stages)
+        kind = Notes if outputs == 1 else SharedNotes
+        meter.notes = kind(row, items=spec.items, stages=spec.stages)
     if spec.trace is not None:
         meter.recorder = spec.trace.recorder(spec.name, spec.row)
     return meter
@@ -210,6 +211,8 @@ class _Door:
         self.arena: Arena | Shelf = one.arena.writer()
         self._sender = one.output.sender(spec.index)
         packer = make_packer(self.arena, wait=spec.in_order)
+        if meter.notes is not None and meter.notes.stages:
+            packer.watch(Pausing(meter.notes))
         self.outbox = Outbox(
             self._sender, packer, run=spec.course.run, producer=one.producer, meter=meter
         )

@@ -47,6 +47,49 @@ def test_one_that_is_always_stuck_ends_the_run(tmp_path: Path) -> None:
     assert deaths.count == 2
 
 
+class Sticky:
+    """Takes for ever to be pickled, once."""
+
+    def __init__(self, number: int, deaths: Deaths) -> None:
+        self.number = number
+        self.deaths = deaths
+
+    def __reduce__(self) -> Any:
+        self.deaths.strike(self.number)
+        return int, (self.number,)
+
+
+@pytest.mark.deadline(40)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_that_is_stuck_in_pickling(workers: int, tmp_path: Path) -> None:
+    deaths = Deaths(tmp_path, [5], "loop")
+    pipe = sp.Pipeline(range(12)).map(lambda x: Sticky(x, deaths), workers=workers)
+    with pipe.loader(deadline_s=0.3, **FORK) as loader:
+        assert list(loader) == list(range(12))
+    assert deaths.count == deaths_of(loader) == 1
+
+
+@pytest.mark.deadline(40)
+def test_one_of_several_outputs(tmp_path: Path) -> None:
+    """Each is served by a thread; the others go on."""
+    deaths = Deaths(tmp_path, [7], "loop")
+    shared = sp.Pipeline(lambda: iter(range(60))).map(abs)
+    pipes = {"a": shared.map(abs), "b": shared.map(deaths.strike)}
+    pipes = {name: pipe.map(abs, workers=1) for name, pipe in pipes.items()}
+    pipes["c"] = shared.through(deaths.through, workers=1, name="other")
+    loaders = sp.run(pipes, deadline_s=0.4, **FORK)
+    try:
+        got = {name: [] for name in loaders}
+        for _ in range(60):
+            for name, loader in loaders.items():
+                got[name].append(next(loader))
+    finally:
+        for loader in loaders.values():
+            loader.close()
+    assert got == {name: list(range(60)) for name in loaders}
+    assert deaths.count == 1
+
+
 @pytest.mark.deadline(40)
 def test_a_thread_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
