@@ -107,8 +107,9 @@ class Mix(Join):
             return Progress(tuple(reads), {**chooser.tell(), "ended": sorted(ended)})
 
         context.tell = tell
+        choose, asks = chooser.choose, chooser.asks
         while wanted:
-            chosen = chooser.choose(step)
+            chosen = choose(step)
             item = next(current[chosen], _END)
             if item is _END:
                 ended.add(chosen)
@@ -121,7 +122,8 @@ class Mix(Join):
                 item = next(current[chosen], _END)
                 if item is _END:
                     raise ValueError(f"mix: input {chosen} has no items to repeat")
-            chooser.took(chosen)
+            if asks:
+                chooser.took(chosen)
             measured[names[chosen]] += 1
             step += 1
             yield item

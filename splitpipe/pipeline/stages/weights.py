@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -177,6 +177,9 @@ class Chooser(ABC):
     def choose(self, step: int) -> int:
         """Return the input for `step`; asking again, before `took`, may give another."""
 
+    asks: ClassVar[bool] = False
+    """Whether it has to know what came out: see `took`."""
+
     def took(self, chosen: int) -> None:  # noqa: B027 - not every chooser has to know
         """An item of this input comes out at this step."""
 
@@ -190,23 +193,34 @@ class Chooser(ABC):
 
 
 class Random(Chooser):
-    """Each input with the probability of its share, independently of what came before."""
+    """Each input with the probability of its share, independently of what came before.
+
+    Where weights are the same at every step a block of random numbers is turned into choices at
+    once; what is left of it is turned anew when an input leaves.
+    """
 
     def __init__(self, weights: Weights, rng: np.random.Generator) -> None:
         super().__init__(weights)
         self._draws = Draws(rng, lambda rng: rng.random(_BLOCK).tolist()[::-1])
         self._numbers: list[float] = []
+        self._choices: list[int] = []  # those that the numbers mean, where that is known
         self._bounds: tuple[tuple[float, ...], list[float]] | None = None
 
     def choose(self, step: int) -> int:
-        shares = self.shares(step)
-        if self._bounds is None or self._bounds[0] is not shares:
-            last = max(i for i, share in enumerate(shares) if share)
-            bounds = list(accumulate(shares[:last]))  # the last one gets what rounding leaves
-            self._bounds = shares, bounds
+        if self._choices:
+            self._numbers.pop()
+            return self._choices.pop()
+        bounds = self._bounds_at(step)
         if not self._numbers:
             self._numbers = self._draws.more()
-        return bisect_right(self._bounds[1], self._numbers.pop())
+        if self._weights.fixed:
+            self._choices = np.searchsorted(bounds, self._numbers, side="right").tolist()
+            self._choices.pop()
+        return bisect_right(bounds, self._numbers.pop())
+
+    def leave(self, chosen: int) -> None:
+        super().leave(chosen)
+        self._choices = []
 
     def tell(self) -> dict[str, Any]:
         return {**super().tell(), **self._draws.tell()}
@@ -214,7 +228,15 @@ class Random(Chooser):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self._draws.restore(state)
-        self._numbers = self._draws.left
+        self._numbers, self._choices = self._draws.left, []
+
+    def _bounds_at(self, step: int) -> list[float]:
+        shares = self.shares(step)
+        if self._bounds is None or self._bounds[0] is not shares:
+            last = max(i for i, share in enumerate(shares) if share)
+            bounds = list(accumulate(shares[:last]))  # the last one gets what rounding leaves
+            self._bounds = shares, bounds
+        return self._bounds[1]
 
 
 class Even(Chooser):
@@ -226,6 +248,8 @@ class Even(Chooser):
     Adler et al., "A proportionate fair scheduling rule with good worst-case performance", SPAA
     2003); with two inputs it is less than one item.
     """
+
+    asks = True
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
