@@ -25,13 +25,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
 from splitpipe.errors import PipelineError, WorkerDied, WorkerStalled
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.runtime.deaths import Death, Record
+from splitpipe.runtime.forsaken import forsaken
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.ledger import Ledger
@@ -78,6 +79,7 @@ class Keeper:
         self._closed = False
         self._error: PipelineError | None = None
         self._old: list[Supervisor] = []
+        self._forsaken: frozenset[int] = frozenset()
         self._looked = 0.0
         self._watchdog: Watchdog | None = None
         self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
@@ -108,6 +110,12 @@ class Keeper:
     def pids(self) -> tuple[int, ...]:
         """Of the worker processes that there are now."""
         return self._workers.staff.pids
+
+    def forsake(self, outputs: Collection[int]) -> None:
+        """Nobody reads `outputs` any more, all that are not read together."""
+        with self._lock:
+            self._forsaken = forsaken(self._plan, outputs)
+            self._workers.forsake(self._forsaken)
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -252,6 +260,7 @@ class Keeper:
             items=True,
             stages=self._record.suspects,
             pickled=self._pickled,
+            forsaken=self._forsaken,
         )
 
     def _renew(self, port: _Port, intake: Intake, region: Region, receiver: Receiver) -> None:

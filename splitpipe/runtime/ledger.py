@@ -91,6 +91,12 @@ class Ladder:
         if self._write is not None:
             self._write(b"".join(note.data for note in self._notes))
 
+    def close(self) -> None:
+        """Lay nothing open any more. Safe to call twice."""
+        write, self._write = self._write, None
+        if write is not None:
+            write.close()
+
     def facts(self, epoch: int) -> Iterator[tuple[str, Fact]]:
         """Yield what was noted of an epoch."""
         for note in self._notes:
@@ -117,6 +123,27 @@ def _record(epoch: int, key: str, fact: Fact) -> bytes:
     return _RECORD.pack(epoch, len(name), fact.first, len(text)) + name + text
 
 
+class _Writer:
+    """Replaces the notes in a ledger's memory; `close` has to follow."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._turn = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._turn += 1
+        start = _FIRST + self._turn % 2 * _HALF
+        if len(data) > _HALF - _HEAD.size:
+            return
+        _HEAD.pack_into(self._memory, start, len(data), zlib.crc32(data))
+        self._memory[start + _HEAD.size : start + _HEAD.size + len(data)] = data
+        _WHICH.pack_into(self._memory, 0, self._turn)
+
+    def close(self) -> None:
+        """Let go of the memory; not when the garbage collector comes by."""
+        self._memory.close()
+
+
 class Ledger:
     """Memory that a worker and the owner of the run share; an argument of a child process."""
 
@@ -130,22 +157,9 @@ class Ledger:
             self._memory.close()
             raise
 
-    def writer(self) -> Callable[[bytes], None]:
+    def writer(self) -> _Writer:
         """Return what replaces the notes in it; for one thread of one process."""
-        memory = self._mapped()
-        turn = 0
-
-        def write(data: bytes) -> None:
-            nonlocal turn
-            turn += 1
-            start = _FIRST + turn % 2 * _HALF
-            if len(data) > _HALF - _HEAD.size:
-                return
-            _HEAD.pack_into(memory, start, len(data), zlib.crc32(data))
-            memory[start + _HEAD.size : start + _HEAD.size + len(data)] = data
-            _WHICH.pack_into(memory, 0, turn)
-
-        return write
+        return _Writer(self._mapped())
 
     def facts(self, epoch: int, below: Callable[[str], int | None]) -> Iterator[tuple[str, Fact]]:
         """Yield what was noted of an epoch.

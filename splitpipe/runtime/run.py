@@ -205,6 +205,7 @@ class Run:
             if number not in self._open:
                 return
             self._open.discard(number)
+            left = set(range(len(self._names))) - self._open
             last = not self._open
         if last:
             self._close()
@@ -214,6 +215,7 @@ class Run:
         if self.supervisor is not None and self._failure is None:
             for inbox in self.supervisor.inboxes[number]:
                 inbox.detach()
+            self.supervisor.forsake(left)
 
     def _close(self) -> None:
         if self.supervisor is not None:

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -43,7 +43,7 @@ from splitpipe.transport.arena import ArenaLink
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.links import make_link
 from splitpipe.transport.memory import MemoryLink
-from splitpipe.transport.message import NOWHERE, Failed, encode
+from splitpipe.transport.message import NEVER, NOWHERE, Credit, Failed, encode
 from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pipe import PipeLink
 from splitpipe.transport.slot import Bounds
@@ -65,6 +65,7 @@ class Beginning:
         items: whether workers note which item they are at.
         stages: whether they note which stage runs.
         pickled: what tasks run, as it travels, by their number; kept for the next time.
+        forsaken: edges that nobody reads any more.
     """
 
     course: Course
@@ -72,6 +73,7 @@ class Beginning:
     items: bool = False
     stages: bool = False
     pickled: dict[int, bytes] = field(default_factory=dict)
+    forsaken: frozenset[int] = frozenset()
 
 
 class Supervisor:
@@ -104,6 +106,7 @@ class Supervisor:
         self._seats = seats(plan.tasks)
         self._receivers: list[Receiver] = []
         self._entries: list[MemoryLink] = []
+        self._gates: dict[int, Link] = {}  # of the edges that a task of one worker writes to
         self._files: list[Stacks] = []
         self._retired = self._buried = False
         self._owner: Owner | None = None
@@ -175,7 +178,7 @@ class Supervisor:
             if task.pool and not before:
                 before = (self._claimed(task),)
             links = [self._link(task, readers.get(edge)) for edge in task.outputs]
-            gates = [None if task.pool else self._control() for _ in links]
+            gates = [None if task.pool else self._gate(edge) for edge in task.outputs]
             made: list[WorkerSpec] = []
             for index in range(task.workers):
                 exits = tuple(
@@ -202,6 +205,21 @@ class Supervisor:
             tuple(self._end(regions[edge]) for edge in local.inputs) for local in plan.locals
         )
         return specs
+
+    def forsake(self, edges: Collection[int]) -> None:
+        """Tell those who write to `edges` that nobody will read on."""
+        never = encode(Credit(self._course.run, 0, NEVER, 0, 0, stop=1))
+        for edge in edges:
+            if edge in self._gates:
+                with contextlib.suppress(ChannelError):  # the run is over
+                    self._gates[edge].sender().send([never])
+
+    def _gate(self, edge: int) -> Link:
+        """Make the link on which the writer of `edge` is told to go on."""
+        self._gates[edge] = self._control()
+        if edge in self._beginning.forsaken:
+            self.forsake((edge,))
+        return self._gates[edge]
 
     def _from(self, edge: int) -> Start:
         """Return from where on what is written to `edge` is wanted."""

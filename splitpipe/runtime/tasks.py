@@ -103,11 +103,15 @@ class SequentialTask:
                 one.watch(self._waits)
         for inbox in branched:
             inbox.announce_waits(partial(self._hunger, inbox), self._waits.end)
-        if len(self.exits) == 1:
-            self._waits.serve(0)
-            self._drive(0)
-        else:
-            self._drive_all()
+        try:
+            if len(self.exits) == 1:
+                self._waits.serve(0)
+                self._drive(0)
+            else:
+                self._drive_all()
+        finally:
+            if self.ladder is not None:
+                self.ladder.close()
         if all(one.gate.detached for one in self.exits):
             for inbox in self.inboxes:
                 inbox.detach()

@@ -4,6 +4,8 @@ way: what inline allows is never an error, and what is one is never a wait for e
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -249,6 +251,38 @@ class TestAFullChannel:
                 assert next(a) == 60_000
             loaders["b"].close()  # its writer waits for room in a channel that nobody will empty
             assert list(a) == [60_000] * 340
+
+
+def hold(x: int) -> int:
+    threading.Event().wait(30)  # longer than any test: its worker hears nothing meanwhile
+    return x
+
+
+class TestClosed:
+    """An output that is closed holds up no other, whatever the workers between are doing."""
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_while_a_worker_of_it_hears_nothing(self, workers: int) -> None:
+        p = sp.Pipeline(count_to(3000)).map(inc, workers=1)
+        held = p.map(hold, workers=workers).map(tag, workers=1)
+        described = {"held": held, "batches": held.batch(3), "read": p.map(inc)}
+        loaders = sp.run(described, start_method="fork", epochs=2)
+        loaders["held"].close()
+        loaders["batches"].close()
+        with loaders["read"] as loader:
+            assert list(loader) == list(range(2, 3002)) * 2
+
+    def test_after_its_workers_were_replaced(self) -> None:
+        p = sp.Pipeline(count_to(3000)).map(inc, workers=1)
+        described = {"held": p.map(hold, workers=1).map(tag, workers=1), "read": p.map(inc)}
+        loaders = sp.run(described, start_method="fork", epochs=2)
+        loaders["held"].close()
+        with loaders["read"] as loader:
+            got = [next(loader) for _ in range(10)]
+            keeper = loader._run.supervisor
+            assert keeper is not None
+            os.kill(keeper.pids[0], signal.SIGKILL)
+            assert [*got, *loader] == list(range(2, 3002)) * 2
 
 
 def test_a_failure_in_a_thread_is_the_users_own_object() -> None:
