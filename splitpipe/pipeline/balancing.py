@@ -54,7 +54,7 @@ def balance_plan(
     *,
     size: int,
     steps: str = "similar",
-    method: str = "differencing",
+    method: str = "largest-first",
     key: int | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return which samples each rank has in each step of a window.
@@ -79,7 +79,7 @@ def balance_plan(
         >>> costs = [90, 10, 50, 50, 70, 30, 20, 80]
         >>> plan = sp.balance_plan(costs, ranks=2, size=2, steps="even")
         >>> np.array(costs)[plan].tolist()
-        [[[90, 10], [70, 30]], [[50, 50], [20, 80]]]
+        [[[90, 10], [50, 50]], [[70, 30], [20, 80]]]
         >>> sp.imbalance(np.array(costs)[plan].sum(axis=2)).tolist()
         [1.0, 1.0]
     """
@@ -132,7 +132,7 @@ class Balancing:
     size: int
     window: int = 1
     steps: str = "similar"
-    method: str = "differencing"
+    method: str = "largest-first"
 
     def __post_init__(self) -> None:
         whole("size", self.size, least=1)

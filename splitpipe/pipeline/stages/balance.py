@@ -32,7 +32,7 @@ class Balance(Operation):
     window: int = 1
     size: int | None = None
     steps: str = "similar"
-    method: str = "differencing"
+    method: str = "largest-first"
 
     @property
     def ratio(self) -> int | None:
