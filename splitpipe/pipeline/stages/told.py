@@ -129,12 +129,13 @@ def numbers_text(numbers: Sequence[int]) -> str:
     """
     if not numbers:
         return "0 1 "
-    first = min(numbers)
-    apart = np.array([number - first for number in numbers], np.uint64)
+    every = np.array(numbers, np.uint64)
+    first = int(every.min())
+    apart = every - np.uint64(first)
     kind = np.min_scalar_type(int(apart.max()))
     # Bytes of one weight side by side: those of the upper one are nearly all alike.
     rows = apart.astype(kind.newbyteorder("<")).view(np.uint8).reshape(len(apart), kind.itemsize)
-    packed = base64.b85encode(zlib.compress(rows.T.tobytes(), 6)).decode()
+    packed = base64.b64encode(zlib.compress(rows.T.tobytes(), 1)).decode()
     return f"{first} {kind.itemsize} {packed}"
 
 
@@ -143,7 +144,7 @@ def numbers_of(text: str) -> list[int]:
     first, width, packed = text.split(" ")
     if not packed:
         return []
-    rows = np.frombuffer(zlib.decompress(base64.b85decode(packed)), np.uint8)
+    rows = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
     words = np.ascontiguousarray(rows.reshape(int(width), -1).T).view(f"<u{width}")
     made: list[int] = (words.ravel().astype(np.uint64) + np.uint64(int(first))).tolist()
     return made
