@@ -58,7 +58,7 @@ _HOMES = {
     "LoaderCheckpoint": "splitpipe.runtime.checkpoint",
     "MpQItr": "splitpipe.mpqitr",
     "Pad": "splitpipe.pipeline.stages.padding",
-    "Pipeline": "splitpipe.loader",  # the description, together with what runs it
+    "Pipeline": "splitpipe.running",  # the description, together with what runs it
     "RankStatistics": "splitpipe.pipeline.telling",
     "Record": "splitpipe.recording",
     "Replay": "splitpipe.verification",

@@ -18,6 +18,8 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 CONTENT = b"this belongs to somebody else"
+MARK = "-of-a-stranger"
+"""At the end of its names, for tests beside it that look for what splitpipe left."""
 PREFIXES = ("splitpipe-", "splitpipe_", "psm_splitpipe", "pymp-splitpipe")
 
 
@@ -26,7 +28,7 @@ class Possessions:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        number = os.getpid()
+        number = f"{os.getpid()}{MARK}"
         self.segments = [self._segment(f"{prefix}{number}") for prefix in PREFIXES]
         folder = Path(tempfile.gettempdir())
         self.files = [self._file(folder / f"{prefix}{number}") for prefix in PREFIXES]

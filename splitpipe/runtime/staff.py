@@ -26,9 +26,9 @@ from splitpipe.errors import PipelineError
 from splitpipe.pipeline.plan import RunOptions, Task
 from splitpipe.runtime.board import Row
 from splitpipe.runtime.deaths import Death
+from splitpipe.runtime.forking import starting_context
 from splitpipe.runtime.metrics import finished, started
 from splitpipe.runtime.notes import site_of
-from splitpipe.runtime.starting import starting_context
 from splitpipe.runtime.threads import WorkerThread, join_all
 from splitpipe.runtime.watchdog import Stall, Ward, deadlines, names
 from splitpipe.runtime.worker import WorkerSpec, main, serve

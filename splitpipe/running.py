@@ -1,0 +1,56 @@
+"""Between describing and running: what is imported, and started, when a pipeline is first run.
+
+Responsible for: loading `splitpipe.loader` when it is needed and not before: a program that only
+describes pipelines, or imports those of others, pays nothing for it.
+
+Rules:
+- where processes will be needed, their server begins first, and imports what it needs while this
+  process does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from splitpipe.pipeline.builder import Pipeline, set_runner
+from splitpipe.pipeline.graph import walk
+from splitpipe.pipeline.plan import Plan, RunOptions
+from splitpipe.runtime.forking import warm_up
+
+if TYPE_CHECKING:
+    from splitpipe.loader import Loader
+
+__all__ = ["Pipeline"]
+
+
+def _start(
+    outputs: Mapping[str, Pipeline],
+    options: RunOptions,
+    states: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Loader]:
+    """Start one run that makes all `outputs`."""
+    if _wants_processes(outputs, options):
+        warm_up(options.start_method)
+    from splitpipe.loader import start  # from now on it is what runs pipelines
+
+    return start(outputs, options, states)
+
+
+def _tell(plan: Plan, options: RunOptions) -> str:
+    from splitpipe.loader import tell
+
+    return tell(plan, options)
+
+
+def _wants_processes(outputs: Mapping[str, Pipeline], options: RunOptions) -> bool:
+    """Whether a stage may come to lie in a process of its own."""
+    if options.executor == "inline":
+        return False
+    nodes = walk(pipeline.node for pipeline in outputs.values())
+    stages = [node.stage.options for node in nodes if node.stage is not None]
+    asked = {stage.executor or options.executor for stage in stages if stage.workers != 0}
+    return "process" in (asked or {options.executor})
+
+
+set_runner(_start, _tell)
