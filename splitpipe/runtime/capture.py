@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.resuming import Fact, opaque
-from splitpipe.pipeline.stages import Context, Operation
+from splitpipe.pipeline.stages import Context, Join, Operation
 from splitpipe.pipeline.stages.told import Ticks
 
-__all__ = ["Stretch", "facts_of", "noting", "stretches", "tells"]
+__all__ = ["Stretch", "facts_of", "looks_back", "noting", "stretches", "tells"]
 
 NOTE_S = 0.02
 """How long it may take from one note of a `Stretch` to the next."""
@@ -137,6 +137,31 @@ def stretches(body: Body, readers: Sequence[int], resumed: bool) -> list[Stretch
         read = start.reads[0] if start is not None and start.reads else 0
         made.append(Stretch(number, last, read, end.first if end is not None else 0))
     return made
+
+
+def looks_back(body: Body) -> bool:
+    """Whether a stage of `body` would go on from items that lie further back than what stages
+    before it can say of themselves at the same moment: then they have to take notes from time to
+    time.
+    """
+    known: list[bool] = []  # of every part, whether it or what it reads has anything to say
+    for part in body.parts:
+        before = any(known[one] for one in part.inputs)
+        if part.stage is None:
+            known.append(part.span is not None)
+            continue
+        operation = part.stage.operation
+        says = operation.needs(1) is None and not opaque(operation)
+        if before and says and _holds_back(operation):
+            return True
+        known.append(before or says)
+    return False
+
+
+def _holds_back(operation: Operation) -> bool:
+    if isinstance(operation, Join):
+        return getattr(operation, "restart_every", None) is not None
+    return not operation.leaves_out
 
 
 class Asked(Protocol):

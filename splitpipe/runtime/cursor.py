@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from splitpipe.pipeline.stages.told import Ticks
+
 __all__ = ["Cursor"]
 
 
@@ -17,18 +19,27 @@ class Cursor:
             one item for one (the caller counts what comes out), nor where the input knows it.
     """
 
-    __slots__ = ("counted", "position")
+    __slots__ = ("_before", "_ticks", "counted")
 
     def __init__(self, position: int = 0, *, counted: bool = True) -> None:
-        self.position = position
+        self._before = position
+        self._ticks: Ticks | None = None
         self.counted = counted
+
+    @property
+    def position(self) -> int:
+        """The number of the item that comes next."""
+        return self._before if self._ticks is None else self._ticks.count
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._before, self._ticks = position, None
 
     def count(self, items: Iterator[Any]) -> Iterator[Any]:
         """Yield `items` and count them."""
-        cursor = self
-        for cursor.position, item in enumerate(items, self.position + 1):
-            yield item
-            del item
+        if self._ticks is None:
+            self._ticks = Ticks(self._before)
+        return self._ticks.over(items)
 
     @property
     def treated(self) -> int:

@@ -21,7 +21,7 @@ from splitpipe.pipeline.graph import Part
 from splitpipe.pipeline.plan import Local
 from splitpipe.pipeline.resuming import Fact
 from splitpipe.pipeline.stages.told import Ticks
-from splitpipe.runtime.capture import noting, tells
+from splitpipe.runtime.capture import looks_back, noting
 from splitpipe.runtime.chain import Chain, open_source
 from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
@@ -54,7 +54,7 @@ class Engine:
         self._watcher = current_watcher()
         self._failed = False
         self._left = 0  # epochs that are done with, at the inboxes
-        self._ladder = Ladder() if tells(local.body) else None
+        self._ladder = Ladder() if looks_back(local.body) else None
         self._wants: dict[tuple[int, int], int] = {}
         self._ended: dict[int, tuple[int, int]] = {}  # how many items outputs gave of which epoch
         for part in local.body.parts:
