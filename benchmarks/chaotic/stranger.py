@@ -18,7 +18,7 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 CONTENT = b"this belongs to somebody else"
-MARK = "-of-a-stranger"
+MARK = "-not-ours"
 """At the end of its names, for tests beside it that look for what splitpipe left."""
 PREFIXES = ("splitpipe-", "splitpipe_", "psm_splitpipe", "pymp-splitpipe")
 
@@ -32,7 +32,7 @@ class Possessions:
         self.segments = [self._segment(f"{prefix}{number}") for prefix in PREFIXES]
         folder = Path(tempfile.gettempdir())
         self.files = [self._file(folder / f"{prefix}{number}") for prefix in PREFIXES]
-        self.folder = folder / f"splitpipe-{number}-folder"
+        self.folder = folder / f"splitpipe-{os.getpid()}"
         self.folder.mkdir()
         stack.callback(self.folder.rmdir)
         self.files.append(self._file(self.folder / "splitpipe.lock"))
