@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.joining import concat, interleave, merge, mix, run, stage, zip
     from splitpipe.pipeline.partition import imbalance
     from splitpipe.pipeline.redistribution import redistribute
+    from splitpipe.pipeline.stages.failed import FailedItem
     from splitpipe.pipeline.stages.padding import Pad
+    from splitpipe.pipeline.stages.policy import quarantine, retry, skip
     from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.pipeline.trace_file import TraceFile
     from splitpipe.recording import Record
     from splitpipe.runtime.checkpoint import LoaderCheckpoint
     from splitpipe.runtime.diagnosis import Diagnosis
+    from splitpipe.runtime.quarantine import read_quarantine
+    from splitpipe.runtime.rerun import Rerun, rerun
     from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
     from splitpipe.schema import Field, Schema, audio, image, ndarray, scalar, video
     from splitpipe.splitdata import SplitDataLoader, write_split_data
@@ -51,6 +55,7 @@ _HOMES = {
     "Dataset": "splitpipe.dataset",
     "DatasetWriter": "splitpipe.storage.writer",
     "Diagnosis": "splitpipe.runtime.diagnosis",
+    "FailedItem": "splitpipe.pipeline.stages.failed",
     "Field": "splitpipe.schema",
     "Job": "splitpipe.jobs",
     "JobSummary": "splitpipe.jobs",
@@ -62,6 +67,7 @@ _HOMES = {
     "RankStatistics": "splitpipe.pipeline.telling",
     "Record": "splitpipe.recording",
     "Replay": "splitpipe.verification",
+    "Rerun": "splitpipe.runtime.rerun",
     "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
     "StageStatistics": "splitpipe.runtime.statistics",
@@ -85,10 +91,15 @@ _HOMES = {
     "ndarray": "splitpipe.schema",
     "open_dataset": "splitpipe.dataset",
     "redistribute": "splitpipe.pipeline.redistribution",
+    "quarantine": "splitpipe.pipeline.stages.policy",
+    "read_quarantine": "splitpipe.runtime.quarantine",
     "repair": "splitpipe.storage.repair",
     "replay": "splitpipe.verification",
+    "rerun": "splitpipe.runtime.rerun",
+    "retry": "splitpipe.pipeline.stages.policy",
     "run": "splitpipe.pipeline.joining",
     "scalar": "splitpipe.schema",
+    "skip": "splitpipe.pipeline.stages.policy",
     "stage": "splitpipe.pipeline.joining",
     "summarise": "splitpipe.summary",
     "token_info": "splitpipe.tokens",
@@ -105,6 +116,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Diagnosis",
     "Dataset",
     "DatasetWriter",
+    "FailedItem",
     "Field",
     "Job",
     "JobSummary",
@@ -116,6 +128,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "RankStatistics",
     "Record",
     "Replay",
+    "Rerun",
     "Schema",
     "SplitDataLoader",
     "Verification",
@@ -134,9 +147,14 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "ndarray",
     "open_dataset",
     "redistribute",
+    "quarantine",
+    "read_quarantine",
     "repair",
     "replay",
+    "rerun",
+    "retry",
     "scalar",
+    "skip",
     "summarise",
     "token_info",
     "tokenize",

@@ -15,7 +15,7 @@ Rules:
       GraphError (ValueError)       CycleError, NotPicklable
       ChannelError                  ClosedChannel, BrokenChannel
       PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord,
-                                    BranchStalled
+                                    BranchStalled, BudgetExceeded
       ResumeError
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "BranchStalled",
     "BrokenChannel",
+    "BudgetExceeded",
     "CacheFull",
     "ChannelError",
     "ClosedChannel",
@@ -116,6 +117,10 @@ class WorkerDied(PipelineError):
 
 class BranchStalled(PipelineError):
     """A branch of a graph is not read while another one goes on."""
+
+
+class BudgetExceeded(PipelineError):
+    """More items failed than the ``on_error`` of their stage lets it leave out."""
 
 
 class WorkerStalled(PipelineError):

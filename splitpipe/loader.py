@@ -28,6 +28,7 @@ from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.plan import Plan, RunOptions
 from splitpipe.pipeline.signature import signature
 from splitpipe.pipeline.stage import check_count
+from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.recording.recorder import Recorder
 from splitpipe.recording.seeing import Seeing, recorder_of
 from splitpipe.runtime.diagnosis import Diagnosis
@@ -214,6 +215,12 @@ class Loader:
             'inline'
         """
         return self._run.observer.doctor(self._run.consumer(self._number), earlier=since)
+
+    def errors(self) -> tuple[FailedItem, ...]:
+        """Return the first items of every stage that failed and were left out (``on_error``), of
+        all workers, also while they run. How many there are is told by `stats`.
+        """
+        return self._run.observer.errors()
 
     def mixing(self) -> dict[str, float]:
         """Return how well each source is shuffled in this epoch, from 0 (its order is kept) to 1

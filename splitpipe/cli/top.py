@@ -163,7 +163,8 @@ def _table(one: Seen) -> Table:
 
 
 def _stage_row(stage: StageStatistics) -> tuple[str, str]:
-    counted = {"dropped": stage.dropped} if stage.dropped else {}
+    names = ("dropped", "skipped", "retried", "quarantined")
+    counted = {name: getattr(stage, name) for name in names if getattr(stage, name)}
     numbers = {**counted, **stage.measured}
     said = ", ".join(f"{name} {value:,.4g}" for name, value in numbers.items())
     return f"  {stage.name}" + (f" ({said})" if said else ""), f"{stage.share or 0.0:.0%}"

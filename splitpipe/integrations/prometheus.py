@@ -58,6 +58,9 @@ _GAUGES: dict[str, tuple[str, _TaskNumber]] = {
 _STAGE_COUNTERS: dict[str, tuple[str, Callable[[StageStatistics], float]]] = {
     "stage_busy_seconds": ("Time in the stage's own code, sampled.", lambda stage: stage.busy_s),
     "stage_items_dropped": ("Items the stage left out.", lambda stage: stage.dropped),
+    "stage_items_skipped": ("Items that failed and were left out.", lambda stage: stage.skipped),
+    "stage_items_retried": ("Further tries of items.", lambda stage: stage.retried),
+    "stage_items_quarantined": ("Items written down.", lambda stage: stage.quarantined),
 }
 
 

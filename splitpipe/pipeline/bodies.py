@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from splitpipe.pipeline.graph import Body, Graph, Node, Part
+from splitpipe.pipeline.guarding import origin_of
 from splitpipe.pipeline.placing import Group
 from splitpipe.pipeline.resuming import Resume, Settled, dropped, inconsistent, settle
 from splitpipe.pipeline.stages.base import Start
@@ -97,6 +98,7 @@ class Parts:
             numbers[node] = len(parts)
             inputs = tuple(numbers[i] for i in node.inputs)
             part = replace(self._part(node, unsent), stage=node.stage, source=node.source)
+            part = replace(part, origin=origin_of(node, own))
             parts.append(replace(part, inputs=inputs, positions=node.positions))
         outputs = tuple(numbers[end] for end in ends)
         return Body(tuple(parts), outputs, self.whole.graph.seed, readers), read
@@ -169,6 +171,6 @@ def _numbered(graph: Graph) -> set[Node]:
         if node.stage is None:
             continue
         operation = node.stage.operation
-        if operation.random or (operation.per_item and node in asked):
+        if operation.places or (operation.per_item and node in asked):
             asked.update(node.inputs)
     return asked

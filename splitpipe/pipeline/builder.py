@@ -21,6 +21,7 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.dealing import share
 from splitpipe.pipeline.explain import explain
 from splitpipe.pipeline.graph import Node, common_seed, unique_names, walk
+from splitpipe.pipeline.guarding import guarded_source
 from splitpipe.pipeline.loading import LoaderOptions
 from splitpipe.pipeline.methods import FlowMethods, GroupMethods, ItemMethods, RankMethods
 from splitpipe.pipeline.plan import Plan, RunOptions, plan
@@ -38,6 +39,7 @@ from splitpipe.pipeline.stages import (
     Take,
 )
 from splitpipe.pipeline.stages.fingerprint import fingerprint
+from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.pipeline.trace_file import TraceFile
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             each (datasets only).
         seed: the stream is a pure function of the data, the stages, `seed` and the epoch.
         window: how many bins a binwise order mixes at a time.
+        on_error: what becomes of records that cannot be read, of a source with random access:
+            ``"raise"``, ``"skip"``, or a policy (`splitpipe.skip`, `splitpipe.retry`,
+            `splitpipe.quarantine`); None: as the loader says.
 
     Raises:
         GraphError: the source cannot be used, or cannot be shuffled as asked.
@@ -100,11 +105,18 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
     node: Node
 
     def __init__(
-        self, source: object, *, shuffle: str | None = None, seed: int = 0, window: int = 1
+        self,
+        source: object,
+        *,
+        shuffle: str | None = None,
+        seed: int = 0,
+        window: int = 1,
+        on_error: Policy | str | None = None,
     ) -> None:
         seed = check_count("seed", seed, least=0)
         window = check_count("window", window, least=1)
         made = make_source(source, shuffle=shuffle, seed=seed, window=window)
+        made = guarded_source(made, on_error)
         object.__setattr__(self, "node", Node(source=made, seed=seed))
 
     @property
@@ -297,6 +309,8 @@ def _length(node: Node, inputs: list[int]) -> int:
     if node.source is not None:
         if not isinstance(node.source, SequenceSource):
             raise TypeError("the length of this pipeline is not known: its source has no length")
+        if node.source.on_error is not None and node.source.on_error.leaves_out:
+            raise TypeError("the length is not known: records that cannot be read are left out")
         return len(node.source)
     assert node.stage is not None
     operation = node.stage.operation

@@ -21,6 +21,7 @@ from splitpipe.pipeline.balancing import Balancing
 from splitpipe.pipeline.dealing import Deal, Numbering
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import Balance, Batch, Shard, Take
+from splitpipe.pipeline.stages.guarded import Guarded
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.graph import Node
@@ -39,6 +40,7 @@ class Counted:
         unit: of them that make one item.
         whole: whether a last item of fewer is left out.
         balance: what is to be balanced once it is known how many samples a step has.
+        gaps: whether there may be positions without an item, since that failed.
     """
 
     positions: int
@@ -46,12 +48,16 @@ class Counted:
     unit: int = 1
     whole: bool = False
     balance: Balance | None = None
+    gaps: bool = False
 
     def follow(self, node: Node) -> bool:
         """Whether counts are still known behind `node`; if so, take note of it."""
         assert node.stage is not None
         operation = node.stage.operation
-        if isinstance(operation, Take):
+        if isinstance(operation, Guarded) and operation.operation.ratio == 1:
+            self.gaps |= operation.ratio is None  # positions are dealt out, whatever fails there
+            return True
+        if isinstance(operation, Take) and not self.gaps:
             self._check_take(node)
             self.positions = min(self.positions, operation.count * self.unit)
             return True
@@ -60,7 +66,7 @@ class Counted:
         if isinstance(operation, Balance):
             return self.unit == 1 and self.balance is None
         ratio = operation.ratio
-        if ratio is None:
+        if ratio is None or (self.gaps and ratio > 1):
             return False
         if isinstance(operation, Batch) and operation.drop_last:
             if self.unit > 1:

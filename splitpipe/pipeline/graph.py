@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING
 
 from splitpipe.errors import CycleError, GraphError
 from splitpipe.pipeline.dealing import Numbering
+from splitpipe.pipeline.guarding import Origin, read_by
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Repeat
@@ -133,11 +135,13 @@ def make_graph(outputs: Mapping[str, Node]) -> Graph:
     nodes = walk(outputs.values())
     seed = common_seed(nodes)
     names = unique_names(nodes)
+    taken = set(names.values())
+    numbers = count(1)
     made: dict[Node, Node] = {}
 
     def copy(node: Node) -> Node:
         if node.reads_again:
-            return replace(node)
+            return read_by(replace(node), next(numbers), taken)
         return made[node]
 
     for node in nodes:
@@ -327,6 +331,7 @@ class Part:
         drops: for each input, items that it has to throw away there first.
         span: of an input that comes through pools: the key of the last of their nodes whose counts
             only running tells, and of the node that the first of the pools reads.
+        origin: of a stage with a policy: what numbers its items.
     """
 
     stage: Stage | None = None
@@ -352,6 +357,8 @@ class Part:
             return self.source.numbers(epoch, first)
         return None if self.numbering is None else self.numbering.numbers(epoch, first)
 
+    origin: Origin | None = None
+
 
 @dataclass(frozen=True)
 class Body:
@@ -366,6 +373,7 @@ class Body:
             beginning.
         drops: for each output, items that are not sent there: its reader is a pool, which cannot
             throw them away.
+        tagged: whether numbers of items leave with them, where somebody asks for them.
     """
 
     parts: tuple[Part, ...]
@@ -374,6 +382,7 @@ class Body:
     readers: tuple[str, ...] = ()
     resumes: int | None = None
     drops: tuple[int, ...] = ()
+    tagged: bool = True
 
     def reader(self, output: int) -> str:
         """Return by what `output` is read."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypedDict
 
+from splitpipe.pipeline.stages.policy import Policy
+
 if TYPE_CHECKING:
     from splitpipe.recording.options import Record
 
@@ -16,9 +18,11 @@ __all__ = ["LoaderOptions"]
 
 
 class LoaderOptions(TypedDict, total=False):
-    """How a run is guarded; none of it changes what comes out.
+    """How a run is guarded; none of it but `on_error` changes what comes out.
 
     Attributes:
+        on_error: what becomes of items that fail where their stage or source does not say it:
+            ``"raise"`` (as None), ``"skip"``, or a policy, as for `map`; see docs/errors.md.
         record: a folder, or an `sp.Record`, for what is needed to make any item again.
         restarts: how many deaths of worker processes in a row are made good: workers are replaced,
             what they had not delivered is made again, and the stream is the same. A row is over
@@ -32,6 +36,7 @@ class LoaderOptions(TypedDict, total=False):
             nowhere.
     """
 
+    on_error: Policy | str | None
     record: Record | str | os.PathLike[str] | None
     restarts: int | None
     deadline_s: float | None

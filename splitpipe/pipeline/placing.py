@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.graph import Graph, Node, walk
+from splitpipe.pipeline.guarding import may_fail
 from splitpipe.pipeline.source import SequenceSource, Source
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Batch
@@ -136,8 +137,10 @@ def _groups(chain: Sequence[Node], executor: str) -> list[Group]:
             # One worker reads what only one can read.
             groups.insert(0, Group(executor=groups[0].executor))
         groups[0].nodes.insert(0, chain[0])
+    before: list[Stage] = []
     for number, group in enumerate(groups):
-        _check_pool(source, group, number == 0)
+        _check_pool(source, group, number == 0, before)
+        before += group.stages
     return groups
 
 
@@ -194,16 +197,23 @@ def _aligned(source: Source | None, stages: list[Stage], first: bool) -> bool:
     return first and known and len(partial) <= 1 and isinstance(source, SequenceSource)
 
 
-def _check_pool(source: Source | None, group: Group, first: bool) -> None:
+def _check_pool(source: Source | None, group: Group, first: bool, before: list[Stage]) -> None:
     if group.workers <= 1:
         return
     for number, stage in enumerate(group.stages):
         if stage.operation.per_item or _aligned(source, group.stages[: number + 1], first):
             continue
+        left_out = [one.name for one in before + group.stages[:number] if _leaves_out(one)]
+        reason = f", since {left_out[0]!r} may leave items out (on_error)" if left_out else ""
         raise GraphError(
-            f"stage {stage.name!r} needs the whole stream in order and cannot have "
+            f"stage {stage.name!r} needs the whole stream in order{reason} and cannot have "
             f"{group.workers} workers; give workers= to the stages before it and leave it out here"
         )
+
+
+def _leaves_out(stage: Stage) -> bool:
+    policy = may_fail(stage.operation)
+    return policy is not None and policy.leaves_out
 
 
 def _merge(group: Group, groups: list[Group], readers: dict[Node, list[Node | str]]) -> None:

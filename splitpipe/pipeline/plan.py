@@ -20,11 +20,13 @@ from typing import Any
 
 from splitpipe.pipeline.bodies import Parts, Whole, settled_whole
 from splitpipe.pipeline.graph import Body, Graph, Node, make_graph
+from splitpipe.pipeline.guarding import with_policies
 from splitpipe.pipeline.placing import Group, place, unit_of
 from splitpipe.pipeline.resuming import Resume, bounded, keys_of
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stage import Stage, check_choice, check_seconds, settle_counts
 from splitpipe.pipeline.stages import Batch
+from splitpipe.pipeline.stages.policy import Policy, policy_of
 from splitpipe.pipeline.trace_file import TraceFile
 
 __all__ = ["Local", "Plan", "RunOptions", "Task", "Whole", "plan"]
@@ -62,8 +64,8 @@ def default_executor() -> str:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a pipeline is run; see `Pipeline.loader` for each. Nothing here changes what comes
-    out.
+    """How a pipeline is run; see `Pipeline.loader` for each. Nothing here but `on_error` changes
+    what comes out.
     """
 
     executor: str = field(default_factory=default_executor)
@@ -75,6 +77,7 @@ class RunOptions:
     record: Any = None
     """Where what is delivered is recorded: a folder, or a `splitpipe.recording.Record`."""
     trace: TraceFile | None = None
+    on_error: Policy | None = None
     auto_prefetch: bool = False
     """Whether `prefetch` is only where to begin, and the run finds out what pays."""
     restarts: int | None = 3
@@ -88,6 +91,8 @@ class RunOptions:
         prefetch = options.get("prefetch")
         if isinstance(prefetch, str) and prefetch == "auto":
             options = {**options, "prefetch": cls.prefetch, "auto_prefetch": True}
+        if "on_error" in options:
+            options = {**options, "on_error": policy_of(options["on_error"])}
         return cls(**options)
 
     def __post_init__(self) -> None:
@@ -159,7 +164,9 @@ class Task:
         if last.stage is None or last.numbered:
             return False
         batch = last.stage.operation
-        made = isinstance(batch, Batch) and batch.collate is None and batch.size > 1
+        if not isinstance(batch, Batch) or batch.policy is not None:
+            return False
+        made = batch.collate is None and batch.size > 1
         return made and not self.body.parts[last.inputs[0]].numbered
 
     @property
@@ -243,7 +250,7 @@ def plan(outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None
     Raises:
         GraphError: the stages cannot be run as they ask to be.
     """
-    graph = make_graph(outputs)
+    graph = make_graph(with_policies(outputs, options.on_error))
     keys = keys_of(graph)
     resume = bounded(resume or Resume(), options.epochs)
     inline = options.executor == "inline"
@@ -252,7 +259,7 @@ def plan(outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None
     parts = Parts(whole, groups)
     if inline:
         body, _ = parts.body(graph.nodes, graph.outputs.values(), tuple(graph.outputs))
-        local = Local(replace(body, resumes=whole.resumes), tuple(graph.outputs))
+        local = Local(replace(body, resumes=whole.resumes, tagged=False), tuple(graph.outputs))
         return Plan((), (local,), 0, options.arena_bytes, whole)
     made = _Plans(graph, parts, options)
     for group in groups:
@@ -300,7 +307,7 @@ class _Plans:
             outside = group.inputs() if nodes else [end]
             unsent = {node: self._parts.unsent(node, group, name) for node in outside}
             body, read = self._parts.body(nodes, [end], (name,), unsent)
-            body = replace(body, resumes=self._parts.whole.resumes)
+            body = replace(body, resumes=self._parts.whole.resumes, tagged=False)
             edges = tuple(self._edge(node, name, unsent[node]) for node in read)
             self.locals.append(Local(body, (name,), edges))
         for (group, unsent, inputs), written in zip(self._groups, self._outputs, strict=True):

@@ -22,6 +22,8 @@ from splitpipe.errors import GraphError, SplitpipeError
 from splitpipe.order import Order, make_order
 from splitpipe.pipeline.dealing import Deal, DealtOrder, Hand, Rest
 from splitpipe.pipeline.passes import FOREVER, Passes
+from splitpipe.pipeline.stages.policy import Policy
+from splitpipe.pipeline.stages.reading import leniently
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.balancing import Balanced, Balancing
@@ -68,6 +70,8 @@ class SequenceSource:
         balance: how they are ordered before they are dealt.
         rest: where an epoch goes on that other ranks have begun.
         again: how often the rank goes through its part in an epoch.
+        on_error: what becomes of records that cannot be read; None: nothing was said.
+        lenient: whether such records come as `Unread`, to a stage that leaves them out.
     """
 
     sequence: Any
@@ -80,6 +84,8 @@ class SequenceSource:
     rest: Rest | None = None
     again: int = 1
     _memo: _Memo = field(default_factory=_Memo, init=False, repr=False, compare=False)
+    on_error: Policy | None = None
+    lenient: bool = False
 
     @property
     def name(self) -> str:
@@ -181,7 +187,10 @@ class SequenceSource:
         )
 
     def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        """Yield the records of positions ``start:stop``."""
+        """Yield the records of positions ``start:stop``; see `leniently` for a lenient source."""
+        if self.lenient:
+            yield from leniently(self.sequence, order, start, stop)
+            return
         sequence, position = self.sequence, start
         if hasattr(sequence, "iterate"):  # a dataset: it reads ahead, in blocks
             try:

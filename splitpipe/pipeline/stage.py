@@ -116,10 +116,12 @@ class Stage:
     options: StageOptions = StageOptions()
 
     def __repr__(self) -> str:
-        kind = type(self.operation).__name__.lower()
+        kind = self.operation.kind
         workers = self.options.workers
         many = "auto" if self.options.auto else workers
-        return f"{kind}({self.name})" + ("" if workers is None else f" x {many}")
+        policy = getattr(self.operation, "policy", None)
+        name = self.name if policy is None else f"{self.name}, on_error={policy}"
+        return f"{kind}({name})" + ("" if workers is None else f" x {many}")
 
 
 def _worth_trying() -> int:

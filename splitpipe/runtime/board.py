@@ -83,11 +83,11 @@ RUNNING = DRAWN + len(GENERATORS) + NOTES
 FIELDS = RUNNING + 1
 
 # For every stage of the task, after that:
-STAGE_SECONDS, STAGE_DROPPED = range(2)
+STAGE_SECONDS, STAGE_DROPPED, STAGE_SKIPPED, STAGE_RETRIED, STAGE_QUARANTINED = range(5)
 MEASURES = 4
 """How many of an operation's measures a board has room for."""
-STAGE_MEASURES = 4
-STAGE_FIELDS = 8
+STAGE_MEASURES = 5
+STAGE_FIELDS = STAGE_MEASURES + MEASURES
 
 BUSY, WAITS_FOR_INPUT, WAITS_FOR_OUTPUT, WAITS_FOR_MEMORY = range(4)
 """The states of a worker."""
@@ -204,6 +204,8 @@ class Board:
         self._floats = heading.floats
         self._nbytes = self._first + -(-8 * self._floats * heading.rows // page) * page
         self._memory = Descriptor(anonymous_file(LABEL))
+        self.log: Any = None
+        """Where workers tell what failed, if anybody wants to know; travels with it."""
         try:
             reserve(self._memory.fd, 0, self._nbytes)
             with map_shared(self._memory.fd, 0, self._first) as memory:

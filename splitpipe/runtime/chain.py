@@ -27,6 +27,7 @@ from splitpipe.pipeline.source import FactorySource, SequenceSource
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Batch, Cache, Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
+from splitpipe.pipeline.stages.failed import Ledger
 from splitpipe.runtime.again import Again, Pass
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.capture import Stretch, facts_of, stretches
@@ -55,6 +56,7 @@ class Chain:
         kept: what stages keep from one epoch to the next, by name.
         watcher: who sees what every part gives.
         asked: whether `facts` may be asked for.
+        ledger: where stages enter items that failed and are left out.
     """
 
     def __init__(
@@ -68,12 +70,13 @@ class Chain:
         kept: dict[str, dict[str, Any]] | None = None,
         asked: bool = False,
         watcher: Watcher | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.body = self._body = body
         self._watcher = watcher
         self.resumed = body.resumes == epoch  # its parts begin where they say
-        self._epoch = epoch
-        self._first = first
+        self._ledger = Ledger() if ledger is None else ledger
+        self._epoch, self._first = epoch, first
         self._turns = turns
         self._kept = {} if kept is None else kept
         self.readers = self._readers = _readers(body)
@@ -128,7 +131,7 @@ class Chain:
                 0 if self._body.parts[number].frozen else self._epoch,
                 self._body.reader(output),
             )
-            if self._body.parts[number].numbered:
+            if self._body.parts[number].numbered and self._body.tagged:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
             if self.resumed and self._body.drops and self._body.drops[output]:
@@ -342,10 +345,11 @@ class Chain:
             place=place,
             measures=operation.measures,
             kept=kept,
+            ledger=self._ledger,
         )
         earlier = self.contexts.get(name)
         if earlier is not None:
-            context.dropped, context.measured = earlier.dropped, earlier.measured
+            context.follow(earlier)
         self.contexts[name] = context
         return context
 

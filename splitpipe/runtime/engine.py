@@ -21,6 +21,7 @@ from splitpipe.pipeline.graph import Part
 from splitpipe.pipeline.plan import Local
 from splitpipe.pipeline.resuming import Fact
 from splitpipe.pipeline.stages.told import Ticks
+from splitpipe.runtime.book import Book
 from splitpipe.runtime.capture import looks_back, noting
 from splitpipe.runtime.chain import Chain, open_source
 from splitpipe.runtime.failure import annotate
@@ -42,9 +43,13 @@ class Engine:
         local: what to run.
         inboxes: the merges that it reads, one for each of its inputs.
         meter: counts what arrived, and the waiting for it.
+        book: what it writes down of items that fail.
     """
 
-    def __init__(self, local: Local, inboxes: Sequence[Inbox], meter: Meter) -> None:
+    def __init__(
+        self, local: Local, inboxes: Sequence[Inbox], meter: Meter, book: Book | None = None
+    ) -> None:
+        self._book = Book() if book is None else book
         self._local = local
         self._inboxes = inboxes
         self._meter = meter
@@ -216,7 +221,9 @@ class Engine:
                     f"{earlier.epoch} when {names[output]!r} would begin epoch {epoch}; read the "
                     "outputs in step"
                 )
-        chain = Chain(self._local.body, epoch, kept=self._kept, asked=True, watcher=self._watcher)
+        body, watcher = self._local.body, self._watcher
+        ledger = self._book.ledger(body)
+        chain = Chain(body, epoch, kept=self._kept, asked=True, watcher=watcher, ledger=ledger)
         outputs = chain.start(self._open)
         given = [Ticks(self.first(epoch, number)) for number in range(len(outputs))]
         made = _Pass(epoch, chain, outputs, given)

@@ -98,6 +98,11 @@ class Exit:
                 self._leave_out(run, items, stop - first)
         self._chunker.drain(items)
 
+    @property
+    def count(self) -> int:
+        """Values of the epoch that were sent, or need not be."""
+        return self._sent
+
     def pass_over(self, epoch: int, items: Iterator[Any]) -> bool:
         """Whether the reader has had the whole of `epoch`. What it read is made: others that read
         the same may need it.

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from operator import length_hint
 from typing import Any, TypeAlias
 
 from splitpipe.errors import PipelineError
+from splitpipe.runtime.budgets import Budgets
 from splitpipe.runtime.failure import Failure, annotate
 from splitpipe.runtime.grants import Grants
 from splitpipe.runtime.intake import Intake
@@ -67,6 +69,7 @@ class Inbox:
         self._remade: Item | Failed | None = None
         self._whole: tuple[Item | Failed, int] | None = None  # as it is asked for
         self._broken: BaseException | None = None  # what came instead of a row
+        self._budgets = Budgets()
         self._arrived: dict[int, Message] = {}
         self._delivered: set[int] = set()  # above `_next`, when unordered
         self._next = 0
@@ -256,9 +259,14 @@ class Inbox:
         end of the epoch.
         """
         message = self._take()
+        over = self._budgets.judge(message)
+        if over is not None:
+            self.failure = over[1], Failure.of(over[1], where=())
         if isinstance(message, End):
             self._finish(message)
-            return None
+            return None if over is None else (iter(()), over[1])
+        if over is not None:
+            return islice(self._intake.each(message), over[0]), over[1]
         stop = self._grants.batch_end(message) if self._splitting is not None else None
         self._owing.append(None if stop is None else message.stop - message.start)
         if stop is not None:
@@ -272,7 +280,9 @@ class Inbox:
         self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
-            return self._counted(values), broken
+            self._before += len(values)
+            self._chunk = iter(values)
+            return self._chunk, broken
         self._intake.meter.items_in += len(values)
         self._message = self._before, message.first
         self._before += len(values)
@@ -282,12 +292,6 @@ class Inbox:
             return _single(values), None
         self._chunk = iter(values)
         return self._chunk, None
-
-    def _counted(self, values: list[Any]) -> Iterator[Any]:
-        """Return what came before a failure."""
-        self._before += len(values)
-        self._chunk = iter(values)
-        return self._chunk
 
     def _batch(self, first: Item | Failed, stop: int) -> Iterator[Any] | Item | Failed:
         """Return the batch up to position `stop` of which `first` is the first part: as an iterator

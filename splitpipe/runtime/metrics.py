@@ -225,7 +225,7 @@ class Meter:
             if context is None:
                 continue
             self.dropped += context.dropped
-            if context.dropped or context.measured:
+            if context.dropped or context.measured or context.counts.treated:
                 for place, value in _counts(layer):
                     self._folded[place] = self._folded.get(place, 0.0) + value
                     self._write(place, self._folded[place])
@@ -357,6 +357,11 @@ def _counts(layer: Layer) -> Iterator[tuple[int, float]]:
     assert layer.context is not None
     start = b.FIELDS + layer.stage * b.STAGE_FIELDS
     yield start + b.STAGE_DROPPED, layer.context.dropped
+    counts = layer.context.counts
+    if counts.skipped or counts.retried:
+        yield start + b.STAGE_SKIPPED, counts.skipped
+        yield start + b.STAGE_RETRIED, counts.retried
+        yield start + b.STAGE_QUARANTINED, counts.quarantined
     measured = list(layer.context.measured.values())[: b.MEASURES]
     yield from enumerate(measured, start + b.STAGE_MEASURES)
 

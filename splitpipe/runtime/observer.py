@@ -21,11 +21,13 @@ from dataclasses import replace
 
 import psutil
 
+from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.pipeline.stages.globals import advice
 from splitpipe.pipeline.trace_file import TraceFile
 from splitpipe.runtime import board as b
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import Board, Heading, Row, TaskHead, row_of
+from splitpipe.runtime.book import ErrorLog
 from splitpipe.runtime.deaths import Death
 from splitpipe.runtime.doctor import Diagnosis, Observation, diagnose
 from splitpipe.runtime.machine import CpuTimes, copying_nbytes_s
@@ -64,19 +66,29 @@ class Observer:
         heading: of its board; the last tasks are the consumers, one an output, of one row each.
         shared: whether other processes are to write there, and may look.
         trace: where to draw the run; None: nowhere.
+        errors: whether items may fail that are left out: their workers tell the first of them.
     """
 
     def __init__(
-        self, heading: Heading, *, shared: bool = True, trace: TraceFile | None = None
+        self,
+        heading: Heading,
+        *,
+        shared: bool = True,
+        trace: TraceFile | None = None,
+        errors: bool = False,
     ) -> None:
         self.heading = replace(heading, started=time.time(), started_at=time.perf_counter())
         self._trace = None if trace is None else Trace.of(trace, self.heading.rows)
         self.board: Board | None = None
+        self.log: ErrorLog | None = None
         try:
+            self.log = ErrorLog(shared=shared) if errors else None
             self.board = Board(self.heading) if shared else None
+            if self.board is not None:
+                self.board.log = self.log
             self.rows = [self._row(number) for number in range(heading.rows)]
         except BaseException:
-            for closable in (self.board, self._trace):
+            for closable in (self.board, self._trace, self.log):
                 if closable is not None:
                     closable.close()
             raise
@@ -167,6 +179,10 @@ class Observer:
         said = "1 worker died and was" if count == 1 else f"{count} workers died and were"
         return replace(diagnosis, evidence=f"{diagnosis.evidence} ({said} replaced: see the log.)")
 
+    def errors(self) -> tuple[FailedItem, ...]:
+        """Return the first items of every stage that failed and were left out."""
+        return () if self.log is None else self.log.read()
+
     def close(self) -> None:
         """The run is over: keep the numbers, give the memory back. Safe to call twice, and when
         making it failed.
@@ -185,6 +201,8 @@ class Observer:
             self.board.close()
         if self._trace is not None:
             self._trace.close()
+        if self.log is not None:
+            self.log.close()
         log.info("run %s: %s", self._name, _totals_line(self._read(rss=False)))
         self._compare_draws()
 
@@ -300,8 +318,10 @@ def _totals_line(tasks: Sequence[TaskStatistics]) -> str:
     dropped = sum(task.dropped for task in tasks)
     cpu = sum(task.cpu_s for task in workers)
     waited = sum(task.wait_input_s for task in consumers)
+    skipped = sum(task.skipped for task in tasks)
+    left_out = f" {skipped:,} failed and left out;" if skipped else ""
     return (
         f"ended after {tasks[-1].elapsed_s:.2f} s with {items:,} items, {nbytes / 1e6:,.1f} MB; "
-        f"{dropped:,} dropped; {cpu:.2f} s of CPU in workers; the loop waited {waited:.2f} s for "
-        "items"
+        f"{dropped:,} dropped;{left_out} {cpu:.2f} s of CPU in workers; the loop waited "
+        f"{waited:.2f} s for items"
     )

@@ -73,12 +73,13 @@ class Outbox:
         elapsed_s: float = 0.0,
         counted: int | None = None,
         first: int = 0,
+        report: bytes = b"",
     ) -> int:
         """Send the unchangeable `values`, or what the packer holds, as one Item; return their
         bytes.
 
-        They count as `counted` items that were made: rows of a batch are none yet. `first`: see
-        `Message`.
+        They count as `counted` items that were made: rows of a batch are none yet. `first` and
+        `report`: see `Message`.
         """
         packer = self.packer
         count = len(values) or len(packer)
@@ -92,6 +93,7 @@ class Outbox:
             self._run, self._producer, epoch, sequence, start, stop, count, elapsed, nbytes
         )
         message.first = first
+        message.report = report
         self.meter.units_out += 1
         self._send(message, body, nbytes)
         return nbytes
@@ -106,21 +108,23 @@ class Outbox:
         stop: int,
         values: list[Any] | None = None,
         counted: int | None = None,
+        report: bytes = b"",
     ) -> None:
-        """Send a failure, after the values that its unit of work gave before it; `counted` as for
-        `item`.
+        """Send a failure, after the values that its unit of work gave before it; `counted` and
+        `report` as for `item`.
         """
         count = len(values or ()) or len(self.packer)
         if values:
             self.packer.add_atoms(values)
         body = self._packed(bulk=bool(values)) if count else []
-        report = failure.encode()
+        told = failure.encode()
         message = Failed(
-            self._run, self._producer, epoch, sequence, start, stop, count, nbytes=len(report)
+            self._run, self._producer, epoch, sequence, start, stop, count, nbytes=len(told)
         )
+        message.report = report
         self.meter.items_out += count if counted is None else counted
         self.meter.units_out += 1
-        self._send(message, [report, *body], 0)
+        self._send(message, [told, *body], 0)
 
     def end(self, *, epoch: int, sequence: int, stop: int, count: int) -> None:
         """Send the end of an epoch."""

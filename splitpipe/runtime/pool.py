@@ -19,7 +19,11 @@ from typing import Any
 
 from splitpipe.errors import ChannelError, NotPicklable
 from splitpipe.pipeline.graph import Body
+from splitpipe.pipeline.guarding import policies
 from splitpipe.pipeline.source import SequenceSource
+from splitpipe.runtime.balance import Balance
+from splitpipe.runtime.book import Book, ChainLedger
+from splitpipe.runtime.budgets import UnitLedger, budgeted
 from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.intake import Intake
@@ -52,6 +56,7 @@ class PoolWorker:
         body: what to run on each unit; its source, if it has one, is read for claims.
         intake: gives claims, or the messages of the head before.
         leash: tells it to wait while there are too many of them; None: it never does.
+        book: what it writes down of items that fail.
     """
 
     def __init__(
@@ -63,8 +68,13 @@ class PoolWorker:
         worker: str,
         meter: Meter,
         leash: Leash | None = None,
+        book: Book | None = None,
     ) -> None:
         self._body = body
+        self._book = Book(worker=worker) if book is None else book
+        self._guarded = any(policies(body.stages))
+        self._budgets = budgeted(body)
+        self._balance = Balance.of(body)
         self._leash = leash
         self._intake = intake
         self._outbox = outbox
@@ -93,17 +103,19 @@ class PoolWorker:
         kind = unit.count if isinstance(unit, Claim) else 0
         part = kind in (PART, LAST)
         body = self._body.without_last() if part else self._body
-        chain = Chain(body, unit.epoch, first=self._first(unit), kept=self._kept)
+        values: list[Any] = []
+        ledger, first = self._ledger(unit, values), self._first(unit)
+        chain = Chain(body, unit.epoch, first=first, kept=self._kept, ledger=ledger)
         notes = chain.notes = self._meter.notes
         if notes is not None:
             notes.begin(unit.epoch, unit.start, unit.stop)
-        values: list[Any] = []
         counted = int(kind == LAST) if kind else None
         try:
             try:
-                (items,) = chain.start(lambda *_: self._input(unit))
+                (items,) = chain.start(lambda *_: self._input(unit, ledger))
                 self._meter.enter(chain.running)
                 self._collect(items, values, part=part)
+                self._check(chain, chain.cursor.position - first, values)
             finally:
                 chain.close()
         except ChannelError:
@@ -113,11 +125,11 @@ class PoolWorker:
             self._outbox.packer.discard()
             chain.cursor.position = unit.stop  # all of it counts now, nothing when it comes again
         except BaseException as error:
-            self._fail(error, chain, unit, values, part=part)
+            self._fail(error, chain, unit, values, part, self._report(ledger, chain))
             return
         finally:
             if kind != AGAIN:
-                self._meter.items_in += chain.cursor.position - self._first(unit)
+                self._meter.items_in += chain.cursor.position - first
             self._meter.leave(chain.running, counted=kind != AGAIN)
             if notes is not None:
                 notes.end()
@@ -131,15 +143,41 @@ class PoolWorker:
             elapsed_s=elapsed,
             counted=counted,
             first=unit.start if isinstance(unit, Claim) else unit.first,
+            report=self._report(ledger, chain),
         )
+
+    def _ledger(self, unit: Claim | Item | Failed, values: list[Any]) -> ChainLedger | None:
+        """Return what the stages enter their failures in; None where none can."""
+        if self._budgets or unit.report:
+            return UnitLedger(
+                self._book,
+                self._body,
+                self._budgets,
+                lambda: self._made(values),
+                unit.report,
+            )
+        return self._book.ledger(self._body) if self._guarded else None
+
+    @staticmethod
+    def _report(ledger: ChainLedger | None, chain: Chain) -> bytes:
+        return ledger.report(chain.contexts) if isinstance(ledger, UnitLedger) else b""
+
+    def _check(self, chain: Chain, taken: int, values: list[Any]) -> None:
+        """See that nothing is missing of a unit."""
+        if self._balance is not None:
+            self._balance.check(chain, taken=taken, given=self._made(values))
+
+    def _made(self, values: list[Any]) -> int:
+        """Return how many outputs the unit has so far."""
+        return len(values) or len(self._outbox.packer)
 
     @staticmethod
     def _first(unit: Claim | Item | Failed) -> int:
         return unit.start if isinstance(unit, Claim) else 0
 
-    def _input(self, unit: Claim | Item | Failed) -> Iterator[Any]:
+    def _input(self, unit: Claim | Item | Failed, ledger: ChainLedger | None) -> Iterator[Any]:
         if not isinstance(unit, Claim):
-            return self._values(unit)
+            return self._values(unit, ledger)
         source = self._source
         assert isinstance(source, SequenceSource)
         epoch = 0 if self._body.parts[0].frozen else unit.epoch
@@ -147,8 +185,15 @@ class PoolWorker:
             self._order = epoch, source.order(epoch)
         return source.items(self._order[1], unit.start, unit.stop)
 
-    def _values(self, unit: Item | Failed) -> Iterator[Any]:
-        yield from self._intake.each(unit)
+    def _values(self, unit: Item | Failed, ledger: ChainLedger | None) -> Iterator[Any]:
+        if unit.report and isinstance(ledger, UnitLedger):
+            for taken, value in enumerate(self._intake.each(unit)):
+                ledger.pass_on(taken)
+                yield value
+                del value
+            ledger.pass_on(None)
+        else:
+            yield from self._intake.each(unit)
         if isinstance(unit, Failed):
             raise _PassedOn(Failure.decode(unit.body[: unit.nbytes]))
 
@@ -183,8 +228,8 @@ class PoolWorker:
         chain: Chain,
         unit: Claim | Item | Failed,
         values: list[Any],
-        *,
         part: bool,
+        report: bytes,
     ) -> None:
         if isinstance(error, _PassedOn):
             failure = error.failure
@@ -199,6 +244,7 @@ class PoolWorker:
             stop=unit.stop,
             values=values,
             counted=0 if part else None,
+            report=report,
         )
 
 

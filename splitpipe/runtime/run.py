@@ -24,6 +24,7 @@ from splitpipe.pipeline.resuming import Facts, Resume, as_facts, remade, settle
 from splitpipe.pipeline.signature import signature
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages.mixing import order_mixing
+from splitpipe.runtime.book import Book, check_policies
 from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
@@ -67,14 +68,20 @@ class Run:
         self.tuning: Tuning | None = None
         number = int.from_bytes(os.urandom(8), "little")
         heading = heading_of(self.plan, options, number)
-        self.observer = Observer(heading, shared=bool(self.plan.tasks), trace=options.trace)
+        self.observer = Observer(
+            heading,
+            shared=bool(self.plan.tasks),
+            trace=options.trace,
+            errors=check_policies(self.plan),
+        )
+        book = Book(self.observer.log, worker="the consumer's process", run=number)
         inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
             self.supervisor = Keeper(self.plan, options, self.observer)
             inboxes = self.supervisor.inboxes
             self.tuning = Tuning.begin(self.plan, options, self.supervisor, self.observer)
         self._engines = [
-            Engine(local, merges, meter)
+            Engine(local, merges, meter, book)
             for local, merges, meter in zip(
                 self.plan.locals, inboxes, self.observer.meters, strict=True
             )

@@ -36,6 +36,10 @@ class StageStatistics:
         busy_s: time in its own code, from samples; 0 where nobody samples.
         share: of the task's busy time, from samples; None before there are any.
         dropped: items that it left out on purpose.
+        skipped: items that it left out because they failed (``on_error``), those among them that
+            were quarantined.
+        retried: how often it tried an item again.
+        quarantined: items that it wrote down in a quarantine.
         measured: what else its operation counts, by name; sums.
         ranks: of a source that is dealt out to ranks, what this one has; else None.
 
@@ -54,6 +58,9 @@ class StageStatistics:
     dropped: int = 0
     measured: Mapping[str, float] = field(default_factory=dict)
     ranks: RankStatistics | None = None
+    skipped: int = 0
+    retried: int = 0
+    quarantined: int = 0
 
     @property
     def mixing(self) -> float | None:
@@ -149,6 +156,11 @@ class TaskStatistics:
     reads: tuple[int, ...] = ()
     divisible: bool = False
     deaths: int = 0
+
+    @property
+    def skipped(self) -> int:
+        """Items that its stages left out because they failed (``on_error``)."""
+        return sum(stage.skipped for stage in self.stages)
 
     @property
     def busy_s(self) -> float:
@@ -308,6 +320,9 @@ def _difference(later: TaskStatistics, earlier: TaskStatistics) -> TaskStatistic
             busy_s=busy_s,
             share=busy_s / whole if whole > 0 else None,
             dropped=new.dropped - old.dropped,
+            skipped=new.skipped - old.skipped,
+            retried=new.retried - old.retried,
+            quarantined=new.quarantined - old.quarantined,
             measured={
                 name: value - old.measured.get(name, 0.0) for name, value in new.measured.items()
             },
@@ -346,6 +361,9 @@ def _stages(head: TaskHead, total: Sequence[float]) -> tuple[StageStatistics, ..
             busy_s=busy_s,
             share=busy_s / whole if whole > 0 else None,
             dropped=int(total[start + b.STAGE_DROPPED]),
+            skipped=int(total[start + b.STAGE_SKIPPED]),
+            retried=int(total[start + b.STAGE_RETRIED]),
+            quarantined=int(total[start + b.STAGE_QUARANTINED]),
             measured={
                 name: total[start + b.STAGE_MEASURES + place]
                 for place, name in enumerate(stage.measures[: b.MEASURES])

@@ -27,6 +27,8 @@ from typing import Any, TypeVar
 from splitpipe.errors import BranchStalled, ChannelError
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body, Part
+from splitpipe.runtime.balance import Balance
+from splitpipe.runtime.book import Book
 from splitpipe.runtime.chain import Chain, one_to_one, open_source
 from splitpipe.runtime.exit import Exit
 from splitpipe.runtime.failure import Failure, keep_exceptions, keeps_exceptions
@@ -55,6 +57,7 @@ class SequentialTask:
         meter: counts what is read.
         first: the first epoch.
         ledger: where to lay open how far it is; None: nowhere.
+        book: what it writes down of items that fail.
     """
 
     def __init__(
@@ -68,8 +71,11 @@ class SequentialTask:
         meter: Meter,
         first: int = 0,
         ledger: Ledger | None = None,
+        book: Book | None = None,
     ) -> None:
         self.body = body
+        self.book = Book(worker=worker) if book is None else book
+        self.balance = Balance.of(body)
         self.exits = exits
         self._first = first
         self.inboxes = inboxes
@@ -171,6 +177,7 @@ class SequentialTask:
                     finally:
                         self._leave(number, run)
                     one.flush()
+                    run.check(one.count)
                 except EpochSkipped:
                     one.discard()
                 except ChannelError:
@@ -320,6 +327,7 @@ class _EpochRun:
             turns=task.waits if len(task.exits) > 1 else None,
             kept=task.kept,
             asked=task.ladder is not None,
+            ledger=task.book.ledger(task.body),
         )
         self._edges = {number: task.inboxes[edge] for number, edge in _edges(task.body)}
         self._begun: frozenset[int] = frozenset()
@@ -394,6 +402,14 @@ class _EpochRun:
         self._task.meter.items_in += read - self._read
         self._read = read
         return read
+
+    def check(self, given: int) -> None:
+        """All was read and sent: see that nothing is missing. What an input gave is proved by its
+        merge.
+        """
+        if self._task.balance is not None and not (self._edges or self._chain.resumed):
+            taken = self.advance(0)
+            self._task.balance.check(self._chain, taken=taken, given=given)
 
     def report(self, error: BaseException) -> Failure:
         """Return the report of `error`, which a stage of this chain or one before it raised."""

@@ -28,6 +28,7 @@ from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime.board import Board
+from splitpipe.runtime.book import Book
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.ledger import Ledger
@@ -239,10 +240,13 @@ def _task(
         for region, receiver in zip(spec.regions, receivers, strict=True)
     ]
     meter.intakes = intakes
+    book = _book(spec, doors[0].arena)
     if spec.pool:
         leash = None if spec.leash is None else Leash(spec.leash.receiver(), meter)
         outbox = doors[0].outbox
-        return PoolWorker(body, intakes[0], outbox, worker=spec.name, meter=meter, leash=leash)
+        return PoolWorker(
+            body, intakes[0], outbox, worker=spec.name, meter=meter, leash=leash, book=book
+        )
     inboxes = [
         region.inbox(intake, spec.course)
         for region, intake in zip(spec.regions, intakes, strict=True)
@@ -256,4 +260,13 @@ def _task(
         meter=meter,
         first=spec.course.first_epoch,
         ledger=spec.ledger,
+        book=book,
     )
+
+
+def _book(spec: WorkerSpec, arena: Arena | Shelf) -> Book:
+    """Return what the worker writes down; a thread does not wait for another try for longer than
+    its run.
+    """
+    pause = arena.wait_for_shut if isinstance(arena, Shelf) else time.sleep
+    return Book(spec.board.log, worker=spec.name, run=spec.course.run, pause=pause)

@@ -35,6 +35,11 @@ _HEADER = struct.Struct("<BBHIQQQQQQQQ")
 """kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed (ns), payload
 (bytes), first."""
 
+_REPORTED = 1
+"""Flag: a report stands between header and body, behind its length."""
+
+_LENGTH = struct.Struct("<I")
+
 NEVER = 2**32 - 1
 """The epoch that ends all: a reader that will not read on says that it does not want it."""
 
@@ -58,6 +63,8 @@ class Message:
         body: the envelope, opaque to this module.
         first: number, in the stream of the region's head, of the first item that went into it;
             where the head is a source, its position.
+        report: what else is to be said of the unit of work (see `splitpipe.runtime.budgets`);
+            empty, as a rule.
     """
 
     kind: ClassVar[int] = 0
@@ -72,6 +79,7 @@ class Message:
     nbytes: int = 0
     body: Buffer = b""
     first: int = 0
+    report: Buffer = b""
 
 
 class Item(Message):
@@ -121,16 +129,18 @@ _KINDS: dict[int, type[Message]] = {cls.kind: cls for cls in (Item, End, Failed,
 
 
 def encode(message: Message) -> bytes:
-    """Return the header of `message` (72 bytes, little endian); the body follows it on the wire.
+    """Return the header of `message` (72 bytes, little endian) and its report, if it has one; the
+    body follows them on the wire.
 
     Example:
         >>> wire = encode(Claim(run=1, producer=0, epoch=0, sequence=7, start=70, stop=80))
         >>> len(wire), decode(wire).stop
         (72, 80)
     """
-    return _HEADER.pack(
+    report = message.report
+    header = _HEADER.pack(
         message.kind,
-        0,
+        _REPORTED if report else 0,
         message.producer,
         message.epoch,
         message.run,
@@ -142,6 +152,7 @@ def encode(message: Message) -> bytes:
         message.nbytes,
         message.first,
     )
+    return b"".join((header, _LENGTH.pack(len(report)), report)) if report else header
 
 
 def decode(wire: Buffer) -> Message:
@@ -152,11 +163,18 @@ def decode(wire: Buffer) -> Message:
     """
     if len(wire) < _HEADER.size:
         raise ValueError(f"a message of {len(wire)} bytes is shorter than its header")
-    kind, _, producer, epoch, run, sequence, start, stop, count, elapsed, nbytes, first = (
+    kind, flags, producer, epoch, run, sequence, start, stop, count, elapsed, nbytes, first = (
         _HEADER.unpack_from(wire)
     )
     cls = _KINDS.get(kind)
     if cls is None:
         raise ValueError(f"unknown kind of message: {kind}")
     body = memoryview(wire)[_HEADER.size :]
-    return cls(run, producer, epoch, sequence, start, stop, count, elapsed, nbytes, body, first)
+    report: Buffer = b""
+    if flags & _REPORTED:
+        begin = _LENGTH.size
+        end = begin + _LENGTH.unpack_from(body)[0]
+        report, body = bytes(body[begin:end]), body[end:]
+    return cls(
+        *(run, producer, epoch, sequence, start, stop, count, elapsed, nbytes, body, first, report)
+    )

@@ -142,15 +142,15 @@ class Shelf:
         del warn
         return self
 
-    def wait_for_shut(self) -> None:
-        """Wait until the run is over.
+    def wait_for_shut(self, timeout_s: float | None = None) -> None:
+        """Wait until the run is over, or for so long.
 
         Raises:
-            BrokenChannel: it is.
+            BrokenChannel: it is over.
         """
         with self._taken:
-            while not self._shut:
-                self._taken.wait()
+            if not self._taken.wait_for(lambda: self._shut, timeout_s):
+                return
         raise BrokenChannel("the shelf was shut")
 
     def shut(self) -> None:

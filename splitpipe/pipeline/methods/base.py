@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Self, TypedDict
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.stage import StageOptions
+from splitpipe.pipeline.stage import StageOptions, Workers
 from splitpipe.pipeline.stages import Operation
 
-__all__ = ["Methods", "PoolOptions", "StreamOptions", "function_of", "stage_options"]
+__all__ = [
+    "Methods",
+    "PoolOptions",
+    "StreamOptions",
+    "function_of",
+    "pool_options",
+    "stage_options",
+]
 
 
-class StreamOptions(TypedDict, total=False):
+class _Options(TypedDict, total=False):
+    capacity: int | None
+    executor: str | None
+    deadline_s: float | None
+    name: str | None
+
+
+class StreamOptions(_Options, total=False):
     """How a stage over a whole stream is run; none of it changes what comes out.
 
     Attributes:
@@ -26,10 +41,25 @@ class StreamOptions(TypedDict, total=False):
     """
 
     workers: int | None
-    capacity: int | None
-    executor: str | None
-    deadline_s: float | None
-    name: str | None
+
+
+class PoolOptions(_Options, total=False):
+    """How a stage is run that treats each item by itself, and may have any number of workers.
+
+    Attributes:
+        workers: how many run this stage and the ones that ride with it; 0 is the consumer's own
+            process, None lets the stage ride with its neighbour, ``"auto"`` begins with one and
+            adds more while that pays, up to the CPUs and the memory there are.
+        ordered: False lets items overtake one another between workers.
+        capacity: most units of work under way at a time; bounds memory, changes nothing else.
+        executor: what the workers are: ``"process"``, ``"thread"``, or ``"inline"`` for the
+            consumer's own process; None: as for the whole run (see `Pipeline.loader`).
+        deadline_s: as for `StreamOptions`.
+        name: how the stage is called in messages and statistics.
+    """
+
+    workers: Workers
+    ordered: bool
 
 
 class Methods(ABC):
@@ -53,30 +83,43 @@ class Methods(ABC):
     def _fingerprint(self) -> str:
         """Return what stands for the whole graph up to here."""
 
-    def _stream(self, operation: Operation, options: StreamOptions | PoolOptions) -> Self:
+    def _stream(self, operation: Operation, options: StreamOptions) -> Self:
         """Return the pipeline with a stage over the whole stream more."""
         return self._with(operation, options.get("name"), stage_options(options))
 
+    def _pooled(self, operation: Operation, options: PoolOptions) -> Self:
+        """Return the pipeline with a stage more that may have any number of workers."""
+        return self._with(operation, options.get("name"), pool_options(options))
 
-class PoolOptions(StreamOptions, total=False):
-    """How a stage is run that treats each item by itself, and may have any number of workers.
 
-    Attributes:
-        ordered: False lets items overtake one another between workers.
+def stage_options(options: StreamOptions) -> StageOptions:
+    """Return what `options` say of running a stage.
+
+    Raises:
+        TypeError: there is no such option.
     """
+    _check_names(options, StreamOptions)
+    workers, executor = options.get("workers"), options.get("executor")
+    deadline_s = options.get("deadline_s")
+    return StageOptions(workers, True, options.get("capacity"), executor, deadline_s=deadline_s)
 
-    ordered: bool
+
+def pool_options(options: PoolOptions) -> StageOptions:
+    """As `stage_options`, for a stage that may have any number of workers."""
+    _check_names(options, PoolOptions)
+    workers, executor = options.get("workers"), options.get("executor")
+    ordered = bool(options.get("ordered", True))
+    made = StageOptions.of(workers, ordered, options.get("capacity"), executor)
+    return replace(made, deadline_s=options.get("deadline_s"))
 
 
-def stage_options(options: StreamOptions | PoolOptions) -> StageOptions:
-    """Return what `options` say of running a stage."""
-    return StageOptions(
-        options.get("workers"),
-        bool(options.get("ordered", True)),
-        options.get("capacity"),
-        options.get("executor"),
-        deadline_s=options.get("deadline_s"),
-    )
+def _check_names(options: Mapping[str, Any], known: Any) -> None:
+    for name in options:
+        if name not in known.__optional_keys__:
+            raise TypeError(
+                f"there is no option {name!r}; this stage takes "
+                f"{', '.join(sorted(known.__optional_keys__))}"
+            )
 
 
 def function_of(stage: str, function: Any) -> Any:

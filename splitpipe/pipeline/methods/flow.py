@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, Unpack
 
 from splitpipe.errors import GraphError
+from splitpipe.pipeline.guarding import guarded
 from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, check_count
 from splitpipe.pipeline.stages import (
@@ -21,6 +22,7 @@ from splitpipe.pipeline.stages import (
     Tee,
     Through,
 )
+from splitpipe.pipeline.stages.policy import Policy
 
 __all__ = ["FlowMethods"]
 
@@ -120,6 +122,7 @@ class FlowMethods(Methods):
         branches: Mapping[Any, Callable[[Any], Any] | None],
         *,
         other: Any = "raise",
+        on_error: Policy | str | None = None,
         **options: Unpack[PoolOptions],
     ) -> Self:
         """Let what happens to an item depend on the item; outputs come in the order of their
@@ -131,6 +134,8 @@ class FlowMethods(Methods):
                 treat each item by itself; None: items pass as they are.
             other: what becomes of an item whose label is not among them: ``"raise"``; the label of
                 the branch that it goes through; or None: it is left out, and counted.
+            on_error: what becomes of an item for which `key` or a stage of its branch raises, as
+                for `map`; stages of a branch may say it themselves, too.
             options: see `PoolOptions`.
 
         Example:
@@ -141,7 +146,8 @@ class FlowMethods(Methods):
             ['0', 1, '2', 3, '4']
         """
         made = {label: self._branch(label, begin) for label, begin in branches.items()}
-        return self._stream(Route(function_of("route", key), made, other), options)
+        operation = Route(function_of("route", key), made, other)
+        return self._pooled(guarded(operation, on_error), options)
 
     def split_by(
         self,
@@ -150,6 +156,7 @@ class FlowMethods(Methods):
         *,
         other: str = "raise",
         capacity: int | None = None,
+        on_error: Policy | str | None = None,
         name: str | None = None,
     ) -> dict[Any, Self]:
         """Return a branch for each of `labels`: the items for which `key` gives it.
@@ -163,6 +170,7 @@ class FlowMethods(Methods):
             other: ``"raise"``: any other label is an error; ``"drop"``: such items are counted and
                 left out.
             capacity: as for `tee`.
+            on_error: what becomes of an item for which `key` raises, as for `map`.
             name: how the stage is called in messages and statistics.
 
         Example:
@@ -174,7 +182,7 @@ class FlowMethods(Methods):
         choices = tuple(labels)
         if other not in ("raise", "drop") or not choices:
             raise GraphError("split_by needs at least one label, and other='raise' or 'drop'")
-        operation = Label(function_of("split_by", key), choices, other == "drop")
+        operation = guarded(Label(function_of("split_by", key), choices, other == "drop"), on_error)
         labelled = self._with(operation, name, StageOptions(capacity=capacity))
         return {label: labelled._with(Pick(label)) for label in choices}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Self, Unpack
 
-from splitpipe.pipeline.methods.base import Methods, StreamOptions
-from splitpipe.pipeline.stage import StageOptions, Workers
+from splitpipe.pipeline.guarding import guarded
+from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions
 from splitpipe.pipeline.stages import (
     Batch,
     BatchByCost,
@@ -20,6 +20,7 @@ from splitpipe.pipeline.stages import (
     Ragged,
     Window,
 )
+from splitpipe.pipeline.stages.policy import Policy
 
 __all__ = ["GroupMethods"]
 
@@ -38,11 +39,8 @@ class GroupMethods(Methods):
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] | None = None,
         ragged: Ragged = "list",
-        workers: Workers = None,
-        executor: str | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
+        on_error: Policy | str | None = None,
+        **options: Unpack[PoolOptions],
     ) -> Self:
         """Join `size` items into one.
 
@@ -56,14 +54,12 @@ class GroupMethods(Methods):
             ragged: what becomes of arrays, and lists of numbers, of different lengths: ``"list"``
                 leaves them a list, ``"pad"`` or a `Pad` makes one array of them, a dict of `Pad`
                 does so with the columns that it names.
-            workers: as for `map`, like the options that follow.
-            executor: see `map`.
-            ordered: see `map`.
-            capacity: see `map`.
-            name: see `map`.
+            on_error: what becomes of a batch that cannot be made: it is left out whole, and all its
+                items are counted; None: it is raised, whatever the loader says. See `map`.
+            options: as for `map`.
         """
-        operation = Batch(size, drop_last, collate, ragged)
-        return self._with(operation, name, StageOptions.of(workers, ordered, capacity, executor))
+        operation = guarded(Batch(size, drop_last, collate, ragged), on_error)
+        return self._pooled(operation, options)
 
     def window(
         self,

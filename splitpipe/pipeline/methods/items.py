@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self, Unpack
 
-from splitpipe.pipeline.methods.base import Methods, StreamOptions, function_of
-from splitpipe.pipeline.stage import StageOptions, Workers
+from splitpipe.pipeline.guarding import guarded
+from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
+from splitpipe.pipeline.stage import StageOptions
 from splitpipe.pipeline.stages import AsyncMap, Filter, FlatMap, Map, Unbatch
+from splitpipe.pipeline.stages.policy import Policy
 
 __all__ = ["ItemMethods"]
 
@@ -19,33 +21,28 @@ class ItemMethods(Methods):
         self,
         function: Callable[[Any], Any],
         *,
-        workers: Workers = None,
-        executor: str | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
+        on_error: Policy | str | None = None,
+        **options: Unpack[PoolOptions],
     ) -> Self:
         """One item in, one item out.
 
         Args:
             function: called with each item.
-            workers: how many run this stage and the ones that ride with it; 0 is the consumer's
-                own process, None lets the stage ride with its neighbour, ``"auto"`` begins with
-                one and adds more while that pays, up to the CPUs and the memory there are.
-            executor: what the workers are: ``"process"``, ``"thread"``, or ``"inline"`` for the
-                consumer's own process; None: as for the whole run (see `Pipeline.loader`).
-            ordered: False lets items overtake one another between workers.
-            capacity: most units of work under way at a time; bounds memory, changes nothing else.
-            name: how the stage is called in messages and statistics.
+            on_error: what becomes of an item for which `function` raises: ``"raise"``, ``"skip"``,
+                or a policy (`splitpipe.skip`, `splitpipe.retry`, `splitpipe.quarantine`); None: as
+                the loader says.
+            options: see `PoolOptions`: ``workers``, ``executor``, ``ordered``, ``capacity``,
+                ``name``.
         """
-        options = StageOptions.of(workers, ordered, capacity, executor)
-        return self._with(Map(function_of("map", function)), name, options)
+        operation = guarded(Map(function_of("map", function)), on_error)
+        return self._pooled(operation, options)
 
     def async_map(
         self,
         function: Callable[..., Awaitable[Any]],
         *,
         concurrency: int = 16,
+        on_error: Policy | str | None = None,
         **options: Unpack[StreamOptions],
     ) -> Self:
         """One item in, one item out, by a coroutine function: up to `concurrency` calls at a time.
@@ -56,6 +53,7 @@ class ItemMethods(Methods):
             function: an ``async def``, called with each item; a parameter ``rng`` gets the item's
                 generator.
             concurrency: most calls under way, and so most items that are read ahead.
+            on_error: as for `map`; what waits for another try holds up only what is behind it.
             options: see `StreamOptions`.
 
         Example:
@@ -65,48 +63,49 @@ class ItemMethods(Methods):
             >>> list(sp.Pipeline(range(3)).async_map(fetched))
             [0, 2, 4]
         """
-        return self._stream(AsyncMap(function, concurrency), options)
+        return self._stream(guarded(AsyncMap(function, concurrency), on_error), options)
 
     def filter(
         self,
         function: Callable[[Any], Any],
         *,
-        workers: Workers = None,
-        executor: str | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
+        on_error: Policy | str | None = None,
+        **options: Unpack[PoolOptions],
     ) -> Self:
         """Keep the items for which `function` says yes; the others are counted. Options as for
         `map`.
         """
-        options = StageOptions.of(workers, ordered, capacity, executor)
-        return self._with(Filter(function_of("filter", function)), name, options)
+        operation = guarded(Filter(function_of("filter", function)), on_error)
+        return self._pooled(operation, options)
 
     def flat_map(
         self,
         function: Callable[[Any], Iterable[Any]],
         *,
-        workers: Workers = None,
-        executor: str | None = None,
-        ordered: bool = True,
-        capacity: int | None = None,
-        name: str | None = None,
+        on_error: Policy | str | None = None,
+        **options: Unpack[PoolOptions],
     ) -> Self:
         """One item in, any number out: `function` is a generator, or returns an iterable.
 
-        With several workers the outputs of one item travel together and must fit into memory; with
-        one they stream. Options as for `map`.
+        With several workers, or with `on_error`, the outputs of one item travel together and must
+        fit into memory; with one they stream. Options as for `map`.
         """
-        options = StageOptions.of(workers, ordered, capacity, executor)
-        return self._with(FlatMap(function_of("flat_map", function)), name, options)
+        operation = guarded(FlatMap(function_of("flat_map", function)), on_error)
+        return self._pooled(operation, options)
 
-    def unbatch(self, *, unpad: bool = False, name: str | None = None) -> Self:
+    def unbatch(
+        self,
+        *,
+        unpad: bool = False,
+        on_error: Policy | str | None = None,
+        name: str | None = None,
+    ) -> Self:
         """Split every item into its rows: the inverse of `batch`.
 
         Args:
             unpad: cut rows that were padded with ``Pad(lengths=True)`` to the lengths they had, and
                 leave out the columns of lengths and masks.
+            on_error: as for `map`.
             name: how the stage is called in messages and statistics.
         """
-        return self._with(Unbatch(unpad), name, StageOptions())
+        return self._with(guarded(Unbatch(unpad), on_error), name, StageOptions())

@@ -9,7 +9,8 @@ Rules:
 - it is deterministic: what comes out depends on what goes in, on its own values, and on the
   generators of its context, never on time, on a worker's number or on a process-wide generator;
 - it says what the planner must know: whether each item stands for itself (`per_item`), whether
-  counts are known beforehand (`ratio`), whether it asks for an item's generator (`random`);
+  counts are known beforehand (`ratio`), whether it asks for an item's generator (`random`) or place
+  (`places`);
 - a StopIteration that user code lets slip is an error, never an end (PEP 479 sees to that: every
   `apply` is a generator);
 - a per-item operation that makes several outputs of one item passes them through
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from splitpipe.pipeline.stages.failed import Counts, Ledger
 from splitpipe.pipeline.stages.random import Generators, generator
 
 if TYPE_CHECKING:
@@ -140,6 +142,7 @@ class Context:
         measures: the operation's.
         kept: what the stage keeps from one epoch to the next: the same dict for every epoch that
             runs in this process, empty in the first; None where nothing outlives an epoch.
+        ledger: where it enters items that failed and are left out.
 
     Attributes:
         dropped: items that were left out on purpose.
@@ -147,13 +150,16 @@ class Context:
         start: where the stage begins; not at the first item where an epoch is resumed.
         tell: set by operations that can say where they are: what returns it while the operation
             waits at a ``yield``.
+        counts: of a stage with a policy (`splitpipe.pipeline.stages.guarded`).
     """
 
     __slots__ = (
         "_generators",
+        "counts",
         "dropped",
         "epoch",
         "kept",
+        "ledger",
         "measured",
         "place",
         "seed",
@@ -171,8 +177,11 @@ class Context:
         place: Place | None = None,
         measures: Sequence[str] = (),
         kept: dict[str, Any] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.stage = stage
+        self.ledger = Ledger() if ledger is None else ledger
+        self.counts = Counts()
         self.kept: dict[str, Any] = {} if kept is None else kept
         self.seed = seed
         self.epoch = epoch
@@ -195,9 +204,18 @@ class Context:
         """Return the generator for the item that is being treated, at its beginning."""
         place = self.place
         assert place is not None, "a stage that wants a generator has to say so (`random`)"
+        return self.rng_at(place.number, place.part)
+
+    def rng_at(self, number: int, part: int) -> np.random.Generator:
+        """Return the generator for the item of this place, at its beginning."""
         if self._generators is None:
             self._generators = Generators(self.seed, self.stage, self.epoch)
-        return self._generators.at(place.number, place.part)
+        return self._generators.at(number, part)
+
+    def follow(self, earlier: Context) -> None:
+        """Count on where `earlier`, of another pass over the stage, has come to."""
+        self.dropped, self.measured = earlier.dropped, earlier.measured
+        self.counts = earlier.counts
 
     def divided(self, outputs: Iterable[Any]) -> Iterable[Any]:
         """Return `outputs`, all made of one item by an operation that is `per_item`."""
@@ -223,8 +241,10 @@ class InnerContext(Context):
             epoch=outer.epoch,
             place=outer.place,
             kept=outer.kept.setdefault(name, {}),
+            ledger=outer.ledger,
         )
         self.measured = outer.measured
+        self.counts = Counts(outer=outer.counts)
 
     @property
     def dropped(self) -> int:
@@ -273,6 +293,11 @@ class Operation(ABC):
         return False
 
     @property
+    def places(self) -> bool:
+        """Whether it asks which item it treats (``context.place``)."""
+        return self.random
+
+    @property
     def reopens(self) -> bool:
         """Whether it calls ``again()`` of its inputs, which begins them anew."""
         return False
@@ -286,6 +311,11 @@ class Operation(ABC):
     @abstractmethod
     def label(self) -> str:
         """The name of the stage unless the user gives one."""
+
+    @property
+    def kind(self) -> str:
+        """What it is called in a description."""
+        return type(self).__name__.lower()
 
     def run(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
         """Return the outputs for `inputs`: what whoever runs a graph calls."""

@@ -14,7 +14,9 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Context, Operation
 from splitpipe.pipeline.stages.checks import function, settle, whole
 from splitpipe.pipeline.stages.collate import Rows, Stack
+from splitpipe.pipeline.stages.guard import Guard
 from splitpipe.pipeline.stages.padding import Pad, Ragged, ragged_rule
+from splitpipe.pipeline.stages.policy import Policy
 
 __all__ = ["Batch", "check_rows", "new_rows"]
 
@@ -32,12 +34,14 @@ class Batch(Operation):
         ragged: what becomes of arrays, and lists of numbers, of different lengths: ``"list"``
             leaves them a list, ``"pad"`` or a `Pad` makes one array of them, a dict of `Pad` does
             so with the columns that it names.
+        policy: what becomes of batches that cannot be made: each is left out whole.
     """
 
     size: int
     drop_last: bool = False
     collate: Collate | None = None
     ragged: Ragged = "list"
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         settle(self, size=whole("size", self.size, least=1))
@@ -45,13 +49,20 @@ class Batch(Operation):
 
     @property
     def ratio(self) -> int | None:
-        return self.size
+        return None if self.policy is not None and self.policy.leaves_out else self.size
+
+    @property
+    def places(self) -> bool:
+        return self.policy is not None
 
     @property
     def label(self) -> str:
         return f"batch({self.size})"
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
+        if self.policy is not None:
+            yield from self._guarded(items, context, Guard(self.policy, context))
+            return
         size, finish, pad = self.size, self.collate, ragged_rule(self.ragged)
         while True:
             rows = new_rows(size, finish, pad)
@@ -67,6 +78,43 @@ class Batch(Operation):
             yield rows.finish()
             if count < size:
                 return
+
+    def _guarded(self, items: Iterator[Any], context: Context, guard: Guard) -> Iterator[Any]:
+        """As `apply`, of rows that are held until their batch is made, or left out."""
+        counts, place = context.counts, context.place
+        items = context.ledger.keep(items)
+        while True:
+            held: list[Any] = []
+            first = (counts.treated, 0)
+            for item in islice(items, self.size):
+                if not held and place is not None:
+                    first = place.number, place.part
+                held.append(item)
+                del item
+            count = len(held)
+            counts.treated += count
+            if count < self.size and self.drop_last:
+                context.dropped += count
+                break
+            made = [] if count == 0 else self._made(held, first, guard)
+            del held
+            while made:
+                yield made.pop()
+            if count < self.size:
+                break
+        guard.end()
+
+    def _made(self, held: list[Any], first: tuple[int, int], guard: Guard) -> list[Any]:
+        """Return the batch of the rows `held`; none where it is left out."""
+        while True:
+            try:
+                rows = new_rows(self.size, self.collate, ragged_rule(self.ragged))
+                for row in held:
+                    rows.add(row)
+                return [rows.finish()]
+            except Exception as error:
+                if not guard.failed(error, first, items=len(held)):
+                    return []
 
 
 def check_rows(collate: Collate | None, ragged: Ragged) -> None:

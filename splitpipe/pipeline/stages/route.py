@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Context, InnerContext, Operation
 from splitpipe.pipeline.stages.checks import function, settle
+from splitpipe.pipeline.stages.policy import leave_out_of
 
 __all__ = ["Route"]
 
@@ -55,6 +56,12 @@ class Route(Operation):
                         f"{operation.label!r} in branch {label!r} of a route needs a whole stream; "
                         "put it behind the route, or split the stream with filter and join it again"
                     )
+                left_out = leave_out_of(getattr(operation, "policy", None))
+                if left_out is not None and left_out.budget is not None:
+                    raise GraphError(
+                        f"{operation.label!r} in branch {label!r} of a route has a budget of its "
+                        "own; a budget is of a whole stage: give it to the route, on_error="
+                    )
         if self.other not in ("raise", None) and self.other not in made:
             raise GraphError(
                 f"other must be 'raise', None, or one of the labels {list(made)}, "
@@ -69,6 +76,10 @@ class Route(Operation):
     @property
     def random(self) -> bool:
         return any(one.random for operations in self.branches.values() for one in operations)
+
+    @property
+    def places(self) -> bool:
+        return any(one.places for operations in self.branches.values() for one in operations)
 
     @property
     def ratio(self) -> int | None:
