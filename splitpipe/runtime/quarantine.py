@@ -21,7 +21,7 @@ from typing import Final
 from splitpipe.errors import FormatError, StorageError
 from splitpipe.pipeline.stages.failed import FailedItem
 
-__all__ = ["Quarantine", "append", "check_writable", "read_quarantine"]
+__all__ = ["Quarantine", "append", "check_writable", "line_of", "read_quarantine"]
 
 _BEGIN: Final = b'{"quarantine":1,'
 """How every line begins. It cannot stand inside of one: there its quotes would be escaped."""
@@ -109,7 +109,7 @@ def append(path: str, failed: FailedItem, *, sync: bool = False) -> None:
     Raises:
         StorageError: it cannot be written; the item is in no file then, or a part of it is.
     """
-    line = _BEGIN + failed.to_json().encode()[1:] + b"\n"
+    line = line_of(failed)
     try:
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -124,6 +124,11 @@ def append(path: str, failed: FailedItem, *, sync: bool = False) -> None:
         raise StorageError(
             error.errno, f"{error.strerror}: the quarantine cannot be written", path
         ) from error
+
+
+def line_of(failed: FailedItem) -> bytes:
+    """Return the line of one item, its end included."""
+    return _BEGIN + failed.to_json().encode()[1:] + b"\n"
 
 
 def check_writable(path: str) -> None:
