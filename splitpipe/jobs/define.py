@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 from splitpipe.errors import FormatError, GraphError
-from splitpipe.jobs.faults import policy_of
+from splitpipe.jobs.faults import policy_said
 from splitpipe.jobs.looking import JobOptions, Looked, look
 from splitpipe.jobs.running import Order, Preview, preview, run
 from splitpipe.jobs.summary import Counts, JobProgress, JobSummary
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import Workers
+from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.schema import FieldLike, Schema
 
 __all__ = ["Job", "JobRunOptions", "job"]
@@ -44,7 +45,7 @@ class JobRunOptions(TypedDict, total=False):
     limit: int | None
     dry_run: bool
     restart: bool
-    on_error: str | None
+    on_error: Policy | str | None
     progress: Callable[[JobProgress], None] | None
 
 
@@ -110,7 +111,7 @@ class Job:
             raise FormatError("a column has as many bins as its dataset: leave bins out")
         if column is None and options.get("missing"):
             raise FormatError("missing=True is for jobs that make a column")
-        policy_of(options.get("on_error", "raise"))
+        policy_said(options.get("on_error"))
         self._pipeline = pipeline
         self._output = os.fspath(output)
         self._column = column
@@ -196,11 +197,11 @@ class Job:
         if limit is not None and (isinstance(limit, bool) or limit < 0):
             raise FormatError(f"limit must be a number of records, not {limit!r}")
         workers = options.get("workers", "auto")
-        on_error = options.get("on_error") or self._options.get("on_error", "raise")
+        on_error = options.get("on_error") or self._options.get("on_error")
         return Order(
             workers="auto" if workers is None else workers,
             limit=limit,
-            policy=policy_of(on_error),
+            policy=policy_said(on_error),
             progress=options.get("progress"),
         )
 

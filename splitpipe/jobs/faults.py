@@ -1,141 +1,164 @@
 """What becomes of records that fail.
 
-Responsible for: `Policy`, what a user says of them, and `FaultFile`, a file with a line of JSON for
-each, of which a job that is done again has every line once.
+Responsible for: `Left`, something that failed and was left out; `Judge`, which says when that is
+too much; and `Quarantines`, in which a job that is done again has each line once.
+
+Rules:
+- budgets are judged in the order of the source, by one who sees all of it, also over several runs:
+  a share is one of the records that were read so far;
+- lines are written before the commit that they are part of. A run that was killed in between has
+  written some that the next one finds, and does not write again.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from splitpipe.errors import FormatError
-from splitpipe.jobs.work import Fault
+from splitpipe.errors import GraphError
+from splitpipe.pipeline.stages.failed import FIRST, FailedItem, too_many
+from splitpipe.pipeline.stages.policy import LeaveOut, Policy, policy_of, quarantine
+from splitpipe.runtime.quarantine import Quarantine, line_of
 from splitpipe.storage import files
 
-__all__ = ["FaultFile", "Policy", "policy_of"]
+__all__ = ["JOB", "Judge", "Left", "Quarantines", "policy_said"]
+
+JOB = "job"
+"""Who leaves records out that no stage has a policy for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What becomes of records that fail.
+class Left(NamedTuple):
+    """Something that failed and was left out.
 
     Attributes:
-        skips: whether they are left out; else the first of them ends the run.
-        path: of the file that has a line for each; ``None`` for none.
+        judge: the stage whose policy it was, or `JOB`.
+        position: of the record, in the order of the job.
+        records: how many records were left out as a whole; 0 for a part of one.
+        record: which record it is, in words.
+        failed: what is known of it.
+        policy: why it was left out.
     """
 
-    skips: bool = False
-    path: str | None = None
+    judge: str
+    position: int
+    records: int
+    record: str
+    failed: FailedItem
+    policy: LeaveOut
+
+    @property
+    def text(self) -> str:
+        """It as a line."""
+        more = f" (and {self.records - 1} with it)" if self.records > 1 else ""
+        failed = self.failed
+        return f"{self.record}{more} in stage {failed.stage!r}: {failed.error}: {failed.message}"
 
 
-def policy_of(said: str) -> Policy:
-    """What a user means.
+def policy_said(said: Policy | str | None) -> Policy | None:
+    """What a user means by `said`, on a command line too.
 
     Raises:
-        FormatError: nothing.
+        GraphError: nothing.
 
     Example:
-        >>> policy_of("quarantine:bad.jsonl")
-        Policy(skips=True, path='bad.jsonl')
+        >>> policy_said("quarantine:bad.jsonl").action, policy_said("skip").action
+        ('quarantined', 'skipped')
     """
-    kind, _, path = str(said).partition(":")
-    if kind == "quarantine" and path:
-        return Policy(skips=True, path=path)
-    if said not in ("raise", "skip"):
-        raise FormatError(f"on_error must be 'raise', 'skip' or 'quarantine:PATH', not {said!r}")
-    return Policy(skips=said == "skip")
+    if isinstance(said, str):
+        kind, _, path = said.partition(":")
+        if kind == "quarantine" and path:
+            return quarantine(path)
+        if said not in ("raise", "skip"):
+            raise GraphError(
+                f"on_error must be 'raise', 'skip' or 'quarantine:PATH', or a policy (sp.skip, "
+                f"sp.retry, sp.quarantine), not {said!r}"
+            )
+    return policy_of(said)
 
 
-def line_of(fault: Fault, job: str, source: str) -> dict[str, Any]:
-    """What is kept of a fault, as JSON."""
-    return {
-        "job": job,
-        "source": source,
-        "position": fault.position,
-        "records": fault.records,
-        "record": fault.record,
-        "key": fault.key,
-        "stage": fault.stage,
-        "error": fault.error,
-        "message": fault.message,
-        "traceback": fault.traceback,
-    }
-
-
-class FaultFile:
-    """A file with a line for every record that failed. To be used in a ``with`` block.
+class Judge:
+    """Counts what was left out, in the order of the source.
 
     Args:
-        path: of the file, made when missing; ``None`` keeps none.
-        nbytes: how long it was at the last commit of the job; what was added to it since is of a
-            run that was killed. ``None`` if there was none.
-        job: which job it is.
-        source: what the records are of, in words.
+        earlier: how many there were at the last commit, by who left them out.
 
     Attributes:
-        nbytes: how long it is.
+        counts: how many there are.
     """
 
-    def __init__(self, path: str | None, nbytes: int | None, job: str, source: str) -> None:
-        self._path = "" if path is None else os.path.abspath(path)
-        self._job, self._source = job, source
-        self._descriptor: int | None = None
-        self.nbytes = nbytes or 0
-        if path is None:
-            return
-        flags = os.O_RDWR | os.O_CREAT
-        self._descriptor = files.open_file(self._path, flags, doing="open for those that fail")
-        try:
-            # A shorter one is another file than before.
-            size = files.size_of(self._path)
-            self.nbytes = self._without_mine(size) if nbytes is None else min(nbytes, size)
-            files.truncate(self._path, self.nbytes)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, earlier: Mapping[str, int]) -> None:
+        self.counts = dict(earlier)
+        self._first: dict[str, list[str]] = {}
+        self._policies: dict[str, LeaveOut] = {}
 
-    def _without_mine(self, size: int) -> int:
-        """How long the file is without the lines at its end that this job wrote."""
-        length = 0
-        for line in files.read_whole(self._path, limit=size).splitlines(keepends=True):
-            try:
-                mine = json.loads(line).get("job") == self._job
-            except (ValueError, AttributeError):
-                mine = False
-            if mine:
-                return length
-            length += len(line)
-        return length
+    def enter(self, left: Left) -> None:
+        """Take note of one more.
 
-    def add(self, faults: Iterable[Fault]) -> None:
-        """Write lines, durably: they are there before the commit that they are part of."""
-        if self._descriptor is None:
-            return
-        lines = [json.dumps(line_of(fault, self._job, self._source)) + "\n" for fault in faults]
-        data = "".join(lines).encode()
-        if data:
-            files.write_at(self._descriptor, data, self.nbytes, self._path)
-            files.sync(self._descriptor, self._path)
-            self.nbytes += len(data)
+        Raises:
+            BudgetExceeded: it was one too many.
+        """
+        count = self.counts[left.judge] = self.counts.get(left.judge, 0) + 1
+        first = self._first.setdefault(left.judge, [])
+        if len(first) < FIRST:
+            first.append(left.text)
+        self._policies[left.judge] = left.policy
+        read = left.position + 1
+        if left.policy.exceeded(count, read):
+            raise too_many(left.judge, 0, left.policy, count, read, first)
 
-    def close(self) -> None:
-        """Close it; a second call does nothing."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            files.close(descriptor)
+    def end(self, read: int) -> None:
+        """All records were read.
 
-    def __enter__(self) -> Self:
-        return self
+        Raises:
+            BudgetExceeded: too many of them were left out.
+        """
+        for name, policy in self._policies.items():
+            count = self.counts[name]
+            if policy.exceeded(count, read, ended=True):
+                raise too_many(name, 0, policy, count, read, self._first[name])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+
+class Quarantines:
+    """The quarantines of a job; other programs may write to them as well.
+
+    Args:
+        job: which job it is, in hexadecimal digits.
+    """
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._known: dict[str, set[Any]] = {}
+
+    def add(self, left: Iterable[Left]) -> None:
+        """Write a line for everything that has none yet, durably.
+
+        Raises:
+            StorageError: it cannot be written, or is no quarantine.
+        """
+        lines: dict[str, list[bytes]] = {}
+        for one in left:
+            path = one.policy.path
+            if path is None:
+                continue
+            known = self._known_at(path)
+            if one.failed.identity not in known:
+                known.add(one.failed.identity)
+                lines.setdefault(path, []).append(line_of(replace(one.failed, run=self._job)))
+        for path, texts in lines.items():
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with files.opened(path, flags, doing="open the quarantine") as descriptor:
+                with files.translated("write to the quarantine", path):
+                    data = memoryview(b"".join(texts))
+                    while data:
+                        data = data[os.write(descriptor, data) :]
+                files.sync(descriptor, path)
+
+    def _known_at(self, path: str) -> set[Any]:
+        known = self._known.get(path)
+        if known is None:
+            items = Quarantine.read(path).items if files.is_there(path) else ()
+            known = {item.identity for item in items if item.run == self._job}
+            self._known[path] = known
+        return known

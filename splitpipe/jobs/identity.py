@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from splitpipe.codecs import Zstd
@@ -130,7 +130,7 @@ class Note:
         done: how many records of the source.
         total: what became of them.
         finished: whether that is all of them.
-        faults_nbytes: how long the file of those that failed was.
+        left: how much was left out, by who left it out.
         column: the column, where it is part of the dataset that it is for.
     """
 
@@ -139,7 +139,7 @@ class Note:
     done: int
     total: Counts
     finished: bool
-    faults_nbytes: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
     column: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Note:
             "done": self.done,
             "total": asdict(self.total),
             "finished": self.finished,
-            "faults_nbytes": self.faults_nbytes,
+            "left": dict(self.left),
             "column": self.column,
         }
 
@@ -175,7 +175,7 @@ class Note:
                 done=int(document["done"]),
                 total=Counts(**document["total"]),
                 finished=bool(document["finished"]),
-                faults_nbytes=int(document["faults_nbytes"]),
+                left=dict(document["left"]),
                 column=document["column"],
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ from splitpipe.jobs.shape import Shape, shape_of, task_size
 from splitpipe.jobs.target import note_at
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import check_count
+from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.schema import Schema, checked_name
 from splitpipe.storage import files
 from splitpipe.storage.committed import Manifest
@@ -50,8 +51,8 @@ class JobOptions(TypedDict, total=False):
             to one of them. A dictionary must be given: workers cannot train one together.
         version: stands for the code of the pipeline, where that cannot be identified, or where a
             change of it shall not matter. A job goes on only while it is the same.
-        on_error: what becomes of records that fail: ``"raise"`` (the usual), ``"skip"``, or
-            ``"quarantine:PATH"``, which adds a line of JSON for each to a file.
+        on_error: what becomes of records that fail, where no stage says it: ``"raise"`` (the
+            usual), ``"skip"``, or a policy (`sp.skip`, `sp.retry`, `sp.quarantine`).
     """
 
     task: int | None
@@ -60,7 +61,7 @@ class JobOptions(TypedDict, total=False):
     bins: int | None
     compression: str | Zstd | Mapping[str, str | Zstd] | None
     version: str | None
-    on_error: str
+    on_error: Policy | str | None
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from splitpipe.errors import GraphError, ResumeError
 from splitpipe.jobs.column import ColumnTarget, tidy
-from splitpipe.jobs.faults import FaultFile, Policy
+from splitpipe.jobs.faults import Judge, Left, Quarantines
 from splitpipe.jobs.identity import Note
 from splitpipe.jobs.looking import Looked
 from splitpipe.jobs.shape import Ranges
 from splitpipe.jobs.summary import Counts, JobProgress, JobSummary
 from splitpipe.jobs.target import DatasetTarget, Target
-from splitpipe.jobs.work import Fault, Made, Probed, Rules, Work
+from splitpipe.jobs.work import Made, Probed, Rules, Work
 from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import Workers
+from splitpipe.pipeline.stages.policy import RAISE, Policy
 from splitpipe.schema import Schema
 
 __all__ = ["Preview", "preview", "run"]
@@ -81,13 +82,13 @@ class Order:
     Attributes:
         workers: how many processes; 0 does it in this one.
         limit: how many records of the source, from the first; ``None`` for all.
-        policy: what becomes of records that fail.
+        policy: what becomes of records that fail, where no stage says it.
         progress: told how far it is.
     """
 
     workers: Workers = "auto"
     limit: int | None = None
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy | None = None
     progress: Callable[[JobProgress], None] | None = None
 
 
@@ -117,7 +118,7 @@ def preview(looked: Looked, order: Order, *, items: int) -> Preview:
         schema=schema,
         items=tried.items,
         counts=tried.counts,
-        faults=tuple(fault.text for fault in tried.faults),
+        faults=tuple(left.text for left in tried.left),
     )
 
 
@@ -164,14 +165,14 @@ def _told(workers: Workers) -> int | str:
     return 1 if workers is None else workers
 
 
-def _work(looked: Looked, policy: Policy) -> Work:
+def _work(looked: Looked, policy: Policy | None) -> Work:
     """What workers do, without a schema so far.
 
     Raises:
         GraphError: single records cannot be skipped.
     """
     whole = bool(looked.shape.whole)
-    if whole and policy.skips:
+    if whole and policy is not None and policy != RAISE:
         raise GraphError(
             "where stages see whole streams nobody can tell which record of a task failed: "
             "on_error must be 'raise'"
@@ -179,7 +180,7 @@ def _work(looked: Looked, policy: Policy) -> Work:
     rules = Rules(
         column=looked.column is not None,
         missing=bool(looked.options.get("missing")),
-        skips=policy.skips,
+        policy=policy,
         whole=looked.task if whole else 0,
     )
     return Work(looked.shape, rules, None, {})
@@ -248,45 +249,44 @@ class _Running:
         self._committed = Counts()
         self._tasks = 0
         self._faults: list[str] = []
-        self._faults_nbytes = 0
+        self._judge = Judge(looked.note.left if looked.note is not None else {})
         self._finished = False
 
     def all(self) -> None:
         """Do everything there is to do."""
-        looked, order = self._looked, self._order
+        looked = self._looked
         known, unit = self._first_look()
         # Of a type that nobody knows there is nothing.
         schema = known or Schema("bytes")
         self._target.begin(schema, looked.compression.of(schema))
         work = self._work.with_schema(schema, looked.compression.of(schema))
         ranges = Ranges(self._start, self._stop, looked.task, unit)
-        earlier = looked.note.faults_nbytes if looked.note is not None else None
-        self._faults_nbytes = earlier or 0
-        name = looked.identity.name().hex()
-        source = repr(looked.shape.source)
-        with FaultFile(order.policy.path, earlier, name, source) as kept:
-            waiting: list[Fault] = []
-            for made in self._made(work, ranges):
-                self._take(made)
-                waiting += made.faults
-                if self._ends_a_task(made.stop):
-                    kept.add(waiting)
-                    waiting.clear()
-                    self._faults_nbytes = kept.nbytes
-                    self._commit(made.stop, known)
-                self._tell(made.stop)
-                del made  # its memory is wanted for the next one
-            if not looked.shape.positions and looked.note is None:
-                self._commit(0, known)  # nothing is an output, too
+        kept = Quarantines(looked.identity.name().hex()[:16])
+        waiting: list[Left] = []
+        for made in self._made(work, ranges):
+            self._take(made)
+            waiting += made.left
+            if self._ends_a_task(made.stop):
+                kept.add(waiting)
+                waiting.clear()
+                self._commit(made.stop, known)
+            self._tell(made.stop)
+            del made  # its memory is wanted for the next one
+        if not looked.shape.positions and looked.note is None:
+            self._commit(0, known)  # nothing is an output, too
         if self.done == looked.shape.positions:
             self._target.finish(self._note(known))
             self._finished = True
 
     def _take(self, made: Made) -> None:
+        for left in made.left:
+            self._judge.enter(left)
+        if made.stop == self._looked.shape.positions:
+            self._judge.end(made.stop)
         self._target.add(made)
         self._counts += made.counts
         room = max(0, _TOLD - len(self._faults))
-        self._faults += [fault.text for fault in made.faults[:room]]
+        self._faults += [left.text for left in made.left[:room]]
 
     def _ends_a_task(self, position: int) -> bool:
         return position % self._looked.task == 0 or position == self._stop
@@ -308,7 +308,7 @@ class _Running:
             done=self.done,
             total=self._before + self._committed,
             finished=self.done == self._looked.shape.positions,
-            faults_nbytes=self._faults_nbytes,
+            left=dict(self._judge.counts),
         )
 
     def _tell(self, made: int) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.graph import Body
+from splitpipe.pipeline.guarding import policies
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import AsyncMap, Batch
@@ -42,6 +43,7 @@ class Shape:
         group: records that are treated together: 1, or those of a batch.
         ahead: how many records a stage may have taken beyond those it gave.
         whole: names of stages over whole streams.
+        guarded: whether a stage may leave out what fails.
     """
 
     body: Body
@@ -50,6 +52,7 @@ class Shape:
     group: int
     ahead: int
     whole: tuple[str, ...]
+    guarded: bool
 
 
 def shape_of(pipeline: Pipeline) -> Shape:
@@ -83,7 +86,8 @@ def shape_of(pipeline: Pipeline) -> Shape:
     readers = [one for part in body.parts for one in part.inputs]
     if len(readers) != len(set(readers)):
         whole.append("a branch")
-    return Shape(body, source, positions, group, ahead, tuple(whole))
+    guarded = any(policy.leaves_out for policy in policies(body.stages))
+    return Shape(body, source, positions, group, ahead, tuple(whole), guarded)
 
 
 def _source_of(body: Body) -> tuple[SequenceSource, int]:

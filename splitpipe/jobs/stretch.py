@@ -6,6 +6,7 @@ record that it was made of, and says at which record it failed.
 Rules:
 - the graph is pulled, one item at a time: what comes out was made of the record that was taken
   last, except behind a stage that takes records ahead, which therefore notes what it took;
+- what a stage leaves out by a policy of its own is told with the position of its record, too;
 - records keep the numbers that they have in the whole epoch, so that random numbers are the same
   however the source is cut.
 """
@@ -15,17 +16,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from splitpipe.jobs.shape import Shape
 from splitpipe.order import Order
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import AsyncMap, Context, Operation
+from splitpipe.pipeline.stages.failed import Ledger
+from splitpipe.pipeline.stages.policy import LeaveOut
 from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import failing_stage
 
-__all__ = ["Stretch"]
+__all__ = ["LeftOut", "Stretch"]
+
+LeftOut: TypeAlias = "Callable[[int, Context, LeaveOut, BaseException, int, int], None]"
 
 
 class Stretch:
@@ -37,6 +42,8 @@ class Stretch:
         start, stop: which records.
         epoch: of everything random in it.
         whole: whether positions are not told apart: all that comes out is of ``start``.
+        left_out: called with what a stage leaves out: the position of its record, the stage's
+            context, its policy, the error, which part of the record, and how often it was tried.
     """
 
     def __init__(
@@ -48,13 +55,17 @@ class Stretch:
         *,
         epoch: int = 0,
         whole: bool = False,
+        left_out: LeftOut | None = None,
     ) -> None:
         self._shape, self._order = shape, order
         self._start, self._stop = start, stop
         self._whole = whole
         self._ahead: list[_Ahead] = []
-        self._body = self._noting(shape.body) if shape.ahead and not whole else shape.body
-        self._chain = Chain(self._body, epoch, first=start)
+        self._at: dict[str, Callable[[], int]] = {}  # at which record each stage is
+        self._left_out = left_out
+        noting = (shape.ahead or shape.guarded) and not whole
+        self._body = self._noting(shape.body) if noting else shape.body
+        self._chain = Chain(self._body, epoch, first=start, ledger=_Entering(self._enter))
         self._source_failed = False
         self._given: int | None = None
 
@@ -95,6 +106,15 @@ class Stretch:
         except BaseException:
             self._source_failed = True
             raise
+
+    def _enter(
+        self, context: Context, policy: LeaveOut, error: BaseException, part: int, tries: int
+    ) -> None:
+        """A stage leaves something out."""
+        stage = context.stage.partition("/")[0]
+        at = self._start if self._whole else self._at[stage]()
+        if self._left_out is not None:
+            self._left_out(at, context, policy, error, part, tries)
 
     # -- which record it was ---------------------------------------------------------------
 
@@ -143,13 +163,37 @@ class Stretch:
         taken: Callable[[], int] = lambda: self._chain.cursor.position - 1  # noqa: E731
         for part in body.parts:
             stage = part.stage
+            if stage is not None:
+                self._at[stage.name] = taken
             if stage is not None and isinstance(stage.operation, AsyncMap):
                 noting = _Ahead(stage.operation, taken)
                 taken = noting.now
+                self._at[stage.name] = noting.leave
                 self._ahead.append(noting)
                 part = replace(part, stage=replace(stage, operation=noting))
             parts.append(part)
         return replace(body, parts=tuple(parts))
+
+
+class _Entering(Ledger):
+    """Tells what stages leave out; whether that is too much is judged where all of it is known."""
+
+    def __init__(self, enter: Callable[[Context, LeaveOut, BaseException, int, int], None]) -> None:
+        super().__init__()
+        self._enter = enter
+
+    def left_out(
+        self,
+        context: Context,
+        policy: LeaveOut,
+        error: BaseException,
+        place: tuple[int, int],
+        tries: int,
+    ) -> None:
+        self._enter(context, policy, error, place[1], tries)
+
+    def end(self, context: Context, policy: LeaveOut | None) -> None:
+        """Not here."""
 
 
 class _Ahead(Operation):
@@ -173,6 +217,10 @@ class _Ahead(Operation):
         self.failed = False
         self.input_failed = False
 
+    def leave(self) -> int:
+        """The position of the item for which nothing will come: the first that it waits for."""
+        return self.waiting.popleft()
+
     def now(self) -> int:
         """The position of what it gave last."""
         return self.position
@@ -188,6 +236,10 @@ class _Ahead(Operation):
     @property
     def random(self) -> bool:
         return self._inner.random
+
+    @property
+    def places(self) -> bool:
+        return self._inner.places
 
     @property
     def label(self) -> str:

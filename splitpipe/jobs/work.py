@@ -1,7 +1,7 @@
 """What a worker does with a range of the source.
 
 Responsible for: `Work`, from positions of the source to the bytes that are stored and what became
-of each record; `Made`, which travels to the one process that writes; `Fault`, a record that failed.
+of each record; `Made`, which travels to the one process that writes.
 
 Rules:
 - what a range gives depends on its records alone, not on who works on it, nor on where ranges are
@@ -13,63 +13,37 @@ Rules:
 from __future__ import annotations
 
 import time
-import traceback
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from splitpipe.codecs import Codec, Zstd, codec
 from splitpipe.conversion.blocks import PackedColumn
-from splitpipe.errors import FormatError, SplitpipeError
+from splitpipe.errors import FormatError
+from splitpipe.jobs.faults import JOB, Left
 from splitpipe.jobs.shape import Shape
 from splitpipe.jobs.stretch import Stretch
 from splitpipe.jobs.summary import Counts
 from splitpipe.order import Order
+from splitpipe.pipeline.stages.base import Context
+from splitpipe.pipeline.stages.failed import FailedItem, Ledger
+from splitpipe.pipeline.stages.policy import LeaveOut, Policy, decide
 from splitpipe.runtime.failure import annotate
 from splitpipe.schema import Field, Schema
 
-__all__ = ["Fault", "Made", "Probed", "Rules", "Work", "may_be_skipped"]
+__all__ = ["Made", "Probed", "Rules", "Work"]
 
 _MISSING: Final = -1
 PROBE_S: Final = 0.1
 """How long is tried how fast a job is; the first record may take longer."""
 PREVIEW_S: Final = 5.0
 """How long something to look at is waited for."""
-
-
-class Fault(NamedTuple):
-    """A record that failed and was left out.
-
-    Attributes:
-        position: of the record, in the order of the job.
-        records: how many were left out with it, itself included.
-        record: which record it is, in words.
-        stage: where it failed; ``None`` for reading or writing it.
-        error: the name of the exception's type.
-        message: what it said.
-        traceback: of it.
-        key: of the record, if it has one.
-    """
-
-    position: int
-    records: int
-    record: str
-    stage: str | None
-    error: str
-    message: str
-    traceback: str
-    key: str | None = None
-
-    @property
-    def text(self) -> str:
-        """It as a line."""
-        where = f" in stage {self.stage!r}" if self.stage is not None else ""
-        more = f" (and {self.records - 1} with it)" if self.records > 1 else ""
-        return f"{self.record}{more}{where}: {self.error}: {self.message}"
 
 
 class Made(NamedTuple):
@@ -80,7 +54,7 @@ class Made(NamedTuple):
         columns: the stored values of each column.
         rows: how many there are of each.
         counts: what became of the records.
-        faults: those that failed.
+        left: what failed and was left out.
     """
 
     start: int
@@ -88,7 +62,7 @@ class Made(NamedTuple):
     columns: dict[str, PackedColumn]
     rows: int
     counts: Counts
-    faults: tuple[Fault, ...]
+    left: tuple[Left, ...]
 
 
 class Probed(NamedTuple):
@@ -99,21 +73,14 @@ class Probed(NamedTuple):
         record_s: about how long a record takes.
         items: the first of what comes out, as text.
         counts: what became of the records that were tried.
-        faults: those that failed.
+        left: what failed and was left out.
     """
 
     schema: Schema | None
     record_s: float
     items: tuple[str, ...]
     counts: Counts
-    faults: tuple[Fault, ...]
-
-
-def may_be_skipped(error: BaseException) -> bool:
-    """Whether a record is to blame, and not the machine: memory, a disk, splitpipe itself."""
-    if isinstance(error, SplitpipeError):
-        return isinstance(error, FormatError)
-    return isinstance(error, Exception) and not isinstance(error, MemoryError)
+    left: tuple[Left, ...]
 
 
 @dataclass(frozen=True)
@@ -123,13 +90,13 @@ class Rules:
     Attributes:
         column: whether there is to be one value for every record.
         missing: whether a value may be missing where the pipeline gave none.
-        skips: whether records that fail are left out.
+        policy: what becomes of records that fail, where no stage says it.
         whole: positions of a task that is treated as one stream; 0 where records are by themselves.
     """
 
     column: bool = False
     missing: bool = False
-    skips: bool = False
+    policy: Policy | None = None
     whole: int = 0
 
 
@@ -193,9 +160,9 @@ class Work:
             if at_most or (seen.schema is None and self.schema is None):
                 raise
             done = seen.owners[-1] + 1 if seen.owners else start + 1
-        counts = _counted(seen.owners, self.group, (start, done), seen.faults)
+        counts = _counted(seen.owners, self.group, (start, done), seen.left)
         texts, record_s = tuple(seen.texts), seen.record_s(start, done)
-        return Probed(seen.schema, record_s, texts, counts, tuple(seen.faults))
+        return Probed(seen.schema, record_s, texts, counts, tuple(seen.left))
 
     @cached_property
     def _order(self) -> Order:
@@ -213,44 +180,70 @@ class Work:
 
     def _run(self, start: int, stop: int, taker: _Taker) -> None:
         """Give everything that comes out to ``taker``, and tell it what failed."""
-        todo = [(start, stop)]
+        todo, tries = [(start, stop)], Counter[int]()
         while todo:
             first, last = todo.pop()
-            whole = self.rules.whole
-            epoch = first // whole if whole else 0
-            stretch = Stretch(self.shape, self._order, first, last, epoch=epoch, whole=bool(whole))
+            stretch = self._stretch(first, last, taker)
             try:
                 stretch.run(taker.take)
             except Exception as error:
                 annotate(error, stretch.where(error, "worker of a job"))
-                if not self.rules.skips or not may_be_skipped(error):
-                    raise
                 at, waiting = stretch.failed_at()
                 begin, end = self._group_of(at, start, stop)
-                taker.forget(begin)
-                taker.faults.append(self._fault(stretch, error, at, end - begin))
-                if end < last:
-                    todo.append((end, last))
-                again = self._group_of(waiting, start, stop)[0]
-                if again < begin:
-                    todo.append((again, begin))
+                again = min(begin, self._group_of(waiting, start, stop)[0])
+                policy = self.rules.policy
+                decision = None if policy is None else decide(policy, error, tries[begin])
+                if decision is None:
+                    raise
+                taker.forget(begin, again)
+                tries[begin] += 1
+                if isinstance(decision, float):
+                    Ledger().pause(decision)
+                    todo.append((again, last))
+                    continue
+                failed = self._failed(stretch, error, at, tries=tries[begin], policy=decision)
+                described = self.described(at)
+                taker.left.append(Left(JOB, at, end - begin, described, failed, decision))
+                todo += [(one, two) for one, two in ((end, last), (again, begin)) if one < two]
+
+    def _stretch(self, first: int, last: int, taker: _Taker) -> Stretch:
+        def left_out(
+            at: int, context: Context, policy: LeaveOut, error: BaseException, part: int, tries: int
+        ) -> None:
+            known = {"part": part, "tries": tries, "action": policy.action}
+            failed = FailedItem.of(error, context, **self._known(at), **known)
+            taker.left.append(Left(context.stage, at, 0, self.described(at), failed, policy))
+
+        whole = self.rules.whole
+        return Stretch(
+            self.shape,
+            self._order,
+            first,
+            last,
+            epoch=first // whole if whole else 0,
+            whole=bool(whole),
+            left_out=left_out,
+        )
 
     def _group_of(self, position: int, start: int, stop: int) -> tuple[int, int]:
         """The records that are treated together with one, among ``start`` to ``stop - 1``."""
         first = position // self.group * self.group
         return max(first, start), min(first + self.group, stop)
 
-    def _fault(self, stretch: Stretch, error: Exception, at: int, records: int) -> Fault:
-        return Fault(
-            position=at,
-            records=records,
-            record=self.described(at),
-            stage=stretch.stage_of(error),
-            error=type(error).__qualname__,
-            message=str(error),
-            traceback="".join(traceback.format_exception(error)).rstrip(),
-            key=self._key_of(at),
-        )
+    def _failed(
+        self, stretch: Stretch, error: Exception, at: int, *, tries: int, policy: LeaveOut
+    ) -> FailedItem:
+        stage = Context(stretch.stage_of(error) or JOB)
+        return FailedItem.of(error, stage, **self._known(at), tries=tries, action=policy.action)
+
+    def _known(self, at: int) -> dict[str, Any]:
+        """What is known of the record at a position."""
+        return {
+            "position": at,
+            "source": repr(self.shape.source),
+            "record": int(self._order[at]),
+            "key": self._key_of(at),
+        }
 
     def _key_of(self, position: int) -> str | None:
         records = getattr(self.shape.source.sequence, "records", None)
@@ -276,21 +269,27 @@ class _Taker(ABC):
 
     Attributes:
         owners: the positions of the records that it came out of, ascending.
-        faults: records that failed.
+        left: what failed and was left out.
     """
 
     def __init__(self) -> None:
         self.owners: list[int] = []
-        self.faults: list[Fault] = []
+        self.left: list[Left] = []
 
     @abstractmethod
     def take(self, position: int, item: Any) -> None:
         """Add what came out of a record."""
 
-    def forget(self, position: int) -> None:
-        """Drop what came out of the record at `position` and of those behind it."""
+    def forget(self, position: int, again: int) -> None:
+        """Drop what came out of the record at `position` and of those behind it.
+
+        Args:
+            position: of the record.
+            again: from which on records will come again.
+        """
         while self.owners and self.owners[-1] >= position:
             self.owners.pop()
+        self.left = [one for one in self.left if one.position < again]
 
 
 class _Rows(_Taker):
@@ -328,21 +327,21 @@ class _Rows(_Taker):
             values.append(stored)
         self.owners.append(position)
 
-    def forget(self, position: int) -> None:
-        super().forget(position)
+    def forget(self, position: int, again: int) -> None:
+        super().forget(position, again)
         for values in self._values:
             del values[len(self.owners) :]
 
     def made(self, work: Work, start: int, stop: int) -> Made:
         """Return it all, once the range is done."""
-        counts = _counted(self.owners, self._group, (start, stop), self.faults)
+        counts = _counted(self.owners, self._group, (start, stop), self.left)
         if work.rules.column:
             self._align(work, start, stop)
         packed = {
             name: _packed(values)
             for (name, _), values in zip(self._codecs, self._values, strict=True)
         }
-        return Made(start, stop, packed, len(self._values[0]), counts, tuple(self.faults))
+        return Made(start, stop, packed, len(self._values[0]), counts, tuple(self.left))
 
     def _align(self, work: Work, start: int, stop: int) -> None:
         """Make it one value for every record.
@@ -352,7 +351,7 @@ class _Rows(_Taker):
         """
         (values,) = self._values
         aligned: list[bytes | None] = []
-        failed = {fault.position // self._group for fault in self.faults}
+        failed = {one.position // self._group for one in self.left}
         at, first = 0, start
         while first < stop:
             group = first // self._group
@@ -386,15 +385,23 @@ def _uneven(work: Work, first: int, end: int, count: int) -> FormatError:
 
 
 def _counted(
-    owners: Sequence[int], group: int, positions: tuple[int, int], faults: Sequence[Fault]
+    owners: Sequence[int], group: int, positions: tuple[int, int], left: Sequence[Left]
 ) -> Counts:
     """What became of the records at ``positions``, of which ``owners`` gave something."""
     start, stop = positions
-    groups = np.unique(np.asarray(owners, dtype=np.int64) // group)
+    gave = np.unique(np.asarray(owners, dtype=np.int64) // group)
+    failed = np.unique(np.array([one.position for one in left], dtype=np.int64) // group)
+    used = _records(gave, group, positions)
+    # Where only a part of a record failed, something came of it nevertheless.
+    skipped = _records(np.setdiff1d(failed, gave), group, positions)
+    return Counts(stop - start, used, stop - start - used - skipped, skipped, len(owners))
+
+
+def _records(groups: npt.NDArray[np.int64], group: int, positions: tuple[int, int]) -> int:
+    """How many records groups have, among those at ``positions``."""
+    start, stop = positions
     sizes = np.minimum((groups + 1) * group, stop) - np.maximum(groups * group, start)
-    used, skipped = int(sizes.sum()), sum(fault.records for fault in faults)
-    read = stop - start
-    return Counts(read, used, read - used - skipped, skipped, len(owners))
+    return int(sizes.sum())
 
 
 def _packed(values: Sequence[bytes | None]) -> PackedColumn:

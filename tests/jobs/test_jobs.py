@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -247,24 +246,6 @@ class TestErrors:
             job.run(workers=0)
         summary = job.run(workers=0, on_error="skip")
         assert (summary.resumed_at, summary.total.skipped, summary.finished) == (90, 1, True)
-
-    def test_quarantined_ones_are_there_once(
-        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("splitpipe.jobs.running._MOST_UNIT", 11)
-        said = f"quarantine:{tmp_path / 'bad.jsonl'}"
-        (tmp_path / "bad.jsonl").write_text('{"mine": 1}\n')
-        for made in (20, 64, 150):
-            with pytest.raises(KeyboardInterrupt):
-                self.failing(data, tmp_path / "out", on_error=said).run(
-                    workers=0, progress=stop_at(made)
-                )
-        self.failing(data, tmp_path / "out", on_error=said).run(workers=0)
-        mine, *lines = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
-        assert mine == {"mine": 1}
-        assert [line["position"] for line in lines] == [n for n in range(COUNT) if n % 7 == 3]
-        assert {line["error"] for line in lines} == {"KeyError"}
-        assert "fails_at_seventh" in lines[0]["traceback"]
 
     def test_a_value_that_does_not_fit(self, data: Path, tmp_path: Path) -> None:
         pipe = sp.Pipeline(sp.open_dataset(data)).map(making.square)
