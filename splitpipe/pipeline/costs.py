@@ -16,10 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.dataset import Dataset
 from splitpipe.errors import GraphError
 from splitpipe.order import Rows
-from splitpipe.views.lengths import record_lengths
 
 __all__ = ["Cost", "check_cost", "costs_of"]
 
@@ -92,8 +90,8 @@ def _checked(found: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
 
 def _column(sequence: Any, name: str, rows: Rows) -> Any:
     schema = getattr(sequence, "schema", None)
-    if not isinstance(sequence, Dataset) or name not in schema:  # type: ignore[operator]
-        known = ", ".join(schema) if isinstance(sequence, Dataset) and schema else "none"
+    if not _is_dataset(sequence) or name not in schema:  # type: ignore[operator]
+        known = ", ".join(schema) if _is_dataset(sequence) and schema else "none"
         raise GraphError(
             f"balance(cost={name!r}): there is no such column (there are: {known}); give a number "
             "for every record, or a function of its index"
@@ -108,7 +106,9 @@ def _column(sequence: Any, name: str, rows: Rows) -> Any:
 
 
 def _lengths(sequence: Any, names: Sequence[str] | None, rows: Rows) -> Any:
-    if isinstance(sequence, Dataset):
+    if _is_dataset(sequence):
+        from splitpipe.views.lengths import record_lengths
+
         found = record_lengths(sequence.records, rows, names)
         if found is not None:
             return found
@@ -118,3 +118,9 @@ def _lengths(sequence: Any, names: Sequence[str] | None, rows: Rows) -> Any:
         "reading them; say cost=: a column of numbers, a number for every record, or a function "
         "of its index"
     )
+
+
+def _is_dataset(sequence: Any) -> bool:
+    from splitpipe.dataset import Dataset  # whoever has none needs no storage
+
+    return isinstance(sequence, Dataset)

@@ -7,21 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, Unpack
 
 from splitpipe.errors import GraphError
+from splitpipe.pipeline import stages
 from splitpipe.pipeline.guarding import guarded
 from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
 from splitpipe.pipeline.stage import StageOptions, check_count
-from splitpipe.pipeline.stages import (
-    Cache,
-    Label,
-    Pick,
-    Repeat,
-    Route,
-    Shuffle,
-    Skip,
-    Take,
-    Tee,
-    Through,
-)
 from splitpipe.pipeline.stages.policy import Policy
 
 __all__ = ["FlowMethods"]
@@ -62,7 +51,7 @@ class FlowMethods(Methods):
             >>> list(sp.Pipeline(range(2)).through(pairs, gap=10))
             [(0, 10), (1, 11)]
         """
-        operation = Through(function_of("through", generator), args, kwargs, restart_every)
+        operation = stages.Through(function_of("through", generator), args, kwargs, restart_every)
         options = StageOptions(workers, True, capacity, executor, deadline_s=deadline_s)
         return self._with(operation, name, options)
 
@@ -81,7 +70,7 @@ class FlowMethods(Methods):
             >>> sorted(sp.Pipeline(range(5)).shuffle(3))
             [0, 1, 2, 3, 4]
         """
-        return self._stream(Shuffle(buffer), options)
+        return self._stream(stages.Shuffle(buffer), options)
 
     def repeat(self, count: int | None = None, **options: Unpack[StreamOptions]) -> Self:
         """Go through the stream `count` times in every epoch; None: for ever.
@@ -94,7 +83,7 @@ class FlowMethods(Methods):
             >>> list(sp.Pipeline(range(2)).repeat(2))
             [0, 1, 0, 1]
         """
-        return self._stream(Repeat(count), options)
+        return self._stream(stages.Repeat(count), options)
 
     def tee(self, count: int = 2, *, capacity: int | None = None) -> tuple[Self, ...]:
         """Return the stream `count` times: branches, which `zip`, `mix` or `run` join or read.
@@ -113,7 +102,7 @@ class FlowMethods(Methods):
             [(0, '0'), (1, '1'), (2, '2')]
         """
         count = check_count("count", count, least=1)
-        teed = self._with(Tee(), None, StageOptions(capacity=capacity))
+        teed = self._with(stages.Tee(), None, StageOptions(capacity=capacity))
         return (teed,) * count
 
     def route(
@@ -146,7 +135,7 @@ class FlowMethods(Methods):
             ['0', 1, '2', 3, '4']
         """
         made = {label: self._branch(label, begin) for label, begin in branches.items()}
-        operation = Route(function_of("route", key), made, other)
+        operation = stages.Route(function_of("route", key), made, other)
         return self._pooled(guarded(operation, on_error), options)
 
     def split_by(
@@ -182,9 +171,11 @@ class FlowMethods(Methods):
         choices = tuple(labels)
         if other not in ("raise", "drop") or not choices:
             raise GraphError("split_by needs at least one label, and other='raise' or 'drop'")
-        operation = guarded(Label(function_of("split_by", key), choices, other == "drop"), on_error)
+        operation = guarded(
+            stages.Label(function_of("split_by", key), choices, other == "drop"), on_error
+        )
         labelled = self._with(operation, name, StageOptions(capacity=capacity))
-        return {label: labelled._with(Pick(label)) for label in choices}
+        return {label: labelled._with(stages.Pick(label)) for label in choices}
 
     def cache(
         self,
@@ -223,12 +214,12 @@ class FlowMethods(Methods):
         """
         mark = None if directory is None else self._fingerprint()
         kept = None if directory is None else os.fspath(directory)
-        return self._stream(Cache(kept, mark, max_bytes, full), options)
+        return self._stream(stages.Cache(kept, mark, max_bytes, full), options)
 
     def skip(self, count: int, *, name: str | None = None) -> Self:
         """Leave out the first `count` items of every epoch; they are made, and counted."""
-        return self._with(Skip(count), name)
+        return self._with(stages.Skip(count), name)
 
     def take(self, count: int, *, name: str | None = None) -> Self:
         """End every epoch after `count` items."""
-        return self._with(Take(count), name, StageOptions())
+        return self._with(stages.Take(count), name, StageOptions())

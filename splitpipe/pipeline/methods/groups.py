@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from splitpipe.pipeline import stages
 from splitpipe.pipeline.guarding import guarded
 from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions
-from splitpipe.pipeline.stages import (
-    Batch,
-    BatchByCost,
-    Bucket,
-    Buckets,
-    Layout,
-    Length,
-    Limits,
-    Pack,
-    Packing,
-    Ragged,
-    Window,
-)
 from splitpipe.pipeline.stages.policy import Policy
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.stages import Length, Ragged
 
 __all__ = ["GroupMethods"]
 
@@ -58,7 +49,7 @@ class GroupMethods(Methods):
                 items are counted; None: it is raised, whatever the loader says. See `map`.
             options: as for `map`.
         """
-        operation = guarded(Batch(size, drop_last, collate, ragged), on_error)
+        operation = guarded(stages.Batch(size, drop_last, collate, ragged), on_error)
         return self._pooled(operation, options)
 
     def window(
@@ -87,7 +78,7 @@ class GroupMethods(Methods):
             >>> list(sp.Pipeline(range(4)).window(2, collate=list))
             [[0, 1], [1, 2], [2, 3]]
         """
-        return self._stream(Window(size, step, drop_last, collate, ragged), options)
+        return self._stream(stages.Window(size, step, drop_last, collate, ragged), options)
 
     def bucket(
         self,
@@ -132,9 +123,11 @@ class GroupMethods(Methods):
         most, sizes = (max(size), tuple(size)) if isinstance(size, Sequence) else (size, None)
         learned = None if boundaries is not None else buckets
         given = None if boundaries is None else tuple(boundaries)
-        which = Buckets(given, learned, by, sample, sizes)
-        limits = Limits(most, max_tokens, True, oversized)
-        return self._stream(Bucket(which, limits, length, drop_last, collate, ragged), options)
+        which = stages.Buckets(given, learned, by, sample, sizes)
+        limits = stages.Limits(most, max_tokens, True, oversized)
+        return self._stream(
+            stages.Bucket(which, limits, length, drop_last, collate, ragged), options
+        )
 
     def batch_by_cost(
         self,
@@ -167,8 +160,8 @@ class GroupMethods(Methods):
             >>> list(sp.Pipeline(["aa", "b", "cccc"]).batch_by_cost(4, collate=list))
             [['aa', 'b'], ['cccc']]
         """
-        limits = Limits(max_size, max_tokens, padded, oversized)
-        return self._stream(BatchByCost(limits, length, collate, ragged), options)
+        limits = stages.Limits(max_size, max_tokens, padded, oversized)
+        return self._stream(stages.BatchByCost(limits, length, collate, ragged), options)
 
     def pack(
         self,
@@ -213,6 +206,6 @@ class GroupMethods(Methods):
             >>> list(packs)
             [['aaa', 'c'], ['bb', 'dd']]
         """
-        packing = Packing(length, strategy, window, too_long)
-        layout = Layout(None if columns is None else tuple(columns), pad, separator)
-        return self._stream(Pack(packing, layout, measure), options)
+        packing = stages.Packing(length, strategy, window, too_long)
+        layout = stages.Layout(None if columns is None else tuple(columns), pad, separator)
+        return self._stream(stages.Pack(packing, layout, measure), options)
