@@ -185,9 +185,10 @@ class Fault:
             >>> items = iter(sp.Pipeline(range(9)).through(fault.passing))
             >>> next(items), next(items)
             (0, 1)
-            >>> next(items)
+            >>> next(items)  # doctest: +ELLIPSIS
             Traceback (most recent call last):
             ValueError: torn
+            in stage 'passing' ...
         """
         for item in items:
             self.strike(item)
