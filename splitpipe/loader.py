@@ -32,6 +32,7 @@ from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.recording.recorder import Recorder
 from splitpipe.recording.seeing import Seeing, recorder_of
 from splitpipe.runtime.diagnosis import Diagnosis
+from splitpipe.runtime.interrupts import held_back
 from splitpipe.runtime.run import Run
 from splitpipe.runtime.saved import Place, graph_of, place_of, resume_of
 from splitpipe.runtime.seats import explain_seats
@@ -250,7 +251,8 @@ class Loader:
         """
         if not self._over:
             self._over = True
-            self._stop()
+            with held_back():
+                self._stop()
 
     def leave_quietly(self) -> None:
         """Say that collecting this loader is a usual way to end it, not worth a ResourceWarning."""
@@ -399,13 +401,14 @@ class Loader:
 
     def _fail(self, error: BaseException) -> None:
         """Be over, because of `error`, or because of what ended the run for another output."""
-        self._place = self._where()
-        reason = self._run.fail(error)
-        self._failure = reason
-        if self._recorder is not None:
-            self._recorder.failed(reason)
-        self._advance = self._refuse
-        self.close()
+        with held_back():
+            self._place = self._where()
+            reason = self._run.fail(error)
+            self._failure = reason
+            if self._recorder is not None:
+                self._recorder.failed(reason)
+            self._advance = self._refuse
+            self.close()
         if reason is not error:
             raise reason
 

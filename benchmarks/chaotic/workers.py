@@ -18,6 +18,7 @@ import hashlib
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -39,6 +40,7 @@ from splitpipe.testing.faults import FaultLog
 __all__ = ["stream", "worker_chaos"]
 
 BATCH = 64
+TELL_S = 10.0
 DELAY_S = 0.004
 """A kill comes so much later than the item that it is due at, at most."""
 
@@ -77,21 +79,22 @@ class Noted:
         return tokens(rng, record)
 
 
-def stream(folder: Path, records: int, workers: int, seed: int) -> sp.Pipeline:
-    """The pipeline: a shuffled dataset, a pool, a filter, a free stage, batches."""
+def stream(
+    folder: Path, records: int, workers: int, seed: int, *, whole: bool = False
+) -> sp.Pipeline:
+    """The pipeline: a shuffled dataset, a pool with a filter, another process, batches.
+
+    With `whole`, stages over the whole stream as well: those are begun anew after every death.
+    """
     path = folder / "data"
     if not path.exists():
         sp.write_split_data(path, list(_records(records)), splits=8)
     log = FaultLog(folder / "first")
-    noted = partial(first_item, log, set())
-    return (
-        sp.Pipeline(sp.open_dataset(path), shuffle="global", seed=seed)
-        .map(Noted(log), workers=workers, name="tokens")
-        .filter(short)
-        .through(noted, workers=1, name="order")
-        .map(zlib.crc32)
-        .batch(BATCH)
-    )
+    pipe = sp.Pipeline(sp.open_dataset(path), shuffle="global", seed=seed)
+    pipe = pipe.map(Noted(log), workers=workers, name="tokens").filter(short)
+    if whole:
+        pipe = pipe.shuffle(1000).through(partial(first_item, log, set()), workers=1, name="order")
+    return pipe.map(zlib.crc32, workers=1, name="sum").batch(BATCH)
 
 
 def _records(count: int) -> Iterator[bytes]:
@@ -193,6 +196,7 @@ def _read(
     rng = random.Random(7)
     due = rng.expovariate(1 / every) if every else float("inf")
     begin = time.monotonic()
+    tell = begin + TELL_S
     with pipe.loader(**options) as loader:
         for batch in loader:
             # Ended with every stack on stderr when the next one does not come.
@@ -203,6 +207,9 @@ def _read(
             if killer is not None and items >= due:
                 due += rng.expovariate(1 / every)
                 killer.due()
+            if arrived[-1] > tell:
+                tell += TELL_S
+                print(f"  {items} batches, {arrived[-1] - begin:.0f} s", file=sys.stderr)
             del batch
     faulthandler.cancel_dump_traceback_later()
     return _Read(total.hexdigest(), items, time.monotonic() - begin, arrived)
@@ -217,6 +224,7 @@ def worker_chaos(
     seed: int,
     options: Mapping[str, Any],
     hang_s: float,
+    whole: bool = False,
 ) -> Report:
     """Kill workers, and compare streams.
 
@@ -228,6 +236,7 @@ def worker_chaos(
         seed: seeds everything.
         options: of the loader.
         hang_s: seconds without an item after which the whole run ends with every stack on stderr.
+        whole: whether there are stages over the whole stream.
     """
     report = Report()
     end = None if minutes is None else time.monotonic() + 60 * minutes
@@ -237,7 +246,7 @@ def worker_chaos(
     with tempfile.TemporaryDirectory(prefix="splitpipe-chaos-") as name:
         while True:
             folder = Path(name)
-            pipe = stream(folder, records, workers, seed + number)
+            pipe = stream(folder, records, workers, seed + number, whole=whole)
             calm = _read(pipe, options, hang_s, None, 0.0)
             wanted = min(kills, records // 1000) if end is not None else kills
             before = len(done.at_s)
@@ -245,8 +254,8 @@ def worker_chaos(
             killer = _Killer(random.Random(seed + number), done)
             try:
                 every = calm.items / (wanted + 1)
-                # A budget against stages that always crash is not what is measured here.
-                hit = _read(pipe, {**options, "restarts": 10 * wanted}, hang_s, killer, every)
+                # What limits stages that always crash is not what is measured here.
+                hit = _read(pipe, {**options, "restarts": None}, hang_s, killer, every)
             finally:
                 killer.close()
             struck = done.at_s[before:]

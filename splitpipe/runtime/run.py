@@ -28,6 +28,7 @@ from splitpipe.runtime.book import Book, check_policies
 from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
+from splitpipe.runtime.interrupts import held_back
 from splitpipe.runtime.keeper import Keeper
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.ranks import Ranks
@@ -225,6 +226,7 @@ class Run:
             self.supervisor.forsake(left)
 
     def _close(self) -> None:
-        if self.supervisor is not None:
-            self.supervisor.close()
-        self.observer.close()
+        with held_back():
+            if self.supervisor is not None:
+                self.supervisor.close()
+            self.observer.close()

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import splitpipe as sp
+from splitpipe.runtime.interrupts import held_back
 from splitpipe.testing.faults import Estate, Fault, FaultLog, worker_index
 from tests.faults.places import forever, same
 from tests.faults.reading import PATIENCE_S, reading
@@ -77,7 +78,8 @@ class TestNested:
             estate = Estate.of(outer.pid)
             assert inner in estate.processes
             outer.kill()
-            assert estate.wait(WITHIN_S) == ()
+            _, alive = psutil.wait_procs(estate.processes, timeout=WITHIN_S)
+            assert alive == []
 
 
 def logged(x: int) -> int:
@@ -211,3 +213,72 @@ def first_of(items: Iterator[int]) -> int:
 def test_endless_sources_are_left_at_once() -> None:
     with sp.Pipeline(forever).map(same, workers=2).loader(start_method="fork") as loader:
         assert first_of(loader) == 0
+
+
+class TestInterrupts:
+    def test_what_is_held_back_happens_at_the_end(self) -> None:
+        done = []
+
+        def close() -> None:
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                done.append(True)
+
+        with pytest.raises(KeyboardInterrupt):
+            close()
+        assert done
+        with pytest.raises(KeyboardInterrupt):  # and afterwards it is as it was
+            signal.raise_signal(signal.SIGINT)
+
+    def test_a_handler_of_the_program_is_called(self) -> None:
+        called: list[int] = []
+        earlier = signal.signal(signal.SIGINT, lambda number, frame: called.append(number))
+        try:
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+                assert called == []
+            assert called == [signal.SIGINT]
+        finally:
+            signal.signal(signal.SIGINT, earlier)
+
+    def test_an_error_of_the_block_is_not_lost(self) -> None:
+        def close() -> None:
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+                raise ValueError("closing failed")
+
+        with pytest.raises(KeyboardInterrupt) as raised:
+            close()
+        assert isinstance(raised.value.__context__, ValueError)
+
+    def test_other_threads_change_no_handler(self) -> None:
+        seen: list[object] = []
+
+        def look() -> None:
+            with held_back():
+                seen.append(signal.getsignal(signal.SIGINT))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(PATIENCE_S)
+        assert seen == [signal.getsignal(signal.SIGINT)]
+
+    def test_ctrl_c_while_a_loader_is_closed_leaves_nothing(self, tmp_path: Path) -> None:
+        """The generator says when it is closed, and has to be killed: that is when it comes."""
+        log = FaultLog(tmp_path / "strikes")
+        pipe = sp.Pipeline(forever).through(Fault("wait", log=log).closing, workers=1)
+        loader = pipe.loader(start_method="fork")
+        next(loader)
+
+        def interrupt() -> None:
+            log.wait(1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            loader.close()
+        thread.join(PATIENCE_S)
+        with pytest.raises(StopIteration):
+            next(loader)  # no child is left either: see tests/conftest.py

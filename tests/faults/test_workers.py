@@ -11,7 +11,6 @@ the time bound of a row is its deadline.
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +28,7 @@ from tests.runtime.comparing import read
 LONG = os.environ.get("SPLITPIPE_FAULTS") == "long"
 METHODS = ("fork", "forkserver", "spawn") if LONG else ("fork",)
 TRANSPORTS = ("pipe", "zmq", "zmq+tcp") if LONG else ("pipe",)
-REPLACES = "restarts" in inspect.signature(sp.Pipeline.loader).parameters
-"""Whether dead workers are replaced, unless that is forbidden."""
-NO_RESTARTS: dict[str, Any] = {"restarts": 0} if REPLACES else {}
-HAS_DEADLINES = "deadline_s" in inspect.signature(sp.Pipeline.loader).parameters
+NO_RESTARTS: dict[str, Any] = {"restarts": 0}
 
 pytestmark = [
     pytest.mark.deadline(30),
@@ -130,7 +126,6 @@ def test_what_does_not_end_is_waited_for_and_ends_with_the_loader(
     assert reader.error is None or isinstance(reader.error, sp.SplitpipeError)
 
 
-@pytest.mark.skipif(not HAS_DEADLINES, reason="stages have no deadline")
 @rows("waits")
 def test_what_does_not_end_is_told_when_its_deadline_is_over(row: Row, log: FaultLog) -> None:
     place = PLACES[row.where]
@@ -158,7 +153,6 @@ def test_what_happens_at_close_delays_nothing(
         next(loader)
 
 
-@pytest.mark.skipif(not REPLACES, reason="dead workers are not replaced")
 @every_way
 @pytest.mark.parametrize("how", DEATHS)
 @pytest.mark.parametrize("where", [name for name, one in PLACES.items() if not one.after_close])
