@@ -136,6 +136,7 @@ class TestCrashes:
             assert told.items == list(range(AT))
             assert told.left == []
         assert Outcome(**cells["os._exit"]["pool"]).hangs
+        assert Outcome(**cells["os._exit"]["pool"]).ctrl_c
         assert not Outcome(**cells["os._exit"]["splitpipe"]).hangs
         assert Outcome(**cells["consumer stop"]["splitpipe"]).left == []
         written = page.read_text()

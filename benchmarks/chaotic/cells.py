@@ -30,7 +30,7 @@ import psutil
 from benchmarks.chaotic.rows import AT, COUNT, Row
 from splitpipe.testing.faults import Estate, FaultLog
 
-__all__ = ["Outcome", "run_cell"]
+__all__ = ["Outcome", "hear_ctrl_c", "run_cell"]
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 1.0
@@ -99,6 +99,7 @@ class _Cell:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             env={**os.environ, "TMPDIR": str(folder)},
+            preexec_fn=hear_ctrl_c,
         )
         self._pidfd = os.pidfd_open(self._program.pid)
         self._estate = Estate((), frozenset(), frozenset())
@@ -197,6 +198,11 @@ class _Cell:
         except subprocess.TimeoutExpired:
             self.outcome.ctrl_c = False
             self._program.kill()
+
+
+def hear_ctrl_c() -> None:
+    """For children: a shell's background jobs ignore Ctrl-C, and so would all below them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _command(system: str, row: Row, folder: Path) -> list[str]:

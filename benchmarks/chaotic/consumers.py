@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.chaotic.cells import hear_ctrl_c
 from benchmarks.chaotic.report import Report, spread
 from splitpipe.testing.faults import Estate, adopt_orphans
 
@@ -84,6 +85,7 @@ def _one(rng: random.Random, way: str, folder: Path, stranger: int) -> tuple[lis
         text=True,
         start_new_session=True,
         env={**os.environ, "TMPDIR": str(own)},
+        preexec_fn=hear_ctrl_c,
     )
     estate = None
     try:
