@@ -1,44 +1,58 @@
-"""Run the whole suite, in two processes: ``python -m tests``.
+"""Run the whole suite, in three processes: ``python -m tests``.
 
-Two halves side by side take little more than half the time, since most tests wait for processes
-that they start. Each half is an ordinary run of pytest over its folders; whatever is not named here
-belongs to the second, so that nothing is left out. Arguments go to both.
+Side by side they take little more than half the time that one would on two processors, since most
+tests wait for processes that they start. Each is an ordinary run of pytest over its folders;
+whatever is not named here belongs to the last, so that nothing is left out. Arguments go to all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = ("cli", "conversion", "formats", "integrations", "pipeline", "safety", "storage", "tokens")
+NAMED = (
+    ("splitpipe", "cli", "conversion", "formats", "integrations", "pipeline", "tokens"),
+    ("runtime", "jobs"),
+)
 
 
-def halves() -> tuple[list[str], list[str]]:
-    """Return the folders and files of each half."""
+def parts() -> list[list[str]]:
+    """Return the folders and files of each run."""
     inside = sorted((ROOT / "tests").iterdir())
     folders = [path.name for path in inside if path.is_dir() and any(path.glob("test_*.py"))]
     files = [path.name for path in inside if path.name.startswith("test_")]
-    others = [name for name in (*folders, *files) if name not in FIRST]
-    return (
-        ["splitpipe", *(f"tests/{name}" for name in FIRST)],
-        [f"tests/{name}" for name in others],
-    )
+    named = {name for part in NAMED for name in part}
+    rest = tuple(name for name in (*folders, *files) if name not in named)
+    return [
+        [name if name == "splitpipe" else f"tests/{name}" for name in part]
+        for part in (*NAMED, rest)
+    ]
 
 
 def main() -> int:
-    """Run both halves; what the second says is shown when the first has ended."""
+    """Run all parts; what the others say is shown when the first has ended."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:]]
-    first, second = halves()
-    with subprocess.Popen(
-        [*command, *second], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as other:
+    first, *others = parts()
+    with contextlib.ExitStack() as stack:
+        beside = []
+        for part in others:
+            # Not a pipe: nobody reads it meanwhile.
+            output = stack.enter_context(tempfile.TemporaryFile())
+            run = subprocess.Popen(
+                [*command, *part], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            )
+            beside.append((run, output))
         status = subprocess.run([*command, *first], cwd=ROOT, check=False).returncode
-        output, _ = other.communicate()
-        sys.stdout.flush()
-        sys.stdout.buffer.write(output)
-        return status or other.returncode
+        for run, output in beside:
+            status = run.wait() or status
+            output.seek(0)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(output.read())
+    return status
 
 
 if __name__ == "__main__":
