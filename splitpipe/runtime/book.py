@@ -47,6 +47,7 @@ class ErrorLog:
 
     Args:
         shared: whether others than this process write there.
+        run: number of the run; it stays the same when workers are replaced.
 
     Example:
         >>> log = ErrorLog(shared=False)
@@ -56,7 +57,8 @@ class ErrorLog:
         [7]
     """
 
-    def __init__(self, *, shared: bool) -> None:
+    def __init__(self, *, shared: bool, run: int = 0) -> None:
+        self.run = run
         self._lines: list[bytes] = []
         self._memory: Descriptor | None = None
         if shared:
@@ -105,7 +107,6 @@ class Book:
     Args:
         log: of the run; None: nobody reads it.
         worker: its name.
-        run: number of the run.
         pause: waits so many seconds, or less when the run is over.
     """
 
@@ -114,12 +115,11 @@ class Book:
         log: ErrorLog | None = None,
         *,
         worker: str = "",
-        run: int = 0,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._log = log
         self._worker = worker
-        self._run = f"{run:016x}"
+        self._run = "" if log is None else f"{log.run:016x}"
         self._told: Counter[str] = Counter()
         self._order: tuple[SequenceSource, int, Order] | None = None
         self.pause = pause

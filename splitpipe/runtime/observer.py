@@ -82,7 +82,7 @@ class Observer:
         self.board: Board | None = None
         self.log: ErrorLog | None = None
         try:
-            self.log = ErrorLog(shared=shared) if errors else None
+            self.log = ErrorLog(shared=shared, run=heading.run) if errors else None
             self.board = Board(self.heading) if shared else None
             if self.board is not None:
                 self.board.log = self.log

@@ -75,7 +75,7 @@ class Run:
             trace=options.trace,
             errors=check_policies(self.plan),
         )
-        book = Book(self.observer.log, worker="the consumer's process", run=number)
+        book = Book(self.observer.log, worker="the consumer's process")
         inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
             self.supervisor = Keeper(self.plan, options, self.observer)

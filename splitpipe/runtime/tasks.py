@@ -73,12 +73,10 @@ class SequentialTask:
         ledger: Ledger | None = None,
         book: Book | None = None,
     ) -> None:
-        self.body = body
+        self.body, self.exits, self.inboxes = body, exits, inboxes
         self.book = Book(worker=worker) if book is None else book
         self.balance = Balance.of(body)
-        self.exits = exits
         self._first = first
-        self.inboxes = inboxes
         self.epochs = epochs
         self.worker = worker
         self.meter = meter
@@ -404,12 +402,9 @@ class _EpochRun:
         return read
 
     def check(self, given: int) -> None:
-        """All was read and sent: see that nothing is missing. What an input gave is proved by its
-        merge.
-        """
+        """All was read and sent: see that nothing is missing. Merges prove it of inputs."""
         if self._task.balance is not None and not (self._edges or self._chain.resumed):
-            taken = self.advance(0)
-            self._task.balance.check(self._chain, taken=taken, given=given)
+            self._task.balance.check(self._chain, taken=self.advance(0), given=given)
 
     def report(self, error: BaseException) -> Failure:
         """Return the report of `error`, which a stage of this chain or one before it raised."""

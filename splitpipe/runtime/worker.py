@@ -269,4 +269,4 @@ def _book(spec: WorkerSpec, arena: Arena | Shelf) -> Book:
     its run.
     """
     pause = arena.wait_for_shut if isinstance(arena, Shelf) else time.sleep
-    return Book(spec.board.log, worker=spec.name, run=spec.course.run, pause=pause)
+    return Book(spec.board.log, worker=spec.name, pause=pause)

@@ -176,8 +176,8 @@ def test_all_workers_write_to_one_file(tmp_path: Path) -> None:
 class TestTheLog:
     def test_it_gives_the_first_of_each_stage(self) -> None:
         for shared in (False, True):
-            log = ErrorLog(shared=shared)
-            books = [Book(log, worker=f"worker {n}", run=7) for n in range(2)]
+            log = ErrorLog(shared=shared, run=7)
+            books = [Book(log, worker=f"worker {n}") for n in range(2)]
             for position in range(40):
                 item = replace(failed(position), stage="ab"[position % 3 == 0])
                 books[position % 2].enter(item, sp.skip())
