@@ -218,9 +218,7 @@ class Loader:
         return self._run.observer.doctor(self._run.consumer(self._number), earlier=since)
 
     def errors(self) -> tuple[FailedItem, ...]:
-        """Return the first items of every stage that failed and were left out (``on_error``), of
-        all workers, also while they run. How many there are is told by `stats`.
-        """
+        """Return the first items of each stage that failed and were left out; `stats` counts."""
         return self._run.observer.errors()
 
     def mixing(self) -> dict[str, float]:
