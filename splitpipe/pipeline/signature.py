@@ -6,8 +6,9 @@ which says in words what differs.
 Rules:
 - it holds what decides which items come: names, kinds of operations, numbers and words that they
   were given, the sources' lengths and orders, who reads whom. Never how stages are run;
-- it does not hold what functions do: a bug in one of them can be mended and the run gone on with.
-  Who wants to know that has `splitpipe.pipeline.stages.fingerprint`;
+- it does not hold what functions do, nor what becomes of items that fail: a bug in one of them can
+  be mended, or a bad item be left out, and the run gone on with. Who wants to know what functions
+  do has `splitpipe.pipeline.stages.fingerprint`;
 - it is the same in every process and for every version of Python.
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 from splitpipe.errors import ResumeError
 from splitpipe.pipeline.graph import Node, unique_names, walk
 from splitpipe.pipeline.source import SequenceSource, Source
+from splitpipe.pipeline.stages.guarded import Guarded
 
 __all__ = ["compare", "mark", "signature"]
 
@@ -49,6 +51,8 @@ def signature(outputs: Mapping[str, Node]) -> Signature:
             entry = {"name": node.source.name, **_source(node.source), "seed": node.seed}
         else:
             operation = node.stage.operation
+            if isinstance(operation, Guarded):
+                operation = operation.operation
             entry = {"name": names[node], "kind": type(operation).__name__.lower()}
             entry.update(_fields(operation))
         made.append({**entry, "reads": [numbers[one] for one in node.inputs]})
@@ -121,7 +125,7 @@ def _source(source: Source) -> dict[str, Any]:
 
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of an operation, or of a value that belongs to one."""
-    left_out = getattr(value, "unsigned", ())
+    left_out = ("policy", *getattr(value, "unsigned", ()))
     names = [field.name for field in fields(value) if field.name not in left_out]
     return {name: _plain(getattr(value, name)) for name in names}
 

@@ -560,6 +560,48 @@ def test_any_graph(
             hypothesis.reject()
 
 
+def fails_at_some(x: int) -> int:
+    if x % 7 == 3:
+        raise ValueError(x)
+    return x
+
+
+def sum_but_of_some(rows: list[int]) -> int:
+    if rows[0] % 5 == 1:
+        raise ValueError(rows)
+    return sum(rows)
+
+
+async def awaited_but_some(x: int) -> int:
+    return fails_at_some(x)
+
+
+class TestItemsThatFail:
+    @pytest.mark.usefixtures("_many_notes")
+    @pytest.mark.parametrize("workers", [None, 2])
+    def test_are_left_out_as_before(self, workers: int | None) -> None:
+        pipe = sp.Pipeline(range(90), shuffle="global").map(
+            fails_at_some, workers=workers, on_error="skip"
+        )
+        ends = [
+            pipe.flat_map(lambda x: [x] * (x % 3)),
+            pipe.batch(2, collate=sum_but_of_some, on_error="skip"),
+            pipe.map(lambda x: x + 1).async_map(awaited_but_some, on_error="skip"),
+        ]
+        for end in ends:
+            assert_resumes(end.map(str), {"epochs": 2, **INLINE}, [INLINE, FORK], 5)
+            assert_resumes(end.map(str), {"epochs": 2, **FORK}, [INLINE], 5)
+
+    def test_may_be_left_out_from_now_on(self) -> None:
+        pipe = sp.Pipeline(range(20))
+        with pipe.map(fails_at_some).loader(**INLINE) as loader:
+            with pytest.raises(ValueError, match="3"):
+                list(loader)
+            state = loader.state_dict()
+        skipping = pipe.map(fails_at_some, on_error="skip")
+        assert rest(skipping, state, **INLINE) == all_frozen(x for x in range(4, 20) if x % 7 != 3)
+
+
 def test_records_keep_their_numbers() -> None:
     """What is random in a stage behind one that changes counts is the same as without a cut."""
     pipe = sp.Pipeline(range(60), seed=5).map(record).filter(odd).batch(3, collate=list)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from splitpipe.pipeline.stages.base import Context, Operation, name_of
+from splitpipe.pipeline.stages.base import Context, Operation, Progress, name_of
 from splitpipe.pipeline.stages.checks import function, settle, whole
 from splitpipe.pipeline.stages.guard import Guard
 from splitpipe.pipeline.stages.policy import RAISE, Policy
@@ -66,7 +66,13 @@ class AsyncMap(Operation):
 
         pending: deque[_Call] = deque()
         guard = Guard(self.policy or RAISE, context)
-        more = True
+        more, begun = True, context.begun() - context.counts.treated
+
+        def tell() -> Progress:
+            given = begun + context.counts.treated
+            return Progress((given,), taken=(given + len(pending),))
+
+        context.tell = tell
         with EventLoop(f"splitpipe-{context.stage}") as loop:
             while True:
                 while more and len(pending) < self.concurrency and not _done(pending):

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from splitpipe.errors import GraphError
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.checks import function, settle, whole
 from splitpipe.pipeline.stages.collate import Rows, Stack
 from splitpipe.pipeline.stages.guard import Guard
@@ -82,6 +82,8 @@ class Batch(Operation):
     def _guarded(self, items: Iterator[Any], context: Context, guard: Guard) -> Iterator[Any]:
         """As `apply`, of rows that are held until their batch is made, or left out."""
         counts, place = context.counts, context.place
+        begun = context.begun() - counts.treated
+        context.tell = lambda: Progress((begun + counts.treated,))
         items = context.ledger.keep(items)
         while True:
             held: list[Any] = []
