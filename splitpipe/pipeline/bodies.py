@@ -20,7 +20,7 @@ from splitpipe.pipeline.placing import Group
 from splitpipe.pipeline.resuming import Resume, Settled, dropped, inconsistent, settle
 from splitpipe.pipeline.stages.base import Start
 
-__all__ = ["Parts", "Whole", "settled_whole"]
+__all__ = ["Parts", "Whole", "settled_whole", "upstream"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,26 @@ def settled_whole(
     """Return the graph with where each node begins, so that no pool has to throw items away."""
     pooled = {node: group for group in groups if group.workers > 1 for node in group.nodes}
     blocked: frozenset[Node] = frozenset()
+    wanted = upstream(graph, keys, resume.nodes) if resume.nodes else graph
     while True:
-        settled = settle(graph, keys, resume, blocked)
+        settled = settle(wanted, keys, resume, blocked)
         wrong = {pooled[node] for node in inconsistent(pooled, settled)}
         more = {node for group in wrong for node in group.nodes} - blocked
         if not more:
             return Whole(graph, keys, resume.epoch, settled, resume.outputs)
         blocked |= more
+
+
+def upstream(graph: Graph, keys: Mapping[Node, str], wanted: Iterable[str]) -> Graph:
+    """Return the part of `graph` that the nodes with the keys `wanted` depend on, themselves
+    included; without outputs.
+    """
+    names = set(wanted)
+    own = {node for node in graph.nodes if keys[node] in names}
+    for node in reversed(graph.nodes):
+        if node in own:
+            own.update(node.inputs)
+    return Graph(tuple(node for node in graph.nodes if node in own), {}, graph.seed)
 
 
 class Parts:

@@ -26,7 +26,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,6 +113,12 @@ class Facts:
     def add(self, key: str, fact: Fact) -> None:
         """One more thing is known."""
         self._facts.setdefault(key, []).append(fact)
+
+    def items(self) -> Iterator[tuple[str, Fact]]:
+        """Yield them all, with their keys."""
+        for key, some in self._facts.items():
+            for fact in some:
+                yield key, fact
 
     def before(self, key: str, wanted: int) -> Fact | None:
         """Return the one from which item `wanted` is nearest."""

@@ -377,7 +377,7 @@ class Chain:
         items = self._watched(number, owner, items, None)
         items = self._timed(owner, items, number, own=True)
         if self.notes is not None and self.notes.items:
-            items = self._layer(owner, self.notes.following(items, number))
+            items = self._layer(owner, self.notes.following(items, number, first))
         cursor = self.cursors[number]
         if cursor.counted:
             items = self._layer(owner, cursor.count(items))

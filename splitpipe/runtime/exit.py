@@ -64,13 +64,12 @@ class Exit:
         self._waits: Waits | None = None
         self._paused: float | None = None  # the stage in which it waits for memory
         self._room: Room | None = None
-        self._first = 0  # number of the first item of the epoch that is sent
         self._chunker = Chunker(outbox, self._send, self._ready, lambda: gate.most)
 
     @property
     def given(self) -> int:
         """How many items of the epoch were sent, or need not be."""
-        return self._first + self._sent
+        return self._sent
 
     def note(self, on_sent: Callable[[], None]) -> None:
         """Call `on_sent` whenever everything was sent and the stages wait, in their thread."""
@@ -88,14 +87,15 @@ class Exit:
             EpochSkipped: the reader does not want the rest.
         """
         self._run = run
-        self._first = first
-        self._sent = self._covered = 0
+        self._sent = self._covered = first
         if run.epoch == self._start.epoch:
-            self._covered = self._start.covered
-            for first, stop in self._start.left_out:
-                self._chunker.drain(islice(items, first - self._sent))
+            gaps = [(max(begin, first), stop) for begin, stop in self._start.left_out]
+            gaps = [(begin, stop) for begin, stop in gaps if begin < stop]
+            self._covered += sum(stop - begin for begin, stop in gaps)
+            for begin, stop in gaps:
+                self._chunker.drain(islice(items, begin - self._sent))
                 self._chunker.flush()
-                self._leave_out(run, items, stop - first)
+                self._leave_out(run, items, stop - begin)
         self._chunker.drain(items)
 
     @property
@@ -245,7 +245,7 @@ class Exit:
             sequence=self._next(),
             start=start,
             stop=self._sent,
-            first=self._first + start,
+            first=start,
         )
 
     def _next(self) -> int:

@@ -76,7 +76,7 @@ class Inbox:
         self._taken = Taken(ordered=ordered)
         self._detached = False
         self._window: int | None = None
-        self._before = 0
+        self.taken = 0  # values of this epoch that have come, in whole messages
         self._chunk: Iterator[Any] = iter(())
         self._open = False
         self._owing: list[int | None] = []  # what to grant anew: None for a unit, or a part's size
@@ -99,7 +99,7 @@ class Inbox:
 
     def begin_with(self, values: int) -> None:
         """So many values of the first epoch came before what is made now."""
-        self._before = values
+        self.taken = values
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -252,7 +252,7 @@ class Inbox:
     @property
     def position(self) -> int:
         """How many values of the current epoch were taken. Costs nothing per value."""
-        return self._before - length_hint(self._chunk)
+        return self.taken - length_hint(self._chunk)
 
     def _next_chunk(self) -> tuple[Iterator[Any], BaseException | None] | None:
         """Return the values of the next message, and what is to be raised behind them; None at the
@@ -280,12 +280,12 @@ class Inbox:
         self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
-            self._before += len(values)
+            self.taken += len(values)
             self._chunk = iter(values)
             return self._chunk, broken
         self._intake.meter.items_in += len(values)
-        self._message = self._before, message.first
-        self._before += len(values)
+        self._message = self.taken, message.first
+        self.taken += len(values)
         # A list iterator holds its list: for a batch that would be a slot held for nothing.
         if len(values) == 1:
             self._chunk = iter(())
@@ -312,7 +312,7 @@ class Inbox:
                 self.failure = error, Failure.of(error, where=where)
             raise
         self._intake.meter.items_in += 1
-        self._before += 1
+        self.taken += 1
         self.seen = seen_of(first, stop)
         return _single([batch])
 
@@ -418,7 +418,7 @@ class Inbox:
     def _finish(self, end: End) -> None:
         self._taken.finish(end)
         self._ended = True
-        self._before, self._chunk, self._message = 0, iter(()), None
+        self.taken, self._chunk, self._message = 0, iter(()), None
         self._add_ends()
 
     def _admit(self, message: Message) -> None:

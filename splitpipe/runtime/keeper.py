@@ -31,8 +31,10 @@ from functools import partial
 
 from splitpipe.errors import PipelineError, WorkerDied, WorkerStalled
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
+from splitpipe.pipeline.resuming import Resume
 from splitpipe.runtime.deaths import Death, Record
 from splitpipe.runtime.forsaken import forsaken
+from splitpipe.runtime.going_on import going_on
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.ledger import Ledger
@@ -63,10 +65,18 @@ class Keeper:
         plan: what to run.
         options: how.
         observer: sees it, and is closed with it.
+        replan: returns the same plan for another beginning; None: tasks always begin an epoch anew.
     """
 
-    def __init__(self, plan: Plan, options: RunOptions, observer: Observer) -> None:
-        self._plan = plan
+    def __init__(
+        self,
+        plan: Plan,
+        options: RunOptions,
+        observer: Observer,
+        replan: Callable[[Resume], Plan] | None = None,
+    ) -> None:
+        self._plan = self._running = plan
+        self._replan = replan
         self._options = options
         self._observer = observer
         self._lock = threading.RLock()
@@ -116,6 +126,11 @@ class Keeper:
         with self._lock:
             self._forsaken = forsaken(self._plan, outputs)
             self._workers.forsake(self._forsaken)
+
+    @property
+    def running(self) -> Plan:
+        """What is run now: the plan, from where on the workers have begun."""
+        return self._running
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -235,7 +250,9 @@ class Keeper:
         old.retire(REPLACED_GRACE_S)
         self._old.append(old)
         self._observer.fold()
-        self._workers = Supervisor(self._plan, self._options, self._observer, self._beginning())
+        self._running, pickled = self._planned(old)
+        beginning = self._beginning(pickled)
+        self._workers = Supervisor(self._running, self._options, self._observer, beginning)
         ends = [end for local in self._workers.ends for end in local]
         for port, (region, receiver) in zip(self._ports, ends, strict=True):
             port.renew(region, receiver)
@@ -246,7 +263,17 @@ class Keeper:
         for death in dead:
             log.warning("%s; replaced after %.0f ms", death.text, took)
 
-    def _beginning(self) -> Beginning:
+    def _planned(self, old: Supervisor) -> tuple[Plan, dict[int, bytes]]:
+        """Return what is run from now on, and what of it is pickled already."""
+        resume = None
+        if self._replan is not None:
+            epochs = self._options.epochs
+            resume = going_on(self._running, self.inboxes, old.ledgers, epochs)
+        if self._replan is None or resume is None:
+            return self._plan, self._pickled
+        return self._replan(resume), {}
+
+    def _beginning(self, pickled: dict[int, bytes]) -> Beginning:
         """Return from where on other workers have to begin."""
         starts = [(edge, inbox.start()) for edge, inbox in self._edges()]
         epochs = [start.epoch for _, start in starts if start.wanted]
@@ -259,7 +286,7 @@ class Keeper:
             {head: start for edge, start in starts if (head := self._heads[edge]) is not None},
             items=True,
             stages=self._record.suspects,
-            pickled=self._pickled,
+            pickled=pickled,
             forsaken=self._forsaken,
         )
 

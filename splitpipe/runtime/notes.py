@@ -23,7 +23,7 @@ from typing import Any
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
 
-__all__ = ["NO_STAGE", "Notes", "Pausing", "SharedNotes", "Site", "site_of"]
+__all__ = ["NO_STAGE", "Notes", "Pausing", "SharedNotes", "Site", "begun", "site_of"]
 
 NO_STAGE = -1
 
@@ -58,12 +58,15 @@ class Notes:
         """It is over."""
         self._row[b.AT_EPOCH] = 0
 
-    def following(self, items: Iterator[Any], head: int) -> Iterator[Any]:
-        """Yield the `items` of an input, and note which of them is being read, or worked on."""
-        row = self._row
+    def following(self, items: Iterator[Any], head: int, first: int = 0) -> Iterator[Any]:
+        """Yield the `items` of an input, and note which of them is being read, or worked on.
+
+        `first` is the number of the first, where that is not the first of the unit.
+        """
+        row, first = self._row, first or self._first
         row[b.AT_HEAD] = head
-        row[b.AT_POSITION] = self._first + 1
-        for number, item in enumerate(items, self._first + 2):
+        row[b.AT_POSITION] = first + 1
+        for number, item in enumerate(items, first + 2):
             yield item
             del item
             row[b.AT_HEAD] = head
@@ -165,6 +168,13 @@ class Pausing:
 
     def unwanted(self) -> bool:
         return False
+
+
+def begun(notes: Notes | None, epoch: int) -> Notes | None:
+    """Return `notes` of a worker that begins an epoch of which nobody knows where it ends."""
+    if notes is not None:
+        notes.begin(epoch, 0, 0)
+    return notes
 
 
 @dataclass(frozen=True, slots=True)

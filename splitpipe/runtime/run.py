@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from splitpipe.errors import PipelineError, ResumeError
@@ -78,7 +78,9 @@ class Run:
         book = Book(self.observer.log, worker="the consumer's process")
         inboxes: tuple[tuple[Inbox, ...], ...] = tuple(() for _ in self.plan.locals)
         if self.plan.tasks:
-            self.supervisor = Keeper(self.plan, options, self.observer)
+            self.supervisor = Keeper(
+                self.plan, options, self.observer, partial(plan, self._outputs, options)
+            )
             inboxes = self.supervisor.inboxes
             self.tuning = Tuning.begin(self.plan, options, self.supervisor, self.observer)
         self._engines = [

@@ -198,6 +198,7 @@ class Supervisor:
                         gates[number],
                         task.window,
                         branched=len(links) > 1 or any(region.branched for region in before),
+                        first=self._first(task, number),
                         arenas=arenas,
                     )
                 )
@@ -225,6 +226,15 @@ class Supervisor:
         """Return from where on what is written to `edge` is wanted."""
         begun = replace(BEGINNING, epoch=self._course.first_epoch)
         return self._beginning.starts.get(edge, begun)
+
+    def _first(self, task: Task, number: int) -> int:
+        """Return the number of the first value that `task` gives as its output `number`."""
+        body = task.body
+        if body.resumes is None or body.resumes != self._course.first_epoch:
+            return 0
+        start = body.parts[body.outputs[number]].start
+        dropped = body.drops[number] if body.drops else 0
+        return dropped + (start.first if start is not None else 0)
 
     def _claimed(self, task: Task) -> Region:
         """Return the region that begins with the positions of the source of `task`."""

@@ -36,6 +36,7 @@ from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ladder, Ledger
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.needs import forks, inputs_of, needed
+from splitpipe.runtime.notes import begun
 from splitpipe.runtime.outbox import EpochSkipped
 from splitpipe.runtime.turns import Waits
 from splitpipe.transport.message import NOWHERE
@@ -106,7 +107,7 @@ class SequentialTask:
             for one in self.exits:
                 one.watch(self._waits)
         for inbox in branched:
-            inbox.announce_waits(partial(self._hunger, inbox), self._waits.end)
+            inbox.announce_waits(partial(self._waits.begin, lambda: True), self._waits.end)
         try:
             if len(self.exits) == 1:
                 self._waits.serve(0)
@@ -151,9 +152,6 @@ class SequentialTask:
         finally:
             use_allocator(None)
             self._waits.leave()
-
-    def _hunger(self, inbox: Inbox, announce: Callable[[], None]) -> None:
-        self._waits.begin(lambda: True, announce)
 
     def _drive(self, number: int) -> None:
         one, first = self.exits[number], self._first
@@ -331,9 +329,7 @@ class _EpochRun:
         self._begun: frozenset[int] = frozenset()
         self._reading: frozenset[int] = frozenset()  # the inputs that are in this epoch, not ended
         self._read = self._chain.position if not self._edges else 0
-        notes = self._chain.notes = task.meter.notes
-        if notes is not None:
-            notes.begin(epoch, 0, 0)
+        self._chain.notes = begun(task.meter.notes, epoch)
         self.outputs = self._chain.start(self._input)
         task.meter.enter(self._chain.running)
         for number, one in enumerate(task.exits):

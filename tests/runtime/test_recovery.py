@@ -185,6 +185,42 @@ def test_in_the_middle_of_a_batch_in_parts(tmp_path: Path) -> None:
     assert deaths_of(loader) >= 2
 
 
+def blocks(items: Iterator[int]) -> Iterator[int]:
+    yield from sums(items)
+
+
+def test_what_is_made_again_is_bounded() -> None:
+    """Stages over the stream go on near where they were, not at the beginning of the epoch."""
+    total = 30_000
+    pipe = (
+        sp.Pipeline(range(total), shuffle="global", seed=1)
+        .map(square, workers=2)
+        .filter(even)
+        .through(blocks, workers=1, restart_every=50, name="blocks")
+        .map(square)
+        .batch(16)
+    )
+    truth = read(pipe.loader(executor="inline"))
+    loader = pipe.loader(prefetch=2, restarts=None, **FORK)
+    keeper = loader._run.supervisor
+    assert keeper is not None
+    begun = []
+    with loader:
+        got = []
+        for number, item in enumerate(loader):
+            got.append(frozen(item))
+            if number in (300, 500, 700):
+                threading.Event().wait(0.15)  # notes are taken some times a second
+                kill_one(loader, number)
+            if number in (400, 600, 800):
+                settled = keeper.running.whole.settled
+                begun += [start.first for node, start in settled.starts.items() if node.source]
+    assert [got] == truth
+    assert deaths_of(loader) >= 1
+    assert begun
+    assert begun[-1] > total // 5
+
+
 # --- where, and how ---------------------------------------------------------------------------
 
 
