@@ -36,16 +36,16 @@ def run(module: str, *arguments: str) -> tuple[int, str]:
 
 class TestChaos:
     def test_of_consumers(self) -> None:
-        status, text = run("chaos", "--consumer", "--kills", "4", "--seed", "1")
+        status, text = run("chaos", "--consumer", "--kills", "3", "--seed", "1")
         assert status == chaos.PASSED, text
-        assert "programs: 4" in text
+        assert "programs: 3" in text
         assert "left behind: 0; foreign names touched: 0" in text
         assert text.strip().endswith("PASSED")
 
     def test_of_workers(self) -> None:
         status, text = run("chaos", "--kills", "3", "--records", "15000", "--seed", "1")
         assert status == chaos.PASSED, text
-        assert "hangs: 0" in text
+        assert "kills: 3, hangs: 0" in text
         assert "another stream" not in text
 
     def test_what_is_left_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +123,11 @@ class TestCrashes:
         results = tmp_path / "results.json"
         chosen = ["--json", str(results), "--limit", "3", "--markdown", str(page)]
         chosen += ["--system", "splitpipe", "--system", "pool"]
-        for row in ("none", "raise", "os._exit", "consumer stop"):
+        for row in ("raise", "os._exit", "consumer stop"):
             chosen += ["--row", row]
         status, text = run("crashes", *chosen)
         assert status == 0, text
         cells = json.loads(results.read_text())
-        assert Outcome(**cells["none"]["pool"]).whole
-        assert Outcome(**cells["none"]["splitpipe"]).whole
         for system in ("splitpipe", "pool"):
             told = Outcome(**cells["raise"][system])
             assert told.error == "ValueError"

@@ -3,8 +3,8 @@
 Responsible for: the pipeline, the killer, the watchdog, and the figures.
 
 Rules:
-- a kill happens at a moment that the pipeline cannot foresee: the killer draws after how many more
-  items it is due, and how many microseconds later;
+- a kill happens at a moment that the pipeline cannot foresee: the killer draws at which batch it is
+  due, and how much later;
 - only processes that run a stage are killed, whichever of them is drawn: one that was just started
   is as good as any;
 - every process of the pipeline notes in a log when it made its first item: that is how the time
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import faulthandler
 import hashlib
+import multiprocessing
 import os
 import random
 import signal
@@ -24,8 +25,8 @@ import threading
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from benchmarks.chaotic.report import Report, spread
 from splitpipe.testing.faults import FaultLog
 
 __all__ = ["stream", "worker_chaos"]
+
+PRELOADED = ["__main__", __name__, "numpy.random", "splitpipe.dataset", "splitpipe.storage"]
+"""What a program imports that cares how long a new worker takes: the fork server does it once."""
 
 BATCH = 64
 TELL_S = 10.0
@@ -104,18 +108,10 @@ def _records(count: int) -> Iterator[bytes]:
         yield block[start : start + 16 + number % 48]
 
 
-@dataclass(slots=True)
-class _Kills:
-    """What the killer did."""
-
-    planned: int
-    at_s: list[float] = field(default_factory=list)
-
-
 class _Killer:
     """Kills a worker of this process when it is told so, a moment later."""
 
-    def __init__(self, rng: random.Random, kills: _Kills) -> None:
+    def __init__(self, rng: random.Random, kills: list[float]) -> None:
         self._rng = rng
         self._kills = kills
         self._due = threading.Semaphore(0)
@@ -137,15 +133,20 @@ class _Killer:
             self._due.acquire()
             if self._over:
                 return
-            time.sleep(self._rng.random() * DELAY_S)
-            victims = worker_pids()
-            if not victims:
-                continue
-            try:
-                os.kill(self._rng.choice(victims), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            self._kills.at_s.append(time.monotonic())
+            while not self._strike() and not self._over:
+                pass  # others take their place at this moment
+
+    def _strike(self) -> bool:
+        time.sleep(self._rng.random() * DELAY_S)
+        victims = worker_pids()
+        if not victims:
+            return False
+        try:
+            os.kill(self._rng.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        self._kills.append(time.monotonic())
+        return True
 
 
 def worker_pids() -> list[int]:
@@ -181,20 +182,18 @@ class _Read:
     items: int
     seconds: float
     arrived_s: list[float]
-    restarts: int | None = None
 
 
 def _read(
     pipe: sp.Pipeline,
     options: Mapping[str, Any],
     hang_s: float,
-    killer: _Killer | None,
-    every: float,
+    killer: _Killer | None = None,
+    due: Sequence[int] = (),
 ) -> _Read:
+    """Read all of `pipe`; at each of the batches of `due`, somebody has to die."""
     total = hashlib.blake2b(digest_size=16)
-    items, arrived = 0, []
-    rng = random.Random(7)
-    due = rng.expovariate(1 / every) if every else float("inf")
+    items, struck, arrived = 0, 0, []
     begin = time.monotonic()
     tell = begin + TELL_S
     with pipe.loader(**options) as loader:
@@ -204,8 +203,8 @@ def _read(
             total.update(batch.tobytes())
             items += 1
             arrived.append(time.monotonic())
-            if killer is not None and items >= due:
-                due += rng.expovariate(1 / every)
+            while killer is not None and struck < len(due) and items >= due[struck]:
+                struck += 1
                 killer.due()
             if arrived[-1] > tell:
                 tell += TELL_S
@@ -238,27 +237,31 @@ def worker_chaos(
         hang_s: seconds without an item after which the whole run ends with every stack on stderr.
         whole: whether there are stages over the whole stream.
     """
+    multiprocessing.set_forkserver_preload(PRELOADED)
     report = Report()
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    done, number = _Kills(kills), 0
+    done: list[float] = []
+    number = 0
     made: list[float] = []
     got: list[float] = []
     with tempfile.TemporaryDirectory(prefix="splitpipe-chaos-") as name:
         while True:
             folder = Path(name)
             pipe = stream(folder, records, workers, seed + number, whole=whole)
-            calm = _read(pipe, options, hang_s, None, 0.0)
+            calm = _read(pipe, options, hang_s)
             wanted = min(kills, records // 1000) if end is not None else kills
-            before = len(done.at_s)
+            before = len(done)
             (folder / "first").unlink(missing_ok=True)
-            killer = _Killer(random.Random(seed + number), done)
+            rng = random.Random(seed + number)
+            last = max(1, int(0.97 * calm.items))  # so that all of them die before the end
+            due = sorted(rng.randrange(last) for _ in range(wanted))
+            killer = _Killer(rng, done)
             try:
-                every = calm.items / (wanted + 1)
                 # What limits stages that always crash is not what is measured here.
-                hit = _read(pipe, {**options, "restarts": None}, hang_s, killer, every)
+                hit = _read(pipe, {**options, "restarts": None}, hang_s, killer, due)
             finally:
                 killer.close()
-            struck = done.at_s[before:]
+            struck = done[before:]
             made += _after(struck, [one.at_s for one in FaultLog(folder / "first").incidents()])
             got += _gaps(struck, hit.arrived_s)
             report.lines.append(
@@ -273,7 +276,7 @@ def worker_chaos(
             if end is None or time.monotonic() > end:
                 break
     report.lines += [
-        f"kills: {len(done.at_s)}, hangs: 0",
+        f"kills: {len(done)}, hangs: 0",
         f"from a death to the first item of a new worker: {spread(made)}",
         f"longest wait of the consumer for an item, after a death: {spread(got)}",
     ]
