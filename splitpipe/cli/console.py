@@ -138,8 +138,8 @@ def stage_table(stages: Iterable[StageStatistics], *, elapsed_s: float) -> Table
         "items out",
         "items/s",
         "busy",
-        "waiting for input",
-        "waiting for output",
+        "waiting for\ninput",
+        "waiting for\noutput",
     ):
         table.add_column(heading, justify="right")
     for stage in stages:
