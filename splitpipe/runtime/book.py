@@ -30,11 +30,13 @@ from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import Context
 from splitpipe.pipeline.stages.failed import FailedItem, Ledger
 from splitpipe.pipeline.stages.policy import LeaveOut, leave_out_of
+from splitpipe.runtime.board import WAITS_FOR_INPUT
 from splitpipe.runtime.holding import kept
+from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.quarantine import append, check_writable
 from splitpipe.transport.anonymous import Descriptor, anonymous_file
 
-__all__ = ["KEPT", "Book", "ChainLedger", "ErrorLog", "check_policies"]
+__all__ = ["KEPT", "Book", "ChainLedger", "ErrorLog", "check_policies", "waiting"]
 
 KEPT = 8
 """Failures of a stage that a worker tells, and that are shown."""
@@ -155,6 +157,24 @@ class Book:
     def ledger(self, body: Body) -> ChainLedger:
         """Return what the stages of `body` enter their failures in, for one pass."""
         return ChainLedger(self, body)
+
+
+def waiting(meter: Meter, pause: Callable[[float], object]) -> Callable[[float], None]:
+    """Return `pause` for a worker: what it waits for before another try is its input, to others,
+    and no stage is stuck meanwhile.
+    """
+
+    def wait(seconds: float) -> None:
+        stage = 0.0 if meter.notes is None else meter.notes.pause()
+        meter.wait(WAITS_FOR_INPUT)
+        try:
+            pause(seconds)
+        finally:
+            meter.resume()
+            if meter.notes is not None:
+                meter.notes.resume(stage)
+
+    return wait
 
 
 class ChainLedger(Ledger):

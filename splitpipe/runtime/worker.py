@@ -28,7 +28,7 @@ from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.stages.globals import Watch
 from splitpipe.runtime.board import Board
-from splitpipe.runtime.book import Book
+from splitpipe.runtime.book import Book, waiting
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.gate import Gate
 from splitpipe.runtime.ledger import Ledger
@@ -240,7 +240,7 @@ def _task(
         for region, receiver in zip(spec.regions, receivers, strict=True)
     ]
     meter.intakes = intakes
-    book = _book(spec, doors[0].arena)
+    book = _book(spec, doors[0].arena, meter)
     if spec.pool:
         leash = None if spec.leash is None else Leash(spec.leash.receiver(), meter)
         outbox = doors[0].outbox
@@ -264,9 +264,9 @@ def _task(
     )
 
 
-def _book(spec: WorkerSpec, arena: Arena | Shelf) -> Book:
+def _book(spec: WorkerSpec, arena: Arena | Shelf, meter: Meter) -> Book:
     """Return what the worker writes down; a thread does not wait for another try for longer than
     its run.
     """
     pause = arena.wait_for_shut if isinstance(arena, Shelf) else time.sleep
-    return Book(spec.board.log, worker=spec.name, pause=pause)
+    return Book(spec.board.log, worker=spec.name, pause=waiting(meter, pause))

@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
-from splitpipe.runtime.book import Book, ErrorLog
+from splitpipe.runtime import board
+from splitpipe.runtime.board import Heading, StageHead, TaskHead, row_of
+from splitpipe.runtime.book import Book, ErrorLog, waiting
+from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.quarantine import Quarantine, append, check_writable
 from tests.runtime.running import ROOT
 
@@ -195,6 +199,21 @@ class TestTheLog:
         os.write(log._memory.fd, b'{"stage":"dec')
         assert [one.position for one in log.read()] == [1]
         log.close()
+
+
+def test_who_waits_for_another_try_waits_for_its_input() -> None:
+    row = row_of(Heading((TaskHead("read", 1, (StageHead("read"),)),)))
+    meter = Meter(row)
+    meter.notes = Notes(row, stages=True)
+    meter.notes.resume(3)
+    seen = []
+
+    def pause(seconds: float) -> None:
+        seen.append((seconds, row[board.STATE], row[board.AT_STAGE]))
+
+    waiting(meter, pause)(2.0)
+    assert seen == [(2.0, board.WAITS_FOR_INPUT, 0)]
+    assert (row[board.STATE], row[board.AT_STAGE]) == (board.BUSY, 3)
 
 
 # -- again
