@@ -22,7 +22,7 @@ def test_going_on_leaves_out_the_same(name: str) -> None:
     pipe = cut(sequence, STAGES[name], None, None)
     pool = cut(sequence, STAGES[name], 2, None)
     truth = all_frozen(pipe.loader(executor="inline", epochs=2))
-    for at in range(0, len(truth), max(1, len(truth) // 6)):
+    for at in range(0, len(truth), max(1, len(truth) // 3)):
         with pipe.loader(executor="inline", epochs=2) as loader:
             for _ in range(at):
                 next(loader)
