@@ -103,6 +103,10 @@ def _splitpipe_unguarded(function: Callable[[int], Any]) -> Iterable[Any]:
     return _splitpipe(function, restarts=0)
 
 
+def _splitpipe_watched(function: Callable[[int], Any]) -> Iterable[Any]:
+    return _splitpipe(function, restarts=0, deadline_s=1.0)
+
+
 def _torch(function: Callable[[int], Any]) -> Iterable[Any]:
     from torch.utils.data import DataLoader
 
@@ -132,6 +136,7 @@ def _futures(function: Callable[[int], Any]) -> Iterable[Any]:
 SYSTEMS: dict[str, tuple[str, str, Callable[[Callable[[int], Any]], Iterable[Any]]]] = {
     "splitpipe": ("splitpipe", "splitpipe", _splitpipe),
     "splitpipe-0": ("splitpipe, `restarts=0`", "splitpipe", _splitpipe_unguarded),
+    "splitpipe-1s": ("splitpipe, `deadline_s=1`, `restarts=0`", "splitpipe", _splitpipe_watched),
     "torch": ("torch `DataLoader`", "torch", _torch),
     "mpqitr": ("`MpQItr` of splitdataloader", "splitdataloader", _mpqitr),
     "pool": ("`multiprocessing.Pool`", "multiprocessing", _pool),
