@@ -22,7 +22,11 @@ from tests.runtime.comparing import all_frozen, frozen
 from tests.runtime.dying import Deaths, deaths_of, joined, kill_one, read_killing
 from tests.runtime.test_every_stage import STAGES, cut, factory, sequence
 
-ROUNDS = int(os.environ.get("SPLITPIPE_RECOVERY", "1"))
+ROUNDS = int(os.environ.get("SPLITPIPE_RECOVERY", "0"))
+SOME = [
+    *("map with rng", "filter with rng", "flat_map", "through", "batch, padded", "shuffle"),
+    *("bucket", "pack", "cache", "repeat", "route", "tee and zip", "mix", "async_map"),
+]
 FORK: dict[str, Any] = {"start_method": "fork"}
 TRANSPORTS = ["pipe", "zmq", "zmq+tcp"]
 
@@ -60,12 +64,12 @@ def sums(items: Iterator[int]) -> Iterator[int]:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", STAGES if ROUNDS else SOME)
 def test_every_stage_goes_on_where_it_was(name: str) -> None:
     stage = STAGES[name]
     truth = read(cut(sequence, stage, None, None).loader(executor="inline", epochs=2))
     total = sum(map(len, truth))
-    for offset in range(ROUNDS):
+    for offset in range(ROUNDS or 1):
         at = [1 + offset, total // 3 + offset, total // 2 + 1 + offset]
         pipe = cut((sequence, factory)[offset % 2], stage, 2, 2)
         expected = truth
@@ -108,8 +112,15 @@ def _numbered(items: Iterator[Any]) -> Iterator[Any]:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    ("name", "transport"),
+    [
+        (name, transport)
+        for number, name in enumerate(GRAPHS)
+        for transport in TRANSPORTS
+        if ROUNDS or transport == "pipe" or number in (1, 3)
+    ],
+)
 def test_every_worker_of_every_graph(name: str, transport: str) -> None:
     pipe = GRAPHS[name]()
     truth = read(pipe.loader(executor="inline", epochs=2))
@@ -225,8 +236,15 @@ def test_what_is_made_again_is_bounded() -> None:
 
 
 @pytest.mark.deadline(30)
-@pytest.mark.parametrize("how", ["kill", "segv", "exit-0", "exit-3"])
-@pytest.mark.parametrize("where", ["first", "pool", "middle", "last"])
+@pytest.mark.parametrize(
+    ("where", "how"),
+    [
+        (where, how)
+        for where in ("first", "pool", "middle", "last")
+        for how in ("kill", "segv", "exit-0", "exit-3")
+        if ROUNDS or how == "kill" or where == "pool"
+    ],
+)
 def test_in_the_middle_of_an_item(where: str, how: str, tmp_path: Path) -> None:
     deaths = Deaths(tmp_path, [0, 60, 150, 299], how)
 
