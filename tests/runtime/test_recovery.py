@@ -215,21 +215,20 @@ def test_what_is_made_again_is_bounded() -> None:
     loader = pipe.loader(prefetch=2, restarts=None, **FORK)
     keeper = loader._run.supervisor
     assert keeper is not None
-    begun = []
+    first, begun, got = keeper.running, 0, []
     with loader:
-        got = []
         for number, item in enumerate(loader):
             got.append(frozen(item))
-            if number in (300, 500, 700):
-                threading.Event().wait(0.15)  # notes are taken some times a second
-                kill_one(loader, number)
-            if number in (400, 600, 800):
+            if number < 300 and number % 20 == 0:
+                threading.Event().wait(0.01)  # notes are taken some times a second
+            if number == 300:
+                kill_one(loader, 2)  # the task, which has the rest still to make
+            if keeper.running is not first:
                 settled = keeper.running.whole.settled
-                begun += [start.first for node, start in settled.starts.items() if node.source]
+                begun = max(start.first for node, start in settled.starts.items() if node.source)
     assert [got] == truth
-    assert deaths_of(loader) >= 1
-    assert begun
-    assert begun[-1] > total // 5
+    assert deaths_of(loader) == 1
+    assert begun > 0
 
 
 # --- where, and how ---------------------------------------------------------------------------
