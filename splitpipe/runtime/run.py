@@ -131,14 +131,19 @@ class Run:
             for key, fact in engine.facts(place.epoch):
                 made.add(key, fact)
         ledgers = [] if self.supervisor is None else self.supervisor.ledgers
-        for ledger in reversed(
-            ledgers
-        ):  # what a task needs says of which facts there is use before
-            resume = Resume(place.epoch, {name: place.items}, made)
-            settled = settle(whole.graph, whole.keys, resume)
-            most = {whole.keys[node]: count for node, count in settled.wanted.items()}
-            for key, fact in ledger.facts(place.epoch, most.get):
-                made.add(key, fact)
+        for ledger in reversed(ledgers):
+            # What a stage needs says which facts are of use before it, also within one task.
+            before: dict[str, int] = {}
+            while True:
+                resume = Resume(place.epoch, {name: place.items}, made)
+                settled = settle(whole.graph, whole.keys, resume)
+                most = {whole.keys[node]: count for node, count in settled.wanted.items()}
+                other = {key: count for key, count in most.items() if before.get(key) != count}
+                if not other:
+                    break
+                before = most
+                for key, fact in ledger.facts(place.epoch, other.get):
+                    made.add(key, fact)
         return made
 
     def again(self, number: int, place: Place, state: Mapping[str, Any] | None = None) -> Run:
