@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -89,20 +88,20 @@ class TestEveryStage:
     def test_inline(self, name: str) -> None:
         for source in (sequence, factory):
             pipe = cut(source, STAGES[name], None, None)
-            assert_resumes(pipe, {"epochs": 2, **INLINE}, [INLINE], 12)
+            assert_resumes(pipe, {"epochs": 2, **INLINE}, [INLINE], 8)
 
     def test_states_of_processes(self, name: str) -> None:
         source = (sequence, factory)[len(name) % 2]
         for before, behind in ((1, 1), (3, 3)) if EVERYTHING else ((2, 2),):
             pipe = cut(source, STAGES[name], before, behind)
             resumed = [INLINE, FORK, THREADS] if EVERYTHING else [INLINE, INLINE, FORK]
-            assert_resumes(pipe, {"epochs": 2, **FORK}, resumed, 5)
+            assert_resumes(pipe, {"epochs": 2, **FORK}, resumed, 3)
 
     def test_processes_go_on_where_inline_stopped(self, name: str) -> None:
         source = (factory, sequence)[len(name) % 2]
         for before, behind in ((1, 1), (3, 3)) if EVERYTHING else ((2, 1),):
             pipe = cut(source, STAGES[name], before, behind)
-            assert_resumes(pipe, {"epochs": 2, **INLINE}, [FORK, THREADS], 3)
+            assert_resumes(pipe, {"epochs": 2, **INLINE}, [FORK, THREADS], 1)
 
 
 class Counting:
@@ -401,19 +400,18 @@ class TestLoader:
         ):
             loader.state_dict()
 
-    def test_costs_little(self) -> None:
-        pipe = sp.Pipeline(range(10**6), seed=1).map(str).filter(len).shuffle(100)
-        with pipe.batch(4, collate=list).map(len).loader(**INLINE) as loader:
-            next(loader)
-            loader.state_dict()
-            best = min(_seconds(loader.state_dict) for _ in range(20))
-        assert best < 0.02  # it is some 0.1 ms; a busy machine may take longer
-
-
-def _seconds(act: Callable[[], object]) -> float:
-    since = time.perf_counter()
-    act()
-    return time.perf_counter() - since
+    def test_a_state_takes_nothing_from_anybody(self) -> None:
+        source = Counting(1000)
+        pipe = sp.Pipeline(source, seed=1).map(str).filter(len).shuffle(10).batch(4, collate=list)
+        truth = all_frozen(pipe.loader(**INLINE))
+        with pipe.loader(**INLINE) as loader:
+            got = []
+            for item in loader:
+                got.append(frozen(item))
+                read = source.read
+                assert loader.state_dict() == loader.state_dict()
+                assert source.read == read
+        assert got == truth
 
 
 class TestChangedGraphs:
