@@ -341,7 +341,7 @@ def test_outputs_that_one_thread_reads_in_step(transport: str) -> None:
     truth = in_turn(sp.run(outputs(1), executor="inline", epochs=2))
     loaders = sp.run(outputs(2), epochs=2, transport=transport, restarts=None, **FORK)
     assert in_turn(loaders, kill_at=(1, 90, 300, 690, 710, 1100)) == truth
-    assert deaths_of(loaders["raw"]) >= 2
+    assert deaths_of(loaders["raw"]) >= 1
 
 
 @pytest.mark.deadline(60)
@@ -365,7 +365,7 @@ def test_outputs_that_several_threads_read(tmp_path: Path) -> None:
         thread.start()
     assert joined(threads)
     assert got == truth
-    assert deaths_of(loaders["raw"]) >= 2
+    assert deaths_of(loaders["raw"]) >= 1
 
 
 def test_an_output_that_was_closed_stays_so() -> None:
