@@ -31,7 +31,7 @@ from splitpipe.pipeline.stages.failed import Ledger
 from splitpipe.runtime.again import Again, Pass
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.capture import Stretch, facts_of, stretches
-from splitpipe.runtime.closing import behind, close_all, raising
+from splitpipe.runtime.closing import close_all, raising
 from splitpipe.runtime.cursor import Cursor
 from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.holding import kept
@@ -135,7 +135,7 @@ class Chain:
                 assert place is not None
                 items = self._layer(output, _tag(items, place))
             if self.resumed and self._body.drops and self._body.drops[output]:
-                items = behind(items, self._body.drops[output])
+                items = islice(items, self._body.drops[output], None)
             made.append(items)
         return made
 
@@ -373,7 +373,7 @@ class Chain:
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
         if first and isinstance(part.source, FactorySource):
-            items = behind(items, first)  # it can only be read from its beginning
+            items = islice(items, first, None)  # it can only be read from its beginning
         items = self._watched(number, owner, items, None)
         items = self._timed(owner, items, number, own=True)
         if self.notes is not None and self.notes.items:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from splitpipe.pipeline.bodies import upstream
 from splitpipe.pipeline.plan import Plan
 from splitpipe.pipeline.resuming import Fact, Facts, Resume, as_facts, settle
+from splitpipe.pipeline.source import FactorySource
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ledger
 
@@ -38,6 +39,9 @@ def going_on(
         return None
     if not all(task.ordered for task in plan.tasks):
         return None
+    parts = [part for task in plan.tasks for part in task.body.parts]
+    if any(isinstance(part.source, FactorySource) for part in parts):
+        return None  # it is read from its beginning anyway: what it gave before is counted then
     whole, facts = plan.whole, Facts()
     wanted: dict[str, int] = {}
     at: set[int] = set()
