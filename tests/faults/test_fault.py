@@ -239,23 +239,24 @@ class TestEstate:
             stdout=subprocess.PIPE,
             text=True,
         )
-        with program:
-            assert program.stdout is not None
-            name = program.stdout.readline().strip()
-            estate = Estate.of(program.pid, folders=[tmp_path])
+        assert program.stdout is not None
+        name = program.stdout.readline().strip()
+        estate = Estate.of(program.pid, folders=[tmp_path])
+        try:
             kinds = [text.split()[0] for text in estate.remains()]
             tracker = [one for one in estate.processes if "import main" in " ".join(one.cmdline())]
             assert kinds.count("process") == 2 + len(tracker) == 3
             assert kinds.count("socket") == 3
             assert kinds.count("file") == 2
             program.kill()
-        psutil.wait_procs(tracker, timeout=10.0)
-        left = estate.remains()
-        try:
+            program.wait()
+            psutil.wait_procs(tracker, timeout=10.0)
             # Its tracker was told to leave the segment alone, and nobody ended its child.
-            assert [text.split()[0] for text in left] == ["process", "file", "file"]
+            left = [text.split()[0] for text in estate.remains()]
+            assert left == ["process", "file", "file"]
         finally:
             estate.kill()
+            program.communicate()  # whose pipes its child had, too
             shared_memory.SharedMemory(name).unlink()
         (tmp_path / "file").unlink()
         assert estate.wait(10.0) == ()
