@@ -89,12 +89,7 @@ class Inbox:
         """What a stage before this one raised, as it was raised here, and the report of it."""
 
     def begin(self, epoch: int, *, position: int = 0) -> None:
-        """Say what comes first, where that is not the beginning of everything.
-
-        Args:
-            epoch: the first one.
-            position: the first of its head's positions that is made.
-        """
+        """Let `epoch` be the first, and `position` the first in it of its head's positions."""
         self._taken.begin(epoch, position)
 
     def begin_with(self, values: int) -> None:
@@ -276,13 +271,12 @@ class Inbox:
             message = batch
         if isinstance(message, Failed):
             # Restored now: the slots may be those of somebody who is about to be replaced.
-            return self._intake.each(message), self._rebuild(message)
+            values, broken = self._intake.restored(message)
+            return self._before(values), broken or self._rebuild(message)
         self.seen = seen_of(message)
         values, broken = self._intake.restored(message)
         if broken is not None:
-            self.taken += len(values)
-            self._chunk = iter(values)
-            return self._chunk, broken
+            return self._before(values), broken
         self._intake.meter.items_in += len(values)
         self._message = self.taken, message.first
         self.taken += len(values)
@@ -292,6 +286,12 @@ class Inbox:
             return _single(values), None
         self._chunk = iter(values)
         return self._chunk, None
+
+    def _before(self, values: list[Any]) -> Iterator[Any]:
+        """Yield what came before a failure; it counts as taken."""
+        self.taken += len(values)
+        self._chunk = iter(values)
+        return self._chunk
 
     def _batch(self, first: Item | Failed, stop: int) -> Iterator[Any] | Item | Failed:
         """Return the batch up to position `stop` of which `first` is the first part: as an iterator
