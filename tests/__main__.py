@@ -1,4 +1,4 @@
-"""Run the whole suite, in three processes: ``python -m tests``.
+"""Run the whole suite, in four processes: ``python -m tests``.
 
 Side by side they take little more than half the time that one would on two processors, since most
 tests wait for processes that they start. Each is an ordinary run of pytest over its folders;
@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = (
     ("splitpipe", "cli", "conversion", "formats", "integrations", "pipeline", "tokens"),
-    ("runtime", "jobs"),
+    ("runtime",),
+    ("faults", "jobs", "recording", "safety", "verification"),
 )
 
 

@@ -12,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import signal
 import time
@@ -39,6 +41,9 @@ THREAD_GRACE_S = 1.0
 """How long a thread may take, which cannot be killed: only one in user code needs that."""
 
 _keys = count()
+
+_UNKNOWN = 255
+"""The status of a process that somebody else has waited for; multiprocessing's own for such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +109,12 @@ class Staff:
         if not self._any_left():
             return found
         for worker, post in self._processes:
-            if worker.sentinel not in self.watched or worker.exitcode is None:
+            code = self._status(worker) if worker.sentinel in self.watched else None
+            if code is None:
                 continue
             self.watched.remove(worker.sentinel)
             row = post.row
-            if finished(row) and (worker.exitcode == 0 or not self._lingers):
+            if finished(row) and (code == 0 or not self._lingers):
                 continue
             # Of several outputs each waits for itself: nobody can say that none does.
             site = site_of(row, post.number) if len(post.task.outputs) == 1 else None
@@ -117,7 +123,7 @@ class Staff:
                 post.task.name,
                 post.spec.index,
                 worker.pid,
-                worker.exitcode,
+                code,
                 began=started(row),
                 site=site,
                 stall=self._stalls.get(worker.pid),
@@ -127,6 +133,19 @@ class Staff:
             told = memory()
             found = [replace(death, memory=told) for death in found]
         return found
+
+    def _status(self, worker: Any) -> int | None:
+        """Return how a process ended; None while it has not.
+
+        The program may have waited for it itself (or ignore SIGCHLD): then nobody can say how.
+        """
+        code: int | None = worker.exitcode
+        if code is None and self._options.start_method in ("fork", "spawn"):
+            try:
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return _UNKNOWN
+        return code
 
     def _any_left(self) -> bool:
         """Whether a process has ended: in one call, however many there are."""
@@ -161,7 +180,8 @@ class Staff:
         self._threads.clear()
         for worker, _ in self._processes:
             worker.join()
-            worker.close()
+            with contextlib.suppress(ValueError):  # the program has waited for it by itself
+                worker.close()
         self._processes.clear()
         self.watched.clear()
         self.wards.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -443,3 +444,17 @@ def test_a_stage_that_gives_other_items_each_time_is_told(tmp_path: Path) -> Non
         with pytest.raises(sp.PipelineError, match="does not give the same items each time"):
             for _ in loader:
                 pass
+
+
+@pytest.mark.parametrize("read", [1, 700])
+def test_a_program_that_waits_for_its_children_itself(read: int) -> None:
+    """Whoever waits for a process is told how it ended, and nobody after him."""
+    with sp.Pipeline(range(2000)).map(str, workers=1).loader(start_method="fork") as loader:
+        got = [next(loader) for _ in range(read)]
+        supervisor = loader._run.supervisor
+        assert supervisor is not None
+        (pid,) = supervisor.pids
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        got += loader
+    assert got == [str(x) for x in range(2000)]
