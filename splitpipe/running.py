@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from splitpipe.pipeline.builder import Pipeline, set_runner
-from splitpipe.pipeline.graph import walk
-from splitpipe.pipeline.plan import Plan, RunOptions
+from splitpipe.pipeline.plan import Plan, RunOptions, plan
 from splitpipe.runtime.forking import warm_up
 
 if TYPE_CHECKING:
@@ -44,13 +43,9 @@ def _tell(plan: Plan, options: RunOptions) -> str:
 
 
 def _wants_processes(outputs: Mapping[str, Pipeline], options: RunOptions) -> bool:
-    """Whether a stage may come to lie in a process of its own."""
-    if options.executor == "inline":
-        return False
-    nodes = walk(pipeline.node for pipeline in outputs.values())
-    stages = [node.stage.options for node in nodes if node.stage is not None]
-    asked = {stage.executor or options.executor for stage in stages if stage.workers != 0}
-    return "process" in (asked or {options.executor})
+    """Whether a stage will lie in a process of its own."""
+    made = plan({name: pipeline.node for name, pipeline in outputs.items()}, options)
+    return any(task.executor == "process" for task in made.tasks)
 
 
 set_runner(_start, _tell)

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from multiprocessing import forkserver, process
 from multiprocessing.context import BaseContext
@@ -42,7 +43,8 @@ def warm_up(method: str | None) -> None:
         process.current_process(), "_inheriting", False
     ):
         starting_context(method)
-        forkserver.ensure_running()
+        with contextlib.suppress(OSError):  # whoever starts a worker will be told
+            forkserver.ensure_running()
 
 
 def _chosen(method: str | None) -> str:

@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -137,14 +136,15 @@ class Staff:
     def _status(self, worker: Any) -> int | None:
         """Return how a process ended; None while it has not.
 
-        The program may have waited for it itself (or ignore SIGCHLD): then nobody can say how.
+        The program may have waited for it itself (or ignore SIGCHLD): then nobody can say how, and
+        multiprocessing would take it for one that is running, for ever.
         """
-        code: int | None = worker.exitcode
-        if code is None and self._options.start_method in ("fork", "spawn"):
+        if worker.exitcode is None and self._options.start_method in ("fork", "spawn"):
             try:
                 os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return _UNKNOWN
+                worker._popen.returncode = _UNKNOWN
+        code: int | None = worker.exitcode
         return code
 
     def _any_left(self) -> bool:
@@ -180,8 +180,8 @@ class Staff:
         self._threads.clear()
         for worker, _ in self._processes:
             worker.join()
-            with contextlib.suppress(ValueError):  # the program has waited for it by itself
-                worker.close()
+            self._status(worker)
+            worker.close()
         self._processes.clear()
         self.watched.clear()
         self.wards.clear()
