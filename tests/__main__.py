@@ -3,6 +3,8 @@
 Side by side they take little more than half the time that one would on two processors, since most
 tests wait for processes that they start. Each is an ordinary run of pytest over its folders;
 whatever is not named here belongs to the last, so that nothing is left out. Arguments go to all.
+
+Tests that are marked `long` are left out, unless ``--long`` asks for them.
 """
 
 from __future__ import annotations
@@ -36,7 +38,12 @@ def parts() -> list[list[str]]:
 
 def main() -> int:
     """Run all parts; what the others say is shown when the first has ended."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:]]
+    arguments = sys.argv[1:]
+    if "--long" in arguments:
+        arguments.remove("--long")
+    else:
+        arguments[:0] = ["-m", "not long"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     first, *others = parts()
     with contextlib.ExitStack() as stack:
         beside = []

@@ -36,6 +36,7 @@ def run(module: str, *arguments: str) -> tuple[int, str]:
 
 
 class TestChaos:
+    @pytest.mark.long
     def test_of_consumers(self) -> None:
         status, text = run("chaos", "--consumer", "--kills", "3", "--seed", "1")
         assert status == chaos.PASSED, text
@@ -43,6 +44,7 @@ class TestChaos:
         assert "left behind: 0; foreign names touched: 0" in text
         assert text.strip().endswith("PASSED")
 
+    @pytest.mark.long
     def test_of_workers(self) -> None:
         status, text = run("chaos", "--kills", "3", "--records", "15000", "--seed", "1")
         assert status == chaos.PASSED, text
@@ -117,6 +119,7 @@ class TestSoak:
         assert first[1].shape == (30_000,)
 
 
+@pytest.mark.long
 class TestCrashes:
     def test_a_few_cells_and_the_page(self, tmp_path: Path) -> None:
         page = tmp_path / "page.md"

@@ -172,7 +172,6 @@ def consumed(
     return {name: one.got for name, one in reading.items()}, failed
 
 
-@pytest.mark.long
 @pytest.mark.deadline(900)
 @hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @hypothesis.given(

@@ -73,7 +73,6 @@ def pipelines(draw: st.DrawFn) -> sp.Pipeline:
     return pipe
 
 
-@pytest.mark.long
 @hypothesis.settings(max_examples=40)
 @hypothesis.given(
     pipe=pipelines(),
