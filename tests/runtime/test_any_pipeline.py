@@ -8,7 +8,6 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
-import pytest
 
 import splitpipe as sp
 from tests.runtime.comparing import all_frozen, counted
