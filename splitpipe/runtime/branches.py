@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, Protocol
 
 from splitpipe.errors import BranchStalled, ChannelError
@@ -99,6 +100,7 @@ class Branches:
         self._puller: int | None = None  # the output that the thread serves that makes an item
         self._over = False
         self._failure: BaseException | None = None
+        self._trace: TracebackType | None = None
         self._count = 0
 
     @property
@@ -133,7 +135,8 @@ class Branches:
                     return load(value) if copied else value
                 if self._over:
                     if self._failure is not None:
-                        raise self._failure
+                        # Whoever told of it first may have taken its traceback from it.
+                        raise self._failure.with_traceback(self._trace)
                     raise StopIteration
                 full = self._full(number)
                 if full is not None and self._turns is not None and self._turns.pressed():
@@ -216,7 +219,7 @@ class Branches:
         except StopIteration:
             raise
         except BaseException as error:
-            over, self._failure = True, error
+            over, self._failure, self._trace = True, error, error.__traceback__
             raise
         finally:
             with self._changed:

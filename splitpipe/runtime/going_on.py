@@ -35,9 +35,8 @@ def going_on(
         ledgers: of the tasks, in their order.
         epochs: the number of the one behind the last.
     """
-    if all(task.pool and not task.inputs for task in plan.tasks):
-        return None
-    if not all(task.ordered for task in plan.tasks):
+    claimed = all(task.pool and not task.inputs for task in plan.tasks)
+    if claimed or not all(task.ordered for task in plan.tasks):
         return None
     parts = [part for task in plan.tasks for part in task.body.parts]
     if any(isinstance(part.source, FactorySource) for part in parts):
