@@ -74,6 +74,7 @@ class TestRun:
             assert sorted(dataset) == wanted
         assert f"Found {len(wanted):,} records" in runs.second.stdout
 
+    @pytest.mark.long
     def test_a_folder_of_its_own_is_removed(self, tmp_path: Path) -> None:
         done = splitpipe("demo", "--quick", TMPDIR=str(tmp_path))
         assert done.returncode == 0, done.stderr

@@ -139,6 +139,7 @@ class TestReplay:
         assert "NOT the one" in text
         assert "'scaled' has changed" in text
 
+    @pytest.mark.long
     def test_the_debugger_stops_in_the_first_stage(self, program: str) -> None:
         command = [*arguments()[:3], f"{program}.py"]
         subprocess.run(

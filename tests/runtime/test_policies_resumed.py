@@ -16,6 +16,7 @@ from tests.runtime.test_policies import FORK, STAGES, cut, failing, read, sequen
 ASKED = ("map", "flat_map", "filter", "batch", "batch, collated", "async_map", "route", "shuffled")
 
 
+@pytest.mark.long
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("name", ASKED)
 def test_going_on_leaves_out_the_same(name: str) -> None:
