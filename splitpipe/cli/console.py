@@ -138,8 +138,8 @@ def stage_table(stages: Iterable[StageStatistics], *, elapsed_s: float) -> Table
         "items out",
         "items/s",
         "busy",
-        "waiting for\ninput",
-        "waiting for\noutput",
+        "waiting for input",
+        "waiting for output",
     ):
         table.add_column(heading, justify="right")
     for stage in stages:
