@@ -18,7 +18,7 @@ import os
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -29,7 +29,14 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.pickling import dump, load
 
-__all__ = ["Failure", "annotate", "failing_stage", "keep_exceptions", "keeps_exceptions"]
+__all__ = [
+    "Failure",
+    "Reports",
+    "annotate",
+    "failing_stage",
+    "keep_exceptions",
+    "keeps_exceptions",
+]
 
 _CONTROL = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 
@@ -113,6 +120,33 @@ class Failure:
 
     def _stand_in(self) -> StageFailed:
         return StageFailed(f"a stage raised {self.summary}")
+
+
+class Reports:
+    """Failures that several threads tell of: whatever was raised is reported once, the same to all.
+
+    Reporting may take the traceback from an exception, and where it is raised again another one is
+    put in its place: a second report would not know where it came from.
+
+    Args:
+        tellers: how many may tell of the same one. For a single one nothing is kept: a traceback
+            holds what its frames hold.
+    """
+
+    def __init__(self, tellers: int) -> None:
+        self._tellers = tellers
+        self._lock = threading.Lock()
+        self._made: list[tuple[BaseException, Failure]] = []
+
+    def of(self, error: BaseException, where: Callable[[], tuple[str, ...]]) -> Failure:
+        """Return the report of `error`; `where` is asked for what it is told the first time."""
+        with self._lock:
+            found = next((report for one, report in self._made if one is error), None)
+            if found is None:
+                found = Failure.of(error, where=where())
+                if self._tellers > 1:
+                    self._made.append((error, found))
+            return found
 
 
 def _survivor(error: BaseException) -> bytes | None:

@@ -31,7 +31,7 @@ from splitpipe.runtime.balance import Balance
 from splitpipe.runtime.book import Book
 from splitpipe.runtime.chain import Chain, one_to_one, open_source
 from splitpipe.runtime.exit import Exit
-from splitpipe.runtime.failure import Failure, keep_exceptions, keeps_exceptions
+from splitpipe.runtime.failure import Failure, Reports, keep_exceptions, keeps_exceptions
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ladder, Ledger
 from splitpipe.runtime.metrics import Meter
@@ -316,6 +316,7 @@ class _EpochRun:
         self._task = task
         self.epoch = epoch
         self.left = set(range(len(task.exits)))
+        self._reports = Reports(len(task.exits))
         self._chain = Chain(
             task.body,
             epoch,
@@ -409,7 +410,7 @@ class _EpochRun:
                 return inbox.failure[1]
             if number in self._reading:
                 self._chain.cursors[number].position = max(0, inbox.position - 1)
-        return Failure.of(error, where=self._chain.where(error, self._task.worker))
+        return self._reports.of(error, lambda: self._chain.where(error, self._task.worker))
 
     def leave(self, output: int) -> None:
         """Output `output` wants no more of this epoch; with the last one, all generators end."""

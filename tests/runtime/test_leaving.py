@@ -307,5 +307,4 @@ def test_a_failure_in_a_thread_is_the_users_own_object() -> None:
         with pytest.raises(Unpicklable) as caught:
             next(loaders["a"])
         assert caught.value is made[0]
-        # Which stage is told is not sure: both outputs tell of one object, at the same time.
-        assert any("in stage " in note for note in caught.value.__notes__)
+        assert any("in stage 'fails'" in note for note in caught.value.__notes__)
