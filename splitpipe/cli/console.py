@@ -129,19 +129,16 @@ def stage_table(stages: Iterable[StageStatistics], *, elapsed_s: float) -> Table
         elapsed_s: how long the loader ran; rates are a second of this time.
     """
     table = Table(
-        title="Where the time of each process went", title_justify="left", box=box.SIMPLE_HEAD
+        title="Where the time of each process went",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("stage", no_wrap=True)
-    for heading in (
-        "processes",
-        "items in",
-        "items out",
-        "items/s",
-        "busy",
-        "waiting for input",
-        "waiting for output",
-    ):
+    for heading in ("processes", "items\nin", "items\nout", "items/s", "busy"):
         table.add_column(heading, justify="right")
+    for heading in ("waiting for\ninput", "waiting for\noutput"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for stage in stages:
         table.add_row(
             stage.name,

@@ -50,7 +50,7 @@ class TestRun:
         assert 5 < first < 8
         assert last < first - 1
         assert match[3] == "it fell"
-        headings = ("items/s", "busy", "waiting", "input", "output")
+        headings = ("items/s", "busy", "waiting for", "input", "output")
         for word in ("decode > encode", "pack > batch", *headings):
             assert word in runs.first.stdout
 
