@@ -16,23 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import gc
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import signal
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import hypothesis
-import psutil
 import pytest
+
+from splitpipe.verification.possessions import left_behind, possessions
 
 DEADLINE_S = 60.0
 HARD_GRACE_S = 30.0  # what a failed test may take to clean up before the whole run is ended
@@ -46,22 +39,6 @@ hypothesis.settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
     database=None,
 )
-
-
-@dataclass(frozen=True)
-class Possessions:
-    """What this process holds at one moment."""
-
-    children: Counter[str]
-    threads: Counter[str]
-    descriptors: Counter[str]
-    segments: Counter[str]
-
-    def beyond(self, before: Possessions) -> dict[str, list[str]]:
-        """What is here and was not there before, by kind."""
-        kinds = ("children", "threads", "descriptors", "segments")
-        found = {kind: getattr(self, kind) - getattr(before, kind) for kind in kinds}
-        return {kind: sorted(new.elements()) for kind, new in found.items() if new}
 
 
 class HouseRules:
@@ -83,9 +60,9 @@ class HouseRules:
                 pytest.fail("@pytest.mark.leaks needs its reason as a string")
             yield
             return
-        before = _possessions()
+        before = possessions()
         yield
-        left = _left_behind(before)
+        left = left_behind(before, settle_s=SETTLE_S)
         if left:
             lines = [f"  {kind}: {', '.join(names)}" for kind, names in left.items()]
             pytest.fail("the test left something behind:\n" + "\n".join(lines), pytrace=False)
@@ -123,98 +100,3 @@ def _deadline(item: pytest.Item, stderr: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, earlier)
-
-
-def _left_behind(before: Possessions) -> dict[str, list[str]]:
-    """What is still here after all that was on its way out had its time to go."""
-    end = time.monotonic() + SETTLE_S
-    collected = False
-    while left := _possessions().beyond(before):
-        if not collected:
-            gc.collect()
-            collected = True
-        elif time.monotonic() > end:
-            return left
-        else:
-            threading.Event().wait(0.01)
-    return {}
-
-
-def _possessions() -> Possessions:
-    keepers = _keepers()
-    return Possessions(
-        children=Counter(_children(keepers)),
-        threads=Counter(f"{t.name} ({t.ident})" for t in threading.enumerate()),
-        descriptors=Counter(_descriptors()),
-        segments=Counter(_segments()),
-    )
-
-
-# --- what multiprocessing keeps for itself -------------------------------------------------------
-
-
-def _server() -> Any:
-    return multiprocessing.forkserver._forkserver
-
-
-def _tracker() -> Any:
-    return multiprocessing.resource_tracker._resource_tracker
-
-
-def _keepers() -> set[int]:
-    pids = {_server()._forkserver_pid, _tracker()._pid}
-    return {pid for pid in pids if pid is not None}
-
-
-def _kept_descriptors() -> set[int]:
-    kept = {_server()._forkserver_alive_fd, _tracker()._fd}
-    return {fd for fd in kept if fd is not None}
-
-
-# --- what can be left behind ---------------------------------------------------------------------
-
-
-def _children(keepers: set[int]) -> Iterator[str]:
-    """Children and grandchildren, also those that the fork server made on our behalf."""
-    for pid in _descendants(os.getpid()):
-        if pid in keepers:
-            continue
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            yield f"pid {pid} ({process.status()}): {' '.join(process.cmdline())[:120]}"
-
-
-def _descendants(root: int) -> list[int]:
-    if not Path(f"/proc/{root}/task/{root}/children").exists():
-        return [child.pid for child in psutil.Process(root).children(recursive=True)]
-    # psutil looks at every process of the machine; the kernel knows our children, in microseconds.
-    found: list[int] = []
-    pending = [root]
-    while pending:
-        pid = pending.pop()
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{pid}/task"):
-                text = Path(f"/proc/{pid}/task/{task}/children").read_text()
-                pending.extend(int(child) for child in text.split())
-        found.append(pid)
-    return found[1:]
-
-
-def _descriptors() -> Iterator[str]:
-    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    kept = _kept_descriptors()
-    for name in os.listdir(folder):
-        # The folder's own descriptor is in the list and is closed by now.
-        with contextlib.suppress(OSError):
-            target = os.readlink(f"{folder}/{name}")
-            if int(name) not in kept and target not in ("/dev/urandom", "/dev/random"):
-                yield target
-
-
-def _segments() -> Iterator[str]:
-    """Mappings of shared memory: they may outlive every descriptor."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.split(maxsplit=5)[5:]
-            if path and path[0].startswith(("/memfd:", "/dev/shm/")):
-                yield path[0].strip()

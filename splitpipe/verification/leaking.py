@@ -12,7 +12,8 @@ from splitpipe.errors import GraphError
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.recording.description import code_of
 from splitpipe.verification.causes import by_prefix, functions_of
-from splitpipe.verification.leaks import Growth, growth, left_behind, possessions
+from splitpipe.verification.leaks import Growth, growth
+from splitpipe.verification.possessions import left_behind, possessions
 from splitpipe.verification.report import Check
 from splitpipe.verification.streams import read
 from splitpipe.verification.subject import Subject
