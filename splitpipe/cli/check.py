@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 
-from splitpipe.cli.sources import AsJson, Bar, Directory, say_json
+from splitpipe.cli.sources import AsJson, Directory, progress, say_json
 from splitpipe.storage.check import CheckReport, check_dataset
 
 __all__ = ["as_text", "check"]
@@ -17,7 +17,7 @@ __all__ = ["as_text", "check"]
 
 def check(directory: Directory, as_json: AsJson = False) -> None:
     """Read every record of a dataset and verify it."""
-    with Bar("checking") as bar:
+    with progress("checking") as bar:
         report = check_dataset(directory, progress=bar.show)
     if as_json:
         say_json({**asdict(report), "ok": report.ok})

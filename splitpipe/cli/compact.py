@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from splitpipe.cli.console import megabytes
-from splitpipe.cli.sources import AsJson, Bar, Bins, Directory, say_json
+from splitpipe.cli.sources import AsJson, Bins, Directory, progress, say_json
 from splitpipe.storage.compact import compact as compact_dataset
 
 __all__ = ["compact"]
@@ -16,7 +16,7 @@ __all__ = ["compact"]
 
 def compact(directory: Directory, bins: Bins = None, as_json: AsJson = False) -> None:
     """Write the live records of a dataset anew, without what is dead."""
-    with Bar("compacting") as bar:
+    with progress("compacting") as bar:
         found = compact_dataset(directory, bins=bins, progress=bar.show)
     if as_json:
         say_json(asdict(found))

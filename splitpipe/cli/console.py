@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -19,13 +18,14 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
 
-__all__ = ["Meter", "StageStatistics", "make_console", "megabytes", "stage_table"]
+from splitpipe.cli.live import live_bar
+
+__all__ = ["Meter", "StageStatistics", "make_console", "megabytes", "metered", "stage_table"]
 
 LOG_WIDTH = 100
 """Columns where there is no terminal to ask."""
@@ -59,56 +59,45 @@ def make_console() -> Console:
 
 
 class Meter:
-    """Shows how far a run of known size is, and one changing note beside it.
+    """Shows how far a run of known size is, and one changing note beside it: made by `metered`.
 
     Args:
-        console: where to show it.
+        console: where it is shown.
+        bar: what it is shown on, on a terminal.
         total_nbytes: the size of the whole run.
         lines: how many lines the run is given where there is no terminal.
     """
 
-    def __init__(self, console: Console, *, total_nbytes: int, lines: int = 10) -> None:
+    def __init__(
+        self, console: Console, bar: Progress | None, *, total_nbytes: int, lines: int = 10
+    ) -> None:
         self._console = console
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("", total=total_nbytes)
         self._total = total_nbytes
         self._every = max(1, total_nbytes // lines)
         self._done = 0
         self._next_line = self._every
         self._started = time.perf_counter()
-        self._resources = ExitStack()
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._resources.enter_context(self._bar)
-            self._bar.add_task("", total=self._total)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._resources.close()
 
     def advance(self, nbytes: int, note: str) -> None:
         """Another ``nbytes`` are done; ``note`` is what to say beside the bar."""
         self._done += nbytes
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=nbytes, description=note)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=nbytes, description=note)
         elif self._done >= self._next_line:
             self._next_line += self._every
             speed = self._done / max(1e-9, time.perf_counter() - self._started)
             share = min(1.0, self._done / self._total)
             self._console.print(f"{share:4.0%}  {note}  {megabytes(speed)}/s")
+
+
+@contextmanager
+def metered(console: Console, *, total_nbytes: int) -> Iterator[Meter]:
+    """Show how far a run of known size is: a bar on a terminal, else a line now and then."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with live_bar(*columns, console=console) as bar:
+        yield Meter(console, bar, total_nbytes=total_nbytes)
 
 
 def megabytes(nbytes: float) -> str:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from splitpipe.cli.console import megabytes
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     Bins,
     Compression,
     Dictionary,
@@ -24,6 +23,7 @@ from splitpipe.cli.sources import (
     compression_of,
     opened,
     options_of,
+    progress,
     say_json,
 )
 from splitpipe.conversion import ConversionReport
@@ -48,7 +48,7 @@ def convert(
     """Copy any dataset into bins and prove the copy equal; called again, it goes on."""
     how = compression_of(compression, dictionary=dictionary)
     given = options_of(options)
-    with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         report = convert_dataset(
             dataset,
             target,

@@ -24,7 +24,13 @@ from rich.console import Console
 from rich.markup import escape
 
 import splitpipe as sp
-from splitpipe.cli.console import Meter, StageStatistics, make_console, megabytes, stage_table
+from splitpipe.cli.console import (
+    StageStatistics,
+    make_console,
+    megabytes,
+    metered,
+    stage_table,
+)
 from splitpipe.cli.model import NextByteModel
 from splitpipe.cli.text import decode, encode, pack, source_files
 from splitpipe.errors import StorageError
@@ -131,7 +137,7 @@ def _train(
     started = time.perf_counter()
     with (
         pipe.loader(prefetch=4, epochs=EPOCHS) as loader,
-        Meter(console, total_nbytes=total_nbytes) as meter,
+        metered(console, total_nbytes=total_nbytes) as meter,
     ):
         asked = time.perf_counter()
         for batch in loader:

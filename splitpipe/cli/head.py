@@ -14,13 +14,13 @@ import numpy as np
 import typer
 
 from splitpipe.cli.sources import (
-    Bar,
     FormatName,
     IndexDir,
     Options,
     Where,
     opened,
     options_of,
+    progress,
 )
 from splitpipe.dataset import Dataset
 
@@ -46,7 +46,7 @@ def head(
     """Show the first records of a dataset."""
     show = as_json if as_lines_of_json else as_line
     given = options_of(options)
-    with Bar("indexing") as bar:
+    with progress("indexing") as bar:
         dataset = opened(path, form, index_dir, given, bar)
     with dataset:
         for index in range(start, min(start + count, len(dataset))):

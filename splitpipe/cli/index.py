@@ -12,13 +12,13 @@ import typer
 
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     FormatName,
     IndexDir,
     Options,
     Where,
     opened,
     options_of,
+    progress,
     say_json,
 )
 
@@ -39,7 +39,7 @@ def index(
     """Index data of another format where it lies."""
     begin = time.perf_counter()
     given = {"workers": workers, **options_of(options)}
-    with Bar("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         seconds = time.perf_counter() - begin
         found = {
             "path": str(path),

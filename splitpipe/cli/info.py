@@ -15,13 +15,13 @@ import splitpipe as sp
 from splitpipe.cli.console import megabytes
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     FormatName,
     IndexDir,
     Options,
     Where,
     opened,
     options_of,
+    progress,
     say_json,
 )
 from splitpipe.formats.base import Source
@@ -49,7 +49,7 @@ def info(
             print(as_text(found))
         return
     given = options_of(options)
-    with Bar("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         facts = _facts(path, form, dataset)
     if as_json:
         say_json(facts)

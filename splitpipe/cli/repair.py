@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from splitpipe.cli.sources import AsJson, Bar, Directory, say_json
+from splitpipe.cli.sources import AsJson, Directory, progress, say_json
 from splitpipe.storage.repair import Repaired
 from splitpipe.storage.repair import repair as repair_dataset
 
@@ -21,7 +21,7 @@ _SHOWN = 20
 
 def repair(directory: Directory, as_json: AsJson = False) -> None:
     """Make lost or damaged indices again from the bins."""
-    with Bar("reading bins") as bar:
+    with progress("reading bins") as bar:
         found = repair_dataset(directory, progress=bar.show)
     ok = not (found.lost or found.blank or found.doubtful)
     if as_json:

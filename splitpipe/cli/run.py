@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import asdict
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from splitpipe.cli.live import live_bar
 from splitpipe.cli.sources import AsJson, say_json
 from splitpipe.cli.target import load_object
 from splitpipe.errors import FormatError, SplitpipeError
@@ -72,8 +70,10 @@ def run_job(
         _dry_run(found, options, as_json=as_json)
         return
     try:
-        with _Meter() as meter:
-            options["progress"] = meter.show
+        rate = TextColumn("{task.fields[rate]}")
+        columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        with live_bar(*columns) as bar:
+            options["progress"] = _Meter(bar).show
             summary = found.run(**options)
     except (KeyboardInterrupt, SystemExit, SplitpipeError) as error:
         for note in getattr(error, "__notes__", [])[-1:]:
@@ -108,33 +108,9 @@ def _job(text: str) -> Job:
 class _Meter:
     """Shows how far a job is: a bar on a terminal, else a line now and then. On stderr."""
 
-    def __init__(self) -> None:
-        self._resources = ExitStack()
-        self._bar: Progress | None = None
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
         self._began = self._last = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-            )
-            console = Console(stderr=True)
-            self._bar = self._resources.enter_context(
-                Progress(*columns, console=console, transient=True)
-            )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._resources.close()
 
     def show(self, progress: JobProgress) -> None:
         """Show how far it is."""

@@ -7,18 +7,16 @@ with its progress on a bar, and printing a result for machines.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import splitpipe as sp
+from splitpipe.cli.live import live_bar
 
 __all__ = [
     "AsJson",
@@ -37,6 +35,7 @@ __all__ = [
     "compression_of",
     "opened",
     "options_of",
+    "progress",
     "say_json",
 ]
 
@@ -74,40 +73,17 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the datase
 
 
 class Bar:
-    """Shows how far something is, where there is a terminal to show it on.
+    """Shows how far something is: made by `progress`.
 
     Args:
         what: the word before the bar, until `show_step` says another.
+        bar: what it is shown on, if anybody looks.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, bar: Progress | None) -> None:
         self._what = what
-        self._resources = ExitStack()
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        # Not what rich thinks a terminal is: colours that were asked for are no reader.
-        if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            console = Console(stderr=True)
-            self._bar = self._resources.enter_context(
-                Progress(*columns, console=console, transient=True)
-            )
-            self._bar.add_task(self._what, total=None)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._resources.close()
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task(what, total=None)
 
     def show(self, done: int, total: int | None) -> None:
         """``done`` of ``total`` are done."""
@@ -115,8 +91,15 @@ class Bar:
 
     def show_step(self, what: str, done: int, total: int | None) -> None:
         """The same, of a job of several steps."""
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=total)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what, completed=done, total=total)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Bar]:
+    """Show how far something is, where there is a terminal to show it on."""
+    with live_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        yield Bar(what, bar)
 
 
 def opened(

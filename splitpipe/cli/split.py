@@ -13,7 +13,6 @@ import typer
 
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     Bins,
     Compression,
     Dictionary,
@@ -27,6 +26,7 @@ from splitpipe.cli.sources import (
     compression_of,
     opened,
     options_of,
+    progress,
     say_json,
 )
 from splitpipe.conversion import ConvertOptions, convert
@@ -72,7 +72,7 @@ def split(
     }
     reports = {}
     given = options_of(options)
-    with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         views = dataset.split(shares, by=by, how=how, seed=seed)
         _check_sizes(views, parts)
         for name, view in views.items():

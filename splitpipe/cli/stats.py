@@ -13,13 +13,13 @@ import typer
 
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     FormatName,
     IndexDir,
     Options,
     Where,
     opened,
     options_of,
+    progress,
     say_json,
 )
 from splitpipe.summary import ColumnSummary, Histogram, Summary, summarise
@@ -42,7 +42,7 @@ def stats(
 ) -> None:
     """Say how the values of each column are spread."""
     given = options_of(options)
-    with Bar("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         found = summarise(
             dataset,
             sample=sample or None,

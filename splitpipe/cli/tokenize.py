@@ -12,7 +12,6 @@ import typer
 
 from splitpipe.cli.sources import (
     AsJson,
-    Bar,
     Bins,
     Compression,
     Dictionary,
@@ -26,6 +25,7 @@ from splitpipe.cli.sources import (
     compression_of,
     opened,
     options_of,
+    progress,
     say_json,
 )
 from splitpipe.tokens import tokenize as tokenize_dataset
@@ -91,7 +91,7 @@ def tokenize(
     options["length"], options["eos"] = length or None, _token(eos)
     options["on_error"] = on_error
     given = options_of(format_options)
-    with Bar("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
+    with progress("indexing") as bar, opened(source, form, index_dir, given, bar) as dataset:
         options["progress"] = lambda done, total: bar.show_step("tokenizing", done, total)
         report = tokenize_dataset(dataset, target, tokenizer, text=text, workers=workers, **options)
     if as_json:
