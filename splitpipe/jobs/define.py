@@ -17,7 +17,7 @@ from splitpipe.errors import FormatError, GraphError
 from splitpipe.jobs.faults import policy_said
 from splitpipe.jobs.looking import JobOptions, Looked, look
 from splitpipe.jobs.running import Order, Preview, preview, run
-from splitpipe.jobs.summary import Counts, JobProgress, JobSummary
+from splitpipe.jobs.summary import JobProgress, JobSummary
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import Workers
 from splitpipe.pipeline.stages.policy import Policy
@@ -154,19 +154,7 @@ class Job:
         looked = self._look(restart=options.get("restart", False))
         if options.get("dry_run"):
             told = preview(looked, order, items=1)
-            return JobSummary(
-                output=looked.path,
-                column=looked.column,
-                records=looked.shape.positions,
-                resumed_at=looked.done,
-                done=looked.done,
-                tasks=0,
-                counts=Counts(),
-                total=looked.note.total if looked.note is not None else Counts(),
-                finished=looked.finished,
-                elapsed_s=0.0,
-                faults=told.faults,
-            )
+            return looked.summary(faults=told.faults)
         return run(looked, order)
 
     def preview(self, items: int = 3, **options: Unpack[JobRunOptions]) -> Preview:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -23,6 +23,7 @@ from splitpipe.errors import FormatError, GraphError, ResumeError, StorageError
 from splitpipe.jobs.column import gathered_at
 from splitpipe.jobs.identity import Identity, Note, described, identify
 from splitpipe.jobs.shape import Shape, shape_of, task_size
+from splitpipe.jobs.summary import Counts, JobSummary
 from splitpipe.jobs.target import note_at
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import check_count
@@ -111,6 +112,25 @@ class Looked:
     def done(self) -> int:
         """Records that earlier runs have done."""
         return 0 if self.note is None else self.note.done
+
+    def summary(
+        self, *, elapsed_s: float = 0.0, faults: Sequence[str] = (), workers: int | str = 0
+    ) -> JobSummary:
+        """Of a run that did nothing."""
+        return JobSummary(
+            output=self.path,
+            column=self.column,
+            records=self.shape.positions,
+            resumed_at=self.done,
+            done=self.done,
+            tasks=0,
+            counts=Counts(),
+            total=Counts() if self.note is None else self.note.total,
+            finished=self.finished,
+            elapsed_s=elapsed_s,
+            faults=faults,
+            workers=workers,
+        )
 
     def upto(self, limit: int | None) -> int:
         """The record at which to stop; between records that are treated together."""

@@ -143,22 +143,8 @@ def run(looked: Looked, order: Order) -> JobSummary:
 
 
 def _done_already(looked: Looked, order: Order, began: float) -> JobSummary:
-    note = looked.note
-    assert note is not None
     tidy(looked.path, looked.column)
-    return JobSummary(
-        output=looked.path,
-        column=looked.column,
-        records=looked.shape.positions,
-        resumed_at=note.done,
-        done=note.done,
-        tasks=0,
-        counts=Counts(),
-        total=note.total,
-        finished=True,
-        elapsed_s=time.perf_counter() - began,
-        workers=_told(order.workers),
-    )
+    return looked.summary(elapsed_s=time.perf_counter() - began, workers=_told(order.workers))
 
 
 def _told(workers: Workers) -> int | str:
