@@ -200,6 +200,18 @@ class TestRestoringIsCheap:
             assert list(loader) == truth
             assert sum(loader.replayed.values()) < 2900
 
+    @pytest.mark.parametrize("name", ["shuffle", "mix"])
+    def test_where_a_block_of_random_numbers_ends(self, name: str) -> None:
+        items = sp.Pipeline(range(5000), seed=1)
+        pipe = items.shuffle(50) if name == "shuffle" else sp.mix([items, items], [3, 1])
+        for taken in (1023, 1024, 1025, 2048):
+            with pipe.loader(**INLINE) as loader:
+                for _ in range(taken):
+                    next(loader)
+                state, truth = stored(loader.state_dict()), list(loader)
+            with pipe.loader(state=state, **INLINE) as loader:
+                assert list(loader) == truth, taken
+
     def test_what_is_made_again_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         def free(items: Iterable[int]) -> Iterator[int]:
             yield from items

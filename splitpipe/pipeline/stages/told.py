@@ -74,30 +74,34 @@ class Draws:
         self._rng = rng
         self._draw = draw
         self._before = _state(rng)
+        self._drawn = False  # a block, since `_before`
         self.left: Any = []
         """What was not used of the block."""
 
     def more(self) -> Any:
         """Return a new block; what is taken from its end counts as used."""
         self.note()
-        self.left = self._draw(self._rng)
+        self.left, self._drawn = self._draw(self._rng), True
         return self.left
 
     def note(self) -> None:
         """The generator is about to be used for something else."""
         self._before = _state(self._rng)
-        self.left = []
+        self.left, self._drawn = [], False
 
     def tell(self) -> dict[str, Any]:
         """Return what `restore` needs, in values of JSON."""
+        if self._drawn and not len(self.left):
+            # The block is used up: who goes on draws the one behind it.
+            self.note()
         return {"rng": _text(self._before), "left": len(self.left)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `tell` was called."""
         _restore(self._rng, state["rng"])
-        self._before = _state(self._rng)
+        self.note()
         if state["left"]:
-            self.left = self._draw(self._rng)[: state["left"]]
+            self.left, self._drawn = self._draw(self._rng)[: state["left"]], True
 
 
 def _state(rng: np.random.Generator) -> Any:
