@@ -40,6 +40,7 @@ MIB = 1 << 20
 WARM_UP = 0.25
 EVERY_S = 0.5
 LIMIT_MIB_H = 1.0
+_MADE = ("Pss_Anon:", "Pss_Shmem:")
 LEAST_S = 60.0
 """A run that is shorter says nothing about a slope in an hour."""
 
@@ -84,11 +85,12 @@ def sample() -> Sample:
 
 
 def _resident(pid: int) -> float:
-    """Bytes of a process, with its part of what it shares."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return 1024.0 * int(line.split()[1])
-    return 0.0
+    """Bytes that a process made, with its part of those that it shares with others.
+
+    Without pages of files: how many of those count here depends on who else has them mapped.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(1024.0 * int(line.split()[1]) for line in lines if line.startswith(_MADE))
 
 
 def _segments(pid: int) -> int:
