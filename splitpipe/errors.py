@@ -11,7 +11,7 @@ Rules:
 
     SplitpipeError
       FormatError (ValueError)      CorruptRecord, UnsupportedVersion
-      StorageError (OSError)        LockedError, RemoteError, CacheFull
+      StorageError (OSError)        LockedError, RemoteError, CacheFull, DatasetChanged
       GraphError (ValueError)       CycleError, NotPicklable
       ChannelError                  ClosedChannel, BrokenChannel
       PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord,
@@ -30,6 +30,7 @@ __all__ = [
     "ClosedChannel",
     "CorruptRecord",
     "CycleError",
+    "DatasetChanged",
     "FormatError",
     "GraphError",
     "LockedError",
@@ -72,7 +73,19 @@ class LockedError(StorageError):
 
 
 class RemoteError(StorageError):
-    """A remote store failed, after the retries that were allowed."""
+    """A remote store failed, after the retries that were allowed.
+
+    Attributes:
+        transient: whether the same request may succeed a little later.
+        retry_after_s: how long the server asks to wait before, in seconds, if it said so.
+    """
+
+    transient: bool = False
+    retry_after_s: float | None = None
+
+
+class DatasetChanged(StorageError):
+    """What is being read was replaced, or removed, by somebody else meanwhile."""
 
 
 class CacheFull(StorageError):
