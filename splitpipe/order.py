@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import GraphError
 from splitpipe.permutation import KeyedPermutation, derive_key
 from splitpipe.storage.layout import BinLayout
@@ -284,7 +285,7 @@ class BinwiseOrder(Order):
     def at(self, positions: Rows) -> Rows:
         groups = np.searchsorted(self._starts, positions, side="right") - 1
         made = np.empty(len(positions), dtype=np.int64)
-        for number in np.unique(groups).tolist():
+        for number in distinct(groups).tolist():
             mine = np.flatnonzero(groups == number)
             places = self._permutation(number).at(positions[mine] - self._starts[number])
             made[mine] = _rows_at(self._members(number), places)

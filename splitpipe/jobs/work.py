@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from splitpipe.codecs import Codec, Zstd, codec
 from splitpipe.conversion.blocks import PackedColumn
+from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 from splitpipe.jobs.faults import JOB, Left
 from splitpipe.jobs.shape import Shape
@@ -389,8 +390,8 @@ def _counted(
 ) -> Counts:
     """What became of the records at ``positions``, of which ``owners`` gave something."""
     start, stop = positions
-    gave = np.unique(np.asarray(owners, dtype=np.int64) // group)
-    failed = np.unique(np.array([one.position for one in left], dtype=np.int64) // group)
+    gave = distinct(np.asarray(owners, dtype=np.int64) // group)
+    failed = distinct(np.array([one.position for one in left], dtype=np.int64) // group)
     used = _records(gave, group, positions)
     # Where only a part of a record failed, something came of it nevertheless.
     skipped = _records(np.setdiff1d(failed, gave), group, positions)

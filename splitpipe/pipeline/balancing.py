@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import GraphError
 from splitpipe.order import Order, Rows
 from splitpipe.permutation import KeyedPermutation, derive_key
@@ -174,7 +175,7 @@ class Balanced:
         """Return the positions that come at some places of the sequence."""
         windows, places = np.divmod(numbers, self._span)
         made = np.empty(len(numbers), np.int64)
-        for window in np.unique(windows).tolist():
+        for window in distinct(windows).tolist():
             mine = np.flatnonzero(windows == window)
             made[mine] = self.plan(window)[places[mine]] + window * self._span
         return made

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import ResumeError
 from splitpipe.order import Order, Rows
 
@@ -123,7 +124,7 @@ class Layer:
                 first += (following - level) * len(ranks[-1])
         made = np.empty(len(numbers), np.int64)
         part = np.searchsorted(np.array(starts), numbers, side="right") - 1
-        for one in np.unique(part).tolist():
+        for one in distinct(part).tolist():
             mine = np.flatnonzero(part == one)
             rounds, place = np.divmod(numbers[mine] - starts[one], len(ranks[one]))
             made[mine] = (levels[one] + rounds) * self.world_size + ranks[one][place]

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.order import Order, Rows
 
 __all__ = ["FOREVER", "Passes"]
@@ -61,7 +62,7 @@ class Passes(Order):
     def at(self, positions: Rows) -> Rows:
         passes, within = np.divmod(positions, self._size)
         made = np.empty(len(positions), np.int64)
-        for number in np.unique(passes).tolist():
+        for number in distinct(passes).tolist():
             mine = np.flatnonzero(passes == number)
             made[mine] = self._order(number).at(within[mine])
         return made

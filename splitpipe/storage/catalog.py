@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.storage import files
 from splitpipe.storage.base import Rows
@@ -186,7 +187,7 @@ class SqliteCatalog:
         if not len(physical):
             return []
         session = self._session()
-        wanted = np.unique(physical)
+        wanted = distinct(physical)
         found: dict[int, Any] = {}
         low, high = int(wanted[0]), int(wanted[-1])
         try:

@@ -23,6 +23,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.storage import files
 from splitpipe.storage.appender import MISSING, ColumnAppender, payloads, record_headers
 from splitpipe.storage.committed import Column, Manifest
@@ -260,7 +261,7 @@ def _touched(segment: Segment, rows: Rows) -> list[int]:
     """Stripes of a segment that have one of these rows."""
     first, last = np.searchsorted(rows, (segment.first_row, segment.first_row + segment.rows))
     stripes = (rows[first:last] - segment.first_row) // segment.stripe_rows
-    touched: list[int] = np.unique(stripes).tolist()
+    touched: list[int] = distinct(stripes).tolist()
     return touched
 
 
@@ -269,4 +270,4 @@ def _resum(sums: npt.NDArray[Any], segment: Segment, entries: Entries, start: in
     sums[0] = google_crc32c.extend(start, entries.tobytes())
     turns = np.arange(len(entries)) % segment.bins
     own = np.array([segment.bin_at(turn) for turn in range(segment.bins)], dtype=np.uint32)
-    sums[1 + np.unique(turns[entries["bin"] != own[turns]])] = 0
+    sums[1 + distinct(turns[entries["bin"] != own[turns]])] = 0

@@ -25,6 +25,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError, StorageError
 from splitpipe.storage import cold, files
 from splitpipe.storage.bins import BinFiles, map_file
@@ -317,7 +318,7 @@ class ColumnReader:
     def _map_missing(self, rows: Rows) -> bool:
         """Map the bins of these rows if one was not; False if none was, or not all can be."""
         maps = self.maps
-        needed = [n for n in np.unique(self._table["bin"].take(rows)).tolist() if n < len(maps)]
+        needed = [n for n in distinct(self._table["bin"].take(rows)).tolist() if n < len(maps)]
         if not self.bins.fits(len(needed)) or all(maps[n] is not None for n in needed):
             return False
         self.bins.map_all(needed)

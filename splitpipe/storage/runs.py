@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import SplitpipeError
 from splitpipe.storage.bins import BinFiles
 from splitpipe.storage.format import (
@@ -209,7 +210,7 @@ def moved_turns(page: Page, entries: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     bins = page.segment.bins
     own = np.array([page.segment.bin_at(turn) for turn in range(min(bins, page.rows))])
     turns = np.arange(len(entries)) % bins
-    return np.unique(turns[entries["bin"] != own[turns]])
+    return distinct(turns[entries["bin"] != own[turns]])
 
 
 class LoadedBins:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 from splitpipe.storage.base import Catalog, Rows
 from splitpipe.views.selection import Selection
@@ -116,7 +117,7 @@ class ChainedCatalog:
         """By part: its number, the places in ``rows``, its own rows."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         parts: list[tuple[int, list[int], Rows]] = []
-        for number in np.unique(owner).tolist():
+        for number in distinct(owner).tolist():
             places = np.flatnonzero(owner == number)
             parts.append((number, places.tolist(), rows[places] - self._starts[number]))
         return parts

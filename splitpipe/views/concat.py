@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 from splitpipe.schema import Schema
 from splitpipe.storage.base import (
@@ -114,7 +115,7 @@ class Concat:
         """See `Records.read`."""
         # Parts without rows own no position: the last of equal starts is the one that has some.
         owner = np.searchsorted(self._starts, rows, side="right") - 1
-        owners = np.unique(owner).tolist()
+        owners = distinct(owner).tolist()
         if len(owners) == 1:
             number: int = owners[0]
             local: Rows = rows - self._starts[number]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.storage.base import Records, Rows
 from splitpipe.storage.table import TableRecords
 from splitpipe.views.concat import Concat
@@ -60,7 +61,7 @@ def _of_parts(records: Concat, rows: Rows, names: Sequence[str]) -> Rows | None:
     starts = np.cumsum([0, *map(len, records.parts)])
     owner = np.searchsorted(starts, rows, side="right") - 1
     made = np.empty(len(rows), np.int64)
-    for number in np.unique(owner).tolist():
+    for number in distinct(owner).tolist():
         mine = np.flatnonzero(owner == number)
         found = record_lengths(records.parts[number], rows[mine] - starts[number], names)
         if found is None:

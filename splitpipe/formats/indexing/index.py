@@ -41,6 +41,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import CorruptRecord, FormatError, StorageError
 from splitpipe.formats.files.sources import Fingerprint
 from splitpipe.storage import files
@@ -306,7 +307,7 @@ class Index:
         if self._data is None:
             raise StorageError(errno.EBADF, "the dataset is closed", self.path)
         if not self._intact.all():
-            self._verify(np.unique(rows // PAGE_ROWS))
+            self._verify(distinct(rows // PAGE_ROWS))
         return self._entries[rows]
 
     def numbers(self, rows: Rows) -> npt.NDArray[np.int64]:
