@@ -15,6 +15,9 @@ For testing anything that keeps records in files, this package's storage first o
   be found after the power failed at any moment of it;
 - `Damaged` flips bits and cuts files in place, and puts them back;
 - `forked` runs children that can be killed.
+
+For testing anything that reads over HTTP: `FaultProxy` stands in front of a real server and damages
+the requests that an `HttpFault` chooses; `chaos` is a mixture of all kinds.
 """
 
 from __future__ import annotations
@@ -24,6 +27,14 @@ from splitpipe.testing.faults.damage import Damaged
 from splitpipe.testing.faults.estate import Estate, adopt_orphans
 from splitpipe.testing.faults.log import FaultLog, Incident
 from splitpipe.testing.faults.power import Disk, Operation, PowerFailure, Recorder
+from splitpipe.testing.faults.proxy import (
+    FaultKind,
+    FaultProxy,
+    HttpFault,
+    ProxyStatistics,
+    SeenRequest,
+    chaos,
+)
 from splitpipe.testing.faults.stages import HOWS, Fault, How, InjectedFault, worker_index
 from splitpipe.testing.faults.strikes import Answer, Strike, die, die_halfway, fail, shorten
 from splitpipe.testing.faults.tap import CALLS, Call, Handler, Tap
@@ -38,17 +49,23 @@ __all__ = [
     "Disk",
     "Estate",
     "Fault",
+    "FaultKind",
     "FaultLog",
+    "FaultProxy",
     "Handler",
     "How",
+    "HttpFault",
     "Incident",
     "InjectedFault",
     "Operation",
     "PowerFailure",
+    "ProxyStatistics",
     "Recorder",
+    "SeenRequest",
     "Strike",
     "Tap",
     "adopt_orphans",
+    "chaos",
     "die",
     "die_halfway",
     "fail",
