@@ -106,7 +106,9 @@ def _children(keepers: set[int]) -> Iterator[str]:
             continue
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            yield f"pid {pid} ({process.status()}): {' '.join(process.cmdline())[:120]}"
+            # Whether it runs or sleeps at this moment is no difference: one that stays is the same.
+            dead = " (dead)" if process.status() == psutil.STATUS_ZOMBIE else ""
+            yield f"pid {pid}{dead}: {' '.join(process.cmdline())[:120]}"
 
 
 def _descendants(root: int) -> list[int]:
