@@ -77,10 +77,12 @@ class RemoteError(StorageError):
 
     Attributes:
         transient: whether the same request may succeed a little later.
+        maybe_done: whether what was asked may have been done, and only its answer was lost.
         retry_after_s: how long the server asks to wait before, in seconds, if it said so.
     """
 
     transient: bool = False
+    maybe_done: bool = False
     retry_after_s: float | None = None
 
 

@@ -89,7 +89,6 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple, WSGIRequestHandler
 WSGIRequestHandler.protocol_version = "HTTP/1.1"
 WSGIRequestHandler.disable_nagle_algorithm = True
-WSGIRequestHandler.wbufsize = 1 << 16
 WSGIRequestHandler.log_request = lambda *a, **k: None
 run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app),
            threaded=True)
