@@ -1,0 +1,75 @@
+"""Bytes to blocks, and blocks to stretches.
+
+Responsible for: arithmetic on ranges; nothing here knows of files.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from splitpipe.errors import StorageError
+
+__all__ = ["Blocks", "Ranges", "blocks_of", "pieces", "runs"]
+
+Ranges: TypeAlias = Sequence[tuple[int, int]] | npt.NDArray[np.int64]
+"""Half-open ranges of bytes in any order; they may overlap. As an array: of shape (n, 2)."""
+
+Blocks: TypeAlias = npt.NDArray[np.int64]
+
+
+def blocks_of(ranges: Ranges, *, size: int, block_nbytes: int, name: str = "") -> Blocks:
+    """The blocks that some ranges touch, sorted, each once.
+
+    Raises:
+        StorageError: a range is not within the object.
+
+    Example:
+        >>> blocks_of([(0, 5), (9, 21), (3, 3)], size=30, block_nbytes=10).tolist()
+        [0, 1, 2]
+    """
+    array = np.asarray(ranges, np.int64).reshape(-1, 2)
+    starts, stops = array[:, 0], array[:, 1]
+    if not len(array):
+        return np.empty(0, np.int64)
+    if int(starts.min()) < 0 or int(stops.max()) > size or bool((stops < starts).any()):
+        raise StorageError(errno.ERANGE, f"a range is not within its {size} bytes", name)
+    first, last = starts // block_nbytes, (stops - 1) // block_nbytes
+    empty = stops == starts
+    if empty.any():
+        first, last = first[~empty], last[~empty]
+    counts = last - first + 1
+    if not len(counts) or int(counts.max()) == 1:
+        return np.unique(first)
+    offsets = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.unique(np.repeat(first, counts) + offsets)
+
+
+def runs(blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """Stretches of neighbours in sorted blocks: first and count.
+
+    Example:
+        >>> list(runs(np.array([1, 2, 3, 7, 9])))
+        [(1, 3), (7, 1), (9, 1)]
+    """
+    if not len(blocks):
+        return
+    cuts = np.flatnonzero(np.diff(blocks) != 1) + 1
+    starts = [0, *cuts.tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(blocks)]):
+        yield int(blocks[start]), stop - start
+
+
+def pieces(first: int, count: int, *, most: int) -> Iterator[tuple[int, int]]:
+    """A stretch in pieces of at most so many blocks.
+
+    Example:
+        >>> list(pieces(3, 5, most=2))
+        [(3, 2), (5, 2), (7, 1)]
+    """
+    for start in range(first, first + count, most):
+        yield start, min(most, first + count - start)

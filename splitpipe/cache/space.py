@@ -1,0 +1,254 @@
+"""Room in a cache: taken before anything comes, made by throwing others out.
+
+Responsible for: `Space`: taking room within the limit, making it, the files of objects, and giving
+back what the dead had taken.
+
+Rules:
+- what was wanted longest ago goes first, whoever wanted it; what is being fetched does not go;
+- one thread of one process throws out at a time; the others find the room that it made;
+- where the file system cannot give back places in a file, whole objects go that nobody has open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from splitpipe.cache.account import Account, Slot
+from splitpipe.cache.eviction import choose, evict, repair
+from splitpipe.cache.folder import Layout
+from splitpipe.cache.locks import LockFile
+from splitpipe.cache.marks import Identity, MarkFile
+from splitpipe.cache.objects import (
+    is_whole,
+    make_object,
+    open_object,
+    remove_object,
+    use_of,
+)
+from splitpipe.cache.state import FILLING, MAKING
+from splitpipe.cache.statistics import Counters
+from splitpipe.errors import CacheFull, FormatError, StorageError
+
+__all__ = ["Space"]
+
+_STRIDE: Final = 32  # the part of the limit that goes at once
+_STRIDE_NBYTES: Final = 64 << 20
+_LOOK_AROUND_S: Final = 0.25
+_PATIENCE_S: Final = 5.0
+_PAUSE_S: Final = 0.002
+
+
+class Space:
+    """Room in one cache.
+
+    Args:
+        layout: of its folder.
+        limit: of this process, in bytes.
+        counters: what is told of evictions.
+    """
+
+    def __init__(self, layout: Layout, limit: int, counters: Counters) -> None:
+        self.layout = layout
+        self.account = Account(layout.state, limit, recount=self._recount)
+        self._counters = counters
+        self._one = threading.RLock()
+        self.closing = threading.Event()
+        self._looked_around = 0.0
+        self._told = False
+        with self._one:
+            self.look_around()
+
+    def _recount(self, restarted: bool) -> int:
+        return sum(use_of(self.layout, d, restarted=restarted) for d in self.layout.found())
+
+    # -- taking ------------------------------------------------------------------------------
+
+    def take(
+        self,
+        digest: bytes,
+        *,
+        first: int,
+        count: int,
+        nbytes: int,
+        patient: bool = True,
+        kind: int = FILLING,
+    ) -> Slot:
+        """Room for some blocks, made where there is none.
+
+        Args:
+            digest: of the object.
+            first: block.
+            count: of blocks.
+            nbytes: how much.
+            patient: whether to wait a while for what others are fetching to be there, and to go.
+            kind: what for.
+
+        Raises:
+            CacheFull: none can be made.
+        """
+        end = time.monotonic() + (_PATIENCE_S if patient else 0.0)
+        while True:
+            slot = self.account.take(kind, digest, first=first, count=count, nbytes=nbytes)
+            if slot is not None:
+                return slot
+            if self.make_room(nbytes):
+                continue
+            if time.monotonic() >= end or self.closing.wait(_PAUSE_S):
+                limit = self.account.state.limit
+                text = f"no room for {nbytes} bytes within the cache's limit of {limit}"
+                raise CacheFull(0, text, self.layout.root)
+
+    def settle(self, slot: Slot, *, used: int) -> None:
+        """What room was taken for is there, or not."""
+        self.account.settle(slot, used=used)
+
+    # -- objects -----------------------------------------------------------------------------
+
+    def open(self, identity: Identity) -> tuple[LockFile, MarkFile]:
+        """An object's files, made where there are none, with its life held.
+
+        Raises:
+            CacheFull: there is no room for them.
+            FormatError: they are damaged, and somebody has them open.
+        """
+        while True:
+            locks = open_object(self.layout, identity.digest) or self._made(identity)
+            try:
+                marks = MarkFile(self.layout.marks(identity.digest))
+                if is_whole(self.layout, marks, identity.digest):
+                    return locks, marks
+            except FormatError:
+                pass
+            except BaseException:
+                locks.close()
+                raise
+            locks.close()
+            with self._making(identity.digest):
+                path = self.layout.marks(identity.digest)
+                if not remove_object(self.layout, identity.digest) and os.path.exists(path):
+                    raise FormatError(f"{path} is damaged, and another process has it open")
+
+    @contextmanager
+    def _making(self, digest: bytes) -> Iterator[None]:
+        with self._one, self.account.making(digest):
+            yield
+
+    def _made(self, identity: Identity) -> LockFile:
+        digest, used = identity.digest, 0
+        nbytes = identity.overhead_nbytes
+        slot = self.take(digest, first=0, count=0, nbytes=nbytes, kind=MAKING)
+        try:
+            with self._making(digest):
+                locks = open_object(self.layout, digest)
+                if locks is None:
+                    make_object(self.layout, identity)
+                    used = nbytes
+                    locks = open_object(self.layout, digest)
+        finally:
+            self.settle(slot, used=used)
+        if locks is None:
+            raise StorageError(errno.ESTALE, "somebody removed the cache's files", self.layout.root)
+        return locks
+
+    # -- making room -------------------------------------------------------------------------
+
+    def make_room(self, nbytes: int) -> int:
+        """Throw out what was wanted longest ago, until there is room for so much.
+
+        Returns:
+            how many bytes went, or may be free by now; 0 where nothing can go.
+        """
+        state = self.account.state
+        if nbytes > state.limit:
+            return 0
+        with self._one:
+            if time.monotonic() - self._looked_around > _LOOK_AROUND_S:
+                self.look_around()
+            with self.account.evicting():
+                wanted = state.used + state.reserved + nbytes - state.limit
+                if wanted <= 0:
+                    return 1
+                stride = min(state.limit // _STRIDE, _STRIDE_NBYTES)
+                return self._throw_out(max(wanted, stride))
+
+    def prune(self, to_nbytes: int) -> int:
+        """Throw out until at most so much is used; how many bytes went."""
+        gone = 0
+        with self._one, self.account.evicting():
+            while (over := self.account.state.used - to_nbytes) > 0:
+                went = self._throw_out(over)
+                if not went:
+                    break
+                gone += went
+        return gone
+
+    def give_back(self, nbytes: int) -> int:
+        """Throw out as much, because the disk is full before the limit is reached."""
+        with self._one, self.account.evicting():
+            return self._throw_out(nbytes)
+
+    def tell_full(self, error: CacheFull) -> None:
+        """Warn, once, that something could not be kept."""
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{error}: what does not fit is read through memory", RuntimeWarning, stacklevel=2
+            )
+
+    def _throw_out(self, nbytes: int) -> int:
+        victims, empty = choose(self.layout, nbytes)
+        gone = sum(evict(self.account, self.layout, those) for those in victims)
+        gone += sum(self._remove(digest) for digest in empty)
+        self._counters.add(evicted_nbytes=gone)
+        return gone
+
+    def _remove(self, digest: bytes) -> int:
+        """Remove the files of an object that has no block; what they used."""
+        with self.account.removing(digest) as alone:
+            if not alone:
+                return 0
+            try:
+                marks = MarkFile(self.layout.marks(digest))
+            except (FileNotFoundError, FormatError):
+                return 0
+            nbytes = marks.identity.overhead_nbytes
+            empty = not marks.marks.any()
+            if not empty:
+                return 0
+            slot = self.account.take(
+                MAKING, digest, first=0, count=0, nbytes=nbytes, was_used=nbytes
+            )
+            if slot is None:
+                return 0
+            gone = remove_object(self.layout, digest)
+            self.settle(slot, used=0 if gone else nbytes)
+            return nbytes if gone else 0
+
+    # -- the dead ----------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """Give back what dead processes had taken, and see who lives."""
+        with self._one:
+            for row, *slots in self.account.look_around():
+                for slot in slots:
+                    repair(self.account, self.layout, slot)
+                self.account.bury(row.row)
+            self._looked_around = time.monotonic()
+
+    def renew(self) -> None:
+        """In a forked child."""
+        self._one = threading.RLock()
+        self.closing = threading.Event()
+        self.account.renew()
+
+    def close(self) -> None:
+        """Leave; a second call does nothing."""
+        self.closing.set()
+        self.account.close()
