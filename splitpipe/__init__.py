@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.stages.failed import FailedItem
     from splitpipe.pipeline.stages.padding import Pad
     from splitpipe.pipeline.stages.policy import quarantine, retry, skip
+    from splitpipe.pipeline.streams import Stream, Streams
     from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.pipeline.trace_file import TraceFile
     from splitpipe.recording import Record
@@ -71,6 +72,8 @@ _HOMES = {
     "Schema": "splitpipe.schema",
     "SplitDataLoader": "splitpipe.splitdata",
     "StageStatistics": "splitpipe.runtime.statistics",
+    "Stream": "splitpipe.pipeline.streams",
+    "Streams": "splitpipe.pipeline.streams",
     "TaskStatistics": "splitpipe.runtime.statistics",
     "Verification": "splitpipe.verification",
     "TraceFile": "splitpipe.pipeline.trace_file",
@@ -113,6 +116,8 @@ _HOMES = {
 __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "TaskStatistics",
     "StageStatistics",
+    "Stream",
+    "Streams",
     "Diagnosis",
     "Dataset",
     "DatasetWriter",

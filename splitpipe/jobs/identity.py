@@ -233,13 +233,19 @@ def _identified(name: str, operation: Any) -> str:
 def source_of(shape: Shape, version: str | None = None) -> dict[str, Any]:
     """What a source is known by."""
     source = shape.source
+    streams = source.streams
+    data = (
+        _data(source.sequence, version)
+        if streams is None
+        else {**streams.told(), "data": [_data(one.source, version) for one in streams.streams]}
+    )
     return {
         "records": shape.positions,
         "shuffle": source.shuffle,
         "seed": shape.body.seed,
         "window": source.window,
         "passes": source.passes,
-        "data": _data(source.sequence, version),
+        "data": data,
     }
 
 

@@ -271,7 +271,7 @@ def _into(path: str, column: str, before: Manifest | None, shape: Shape) -> dict
     source = shape.source
     if before.bare:
         raise FormatError(f"{path} has plain values as records, which have no columns")
-    if source.shuffle is not None or source.passes != 1:
+    if source.shuffle is not None or source.passes != 1 or source.streams is not None:
         raise GraphError(
             "a column has its values in the order of the records: the pipeline of its job reads "
             "them once, without shuffle="

@@ -112,7 +112,8 @@ def _source_of(body: Body) -> tuple[SequenceSource, int]:
 
 def _same(one: SequenceSource, other: SequenceSource) -> bool:
     """Whether two sources give the same records in the same order."""
-    return one.sequence is other.sequence and (one.shuffle, one.seed, one.window, one.passes) == (
+    same = one.sequence is other.sequence and one.streams is other.streams
+    return same and (one.shuffle, one.seed, one.window, one.passes) == (
         other.shuffle,
         other.seed,
         other.window,

@@ -111,16 +111,29 @@ def _source(source: Source) -> dict[str, Any]:
         return {"kind": "factory", "passes": source.passes}
     made = {
         "kind": "sequence",
-        "length": len(source.sequence),
+        "length": source.size,
         "shuffle": source.shuffle,
         "window": source.window,
         "passes": source.passes,
     }
-    records = getattr(source.sequence, "_records", None)
-    manifest = getattr(records, "manifest", None)  # a dataset of our own has an identity
-    if manifest is not None:
-        made["dataset"] = manifest.dataset.hex()
+    known = _dataset(source.sequence)
+    if known is not None:
+        made["dataset"] = known
+    if source.streams is not None:
+        made["streams"] = _plain(
+            {
+                **source.streams.told(),
+                "datasets": [_dataset(one.source) for one in source.streams.streams],
+            }
+        )
     return made
+
+
+def _dataset(sequence: Any) -> str | None:
+    """The identity of a dataset of our own."""
+    records = getattr(sequence, "_records", None)
+    manifest = getattr(records, "manifest", None)
+    return None if manifest is None else manifest.dataset.hex()
 
 
 def _fields(value: Any) -> dict[str, Any]:

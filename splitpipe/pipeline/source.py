@@ -24,6 +24,7 @@ from splitpipe.pipeline.dealing import Deal, DealtOrder, Hand, Rest
 from splitpipe.pipeline.passes import FOREVER, Passes
 from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.pipeline.stages.reading import leniently
+from splitpipe.pipeline.streams import Streams
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.balancing import Balanced, Balancing
@@ -72,6 +73,7 @@ class SequenceSource:
         again: how often the rank goes through its part in an epoch.
         on_error: what becomes of records that cannot be read; None: nothing was said.
         lenient: whether such records come as `Unread`, to a stage that leaves them out.
+        streams: what `sequence` has end to end, where that is mixed.
     """
 
     sequence: Any
@@ -86,6 +88,7 @@ class SequenceSource:
     _memo: _Memo = field(default_factory=_Memo, init=False, repr=False, compare=False)
     on_error: Policy | None = None
     lenient: bool = False
+    streams: Streams | None = None
 
     @property
     def name(self) -> str:
@@ -112,7 +115,12 @@ class SequenceSource:
     @property
     def total(self) -> int:
         """How many positions all ranks have together, before any bound."""
-        return len(self.sequence) * self.passes
+        return self.size * self.passes
+
+    @property
+    def size(self) -> int:
+        """How many positions one pass has."""
+        return len(self.sequence if self.streams is None else self.streams)
 
     def __len__(self) -> int:
         return self.hand().positions * self.again if self.dealt else self.total
@@ -178,10 +186,12 @@ class SequenceSource:
         """Return the order of `epoch` for all ranks together, before anything is balanced."""
         if self.passes == 1:
             return self._order(epoch)
-        size, first = len(self.sequence), epoch * self.passes
-        return Passes(size, self.passes, lambda number: self._order(first + number))
+        first = epoch * self.passes
+        return Passes(self.size, self.passes, lambda number: self._order(first + number))
 
     def _order(self, epoch: int) -> Order:
+        if self.streams is not None:
+            return self.streams.order(self.shuffle, self.seed, epoch, self.window)
         return make_order(
             self.sequence, self.shuffle, seed=self.seed, epoch=epoch, window=self.window
         )
@@ -208,6 +218,9 @@ class SequenceSource:
     def describe(self, position: int, epoch: int) -> str:
         """Return in words which record lies at `position`."""
         index = int(self.order(epoch)[position])
+        if self.streams is not None:
+            name, row = self.streams.where(index)
+            return f"record {row} of stream {name!r}"
         return f"record {index} of {_short(self.sequence)}"
 
     def __repr__(self) -> str:
@@ -216,7 +229,8 @@ class SequenceSource:
         deal = self.deal
         rank = "" if deal is None else f", rank {deal.rank} of {deal.world_size}"
         again = f", {self.again} times" if self.again > 1 else ""
-        return f"{_short(self.sequence)}{shuffle}{passes}{rank}{again}"
+        what = _short(self.sequence) if self.streams is None else repr(self.streams)
+        return f"{what}{shuffle}{passes}{rank}{again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +291,9 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
             f"a {type(source).__name__} is not a source; pass a Sequence of records (a dataset, "
             "a range, a list) or a function that returns an iterable"
         )
+    if isinstance(source, Streams):
+        source.check(shuffle, window)
+        return SequenceSource(source.records, shuffle, seed, window, streams=source)
     if hasattr(source, "__getitem__") and isinstance(source, Sized):
         made = SequenceSource(source, shuffle, seed, window)
         made.order(0)  # a shuffle that this sequence cannot have is refused here, not in a worker

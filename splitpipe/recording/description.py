@@ -152,13 +152,15 @@ def _source(source: Source) -> dict[str, Any]:
     sequence = source.sequence
     found = {
         "kind": type(sequence).__name__,
-        "length": len(sequence),
+        "length": source.size,
         "shuffle": source.shuffle,
         "window": source.window,
         "passes": source.passes,
     }
     if hasattr(sequence, "iterate"):
         found["dataset"] = repr(sequence)
+    if source.streams is not None:
+        found["streams"] = source.streams.told()
     return found
 
 

@@ -181,8 +181,9 @@ def _twice(source: SequenceSource, epochs: int) -> str | None:
     for epoch in range(epochs):
         indices = source.order(epoch).indices(0, min(size, MOST_POSITIONS))
         found, counts = np.unique(np.asarray(indices), return_counts=True)
-        passes = source.passes
-        if len(found) and (counts.max() > passes or found[0] < 0 or found[-1] >= size // passes):
+        most = source.passes * (1 if source.streams is None else source.streams.most)
+        rows = len(source.sequence)
+        if len(found) and (counts.max() > most or found[0] < 0 or found[-1] >= rows):
             return f"in epoch {epoch} the order gives record {found[counts.argmax()]} twice"
     return None
 
