@@ -103,6 +103,7 @@ def mix(
     temperature: float = 1.0,
     stop: str = "all",
     method: str = "random",
+    batch: int | None = None,
     **options: Unpack[StreamOptions],
 ) -> Pipeline:
     """Choose the input of every next item by weight; the same choices for the same seed and epoch.
@@ -117,7 +118,11 @@ def mix(
         stop: ``"all"``: an input that has ended leaves, the epoch ends with the last;
             ``"first"``: it ends when the first has; ``"repeat"``: inputs that have ended begin
             anew, until each was read once.
-        method: ``"random"``, or ``"even"``: as evenly as the weights allow.
+        method: ``"random"``, or ``"even"``: as evenly as the weights allow; ``"stratified"``: every
+            batch has each input's share, rounded down or up; ``"per-stream"``: every batch is of
+            one input. In turn and one after the other: see `interleave` and `concat`. Datasets
+            are mixed by exact numbers of samples, with random access, by `splitpipe.Streams`.
+        batch: items of a batch, for the last two.
         options: see `StreamOptions`.
 
     Raises:
@@ -130,7 +135,7 @@ def mix(
         ['web', 'web', 'book', 'web', 'web']
     """
     names, pipelines = _named((inputs,) if isinstance(inputs, Mapping) else tuple(inputs))
-    operation = Mix(len(pipelines), _weights(weights, names), temperature, stop, method)
+    operation = Mix(len(pipelines), _weights(weights, names), temperature, stop, method, batch)
     return _join(operation, pipelines, options)
 
 

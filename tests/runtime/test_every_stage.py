@@ -110,6 +110,8 @@ STAGES: dict[str, Stage] = {
     "tee and zip, named": lambda p: sp.zip({"x": p.map(number_of), "y": p.map(noisy)}),
     "mix": lambda p: sp.mix([p.map(noisy), p.map(number_of)], [1, 3]),
     "mix, evenly": lambda p: sp.mix([p, p.filter(odd)], method="even", stop="first"),
+    "mix, stratified": lambda p: sp.mix([p, p.filter(odd)], [2, 1], method="stratified", batch=7),
+    "mix, per stream": lambda p: sp.mix([p, p.filter(odd)], method="per-stream", batch=4),
     "interleave": lambda p: sp.interleave(p, p.filter(odd), block=3),
     "concat": lambda p: sp.concat(p.filter(odd), p.map(number_of)),
     "stage": lambda p: sp.stage(matched, p, p.map(noisy)),

@@ -18,12 +18,14 @@ from typing import Any, Protocol
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Context, Join, Progress
+from splitpipe.pipeline.stages.batched import PerInput, Stratified
 from splitpipe.pipeline.stages.checks import choice, number, settle, whole
 from splitpipe.pipeline.stages.weights import Chooser, Even, Random, Weights
 
 __all__ = ["Mix", "Repeatable"]
 
 _END = object()
+_OF_BATCHES = ("stratified", "per-stream")
 
 
 class Repeatable(Protocol):
@@ -50,7 +52,9 @@ class Mix(Join):
             ends with the first input that has no item left when it is chosen; ``"repeat"``: an
             input that has ended begins anew, until each was read to its end once.
         method: ``"random"``, or ``"even"``: as evenly as weights allow, without a generator: no
-            input ever is more than one item ahead of its share.
+            input ever is more than one item ahead of its share; ``"stratified"``: every batch has
+            each input's share, rounded down or up; ``"per-stream"``: every batch is of one input.
+        batch: items of a batch, for the two methods that look at it.
     """
 
     inputs: int
@@ -58,6 +62,7 @@ class Mix(Join):
     temperature: float = 1.0
     stop: str = "all"
     method: str = "random"
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         settle(
@@ -66,7 +71,11 @@ class Mix(Join):
             temperature=number("temperature", self.temperature, least=0.0, above=True),
         )
         choice("stop", self.stop, ("first", "all", "repeat"))
-        choice("method", self.method, ("random", "even"))
+        choice("method", self.method, ("random", "even", *_OF_BATCHES))
+        if self.method in _OF_BATCHES:
+            settle(self, batch=whole("batch", self.batch, least=1))
+        elif self.batch is not None:
+            raise GraphError(f"method {self.method!r} knows no batches: leave batch= out")
         settle(self, weights=Weights.settled(self.weights, self.inputs))
         self._weights()  # what is wrong with them is said now
 
@@ -90,9 +99,7 @@ class Mix(Join):
         if len(inputs) != self.inputs:
             raise GraphError(f"mix was described with {self.inputs} inputs, and has {len(inputs)}")
         weights = self._weights()
-        chooser: Chooser = (
-            Even(weights) if self.method == "even" else Random(weights, context.rng())
-        )
+        chooser = self._chooser(weights, context)
         wanted = {number for number in range(self.inputs) if weights.wanted(number)}
         current, ended = list(inputs), set[int]()
         measured, names = context.measured, self.measures
@@ -128,6 +135,16 @@ class Mix(Join):
             step += 1
             yield item
             del item
+
+    def _chooser(self, weights: Weights, context: Context) -> Chooser:
+        if self.method == "even":
+            return Even(weights)
+        if self.method == "random":
+            return Random(weights, context.rng())
+        assert self.batch is not None
+        if self.method == "stratified":
+            return Stratified(weights, self.batch)
+        return PerInput(weights, self.batch, context.rng())
 
     def _weights(self) -> Weights:
         return Weights(self.weights, self.inputs, self.temperature)

@@ -16,7 +16,15 @@ from splitpipe.pipeline.stages.mix import Mix
 from splitpipe.pipeline.stages.weights import Weights
 from tests.pipeline.stages.driving import Again, Watched, context_of, drive
 
-METHODS = ("random", "even")
+METHODS = ("random", "even", "stratified", "per-stream")
+
+
+def mixed(inputs: int, weights: Any = None, **more: Any) -> Mix:
+    """A mix, of batches of 5 where there are batches."""
+    batch = 5 if more.get("method") in ("stratified", "per-stream") else None
+    return Mix(inputs, weights, batch=batch, **more)
+
+
 weights_of = st.lists(st.floats(0.01, 10), min_size=1, max_size=5)
 
 
@@ -29,7 +37,7 @@ def test_all_gives_every_item_of_every_input_in_its_order(
     weights: list[float], data: Any, method: str
 ) -> None:
     lengths = [data.draw(st.integers(0, 12)) for _ in weights]
-    mix = Mix(len(weights), weights, method=method)
+    mix = mixed(len(weights), weights, method=method)
     context = context_of(mix)
     made = drive(mix, *tagged(lengths), context=context)
     for i, items in enumerate(tagged(lengths)):
@@ -43,10 +51,10 @@ def test_first_ends_with_the_first_that_has_nothing_left(
     weights: list[float], data: Any, method: str
 ) -> None:
     lengths = [data.draw(st.integers(0, 12)) for _ in weights]
-    made = drive(Mix(len(weights), weights, stop="first", method=method), *tagged(lengths))
+    made = drive(mixed(len(weights), weights, stop="first", method=method), *tagged(lengths))
     counts = Counter(i for i, _ in made)
     assert any(counts[i] == length for i, length in enumerate(lengths))
-    whole = drive(Mix(len(weights), weights, method=method), *tagged(lengths))
+    whole = drive(mixed(len(weights), weights, method=method), *tagged(lengths))
     assert made == whole[: len(made)]
 
 
@@ -56,7 +64,7 @@ def test_repeat_begins_anew_until_all_were_read(
 ) -> None:
     lengths = [data.draw(st.integers(1, 9)) for _ in weights]
     inputs = [Again(items) for items in tagged(lengths)]
-    made = drive(Mix(len(weights), weights, stop="repeat", method=method), *inputs)
+    made = drive(mixed(len(weights), weights, stop="repeat", method=method), *inputs)
     for i, items in enumerate(tagged(lengths)):
         own = [item for item in made if item[0] == i]
         passes = -(-len(own) // len(items))
@@ -84,6 +92,41 @@ def test_even_keeps_to_the_shares(weights: list[float]) -> None:
         counts[i] += 1
         assert all(c < s * step + 1.001 for c, s in zip(counts, shares, strict=True))
         assert all(c > s * step - most - 0.001 for c, s in zip(counts, shares, strict=True))
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.integers(1, 30))
+def test_every_batch_has_its_shares(weights: list[float], batch: int) -> None:
+    mix = Mix(len(weights), weights, method="stratified", batch=batch, stop="first")
+    made = [i for i, _ in drive(mix, *tagged([400] * len(weights)))]
+    had = Counter[int]()
+    for first in range(0, len(made) - batch + 1, batch):
+        inside = made[first : first + batch]
+        assert inside == sorted(inside)
+        had.update(inside)
+        for i, weight in enumerate(weights):
+            share = batch * weight / sum(weights)
+            assert math.floor(share + 1e-9) <= inside.count(i) <= math.ceil(share - 1e-9)
+            # The greedy rule: see `Even`.
+            assert abs(had[i] - (first // batch + 1) * share) < len(weights)
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=4), st.integers(1, 9), st.data())
+def test_every_batch_is_of_one_input(weights: list[float], batch: int, data: Any) -> None:
+    lengths = [data.draw(st.integers(0, 9)) * batch for _ in weights]
+    mix = Mix(len(weights), weights, method="per-stream", batch=batch)
+    made = [i for i, _ in drive(mix, *tagged(lengths))]
+    assert all(len(set(made[first : first + batch])) == 1 for first in range(0, len(made), batch))
+    assert [made.count(i) for i in range(len(weights))] == lengths
+
+
+def test_a_batch_in_which_an_input_ends_is_filled_by_the_others() -> None:
+    mix = Mix(3, (2, 1, 1), method="stratified", batch=4)
+    made = [i for i, _ in drive(mix, *tagged([3, 9, 9]))]
+    assert made[:8] == [0, 0, 1, 2, 0, 1, 1, 2]
+    assert made[8:] == [1, 1, 2, 2, 1, 1, 2, 2, 1, 1, 2, 2, 2]
+    mix = Mix(2, method="per-stream", batch=4)
+    made = [i for i, _ in drive(mix, *tagged([6, 8]))]
+    assert sorted(made) == [0] * 6 + [1] * 8
 
 
 def test_random_keeps_to_the_shares_too() -> None:
@@ -141,6 +184,9 @@ def test_temperature_makes_weights_more_equal() -> None:
         ({"weights": (1, 1e9), "temperature": 1e-3}, "too uneven for this temperature"),
         ({"stop": "never"}, "stop must be one of first, all, repeat"),
         ({"method": "best"}, "method must be one of random, even"),
+        ({"method": "stratified"}, "batch must be a whole number of at least 1, not None"),
+        ({"method": "per-stream", "batch": 0}, "batch must be a whole number"),
+        ({"batch": 3}, "knows no batches"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_when_it_is_described(
