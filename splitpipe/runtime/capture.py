@@ -152,7 +152,7 @@ def looks_back(body: Body) -> bool:
             continue
         operation = part.stage.operation
         says = operation.needs(1) is None and not opaque(operation)
-        if before and says and _holds_back(operation):
+        if before and (operation.ahead or (says and _holds_back(operation))):
             return True
         known.append(before or says)
     return False
@@ -232,7 +232,7 @@ def _fact_of(
     inputs; nothing where it does not say that.
     """
     needs = operation.needs(count)
-    if needs is not None:
+    if needs is not None and not operation.ahead:
         return None, (needs,) * inputs
     if operation.leaves_out:
         reads = (context.begun() + count - context.start.first + context.dropped,)
@@ -240,5 +240,8 @@ def _fact_of(
     told = context.tell() if context.tell is not None else None
     if told is None:
         return None, ()
+    taken = told.reads if told.taken is None else told.taken
+    if needs is not None:
+        return None, taken
     fact = Fact(count - told.back, told.reads, told.state)
-    return fact, told.reads if told.taken is None else told.taken
+    return fact, taken

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count, islice
 from typing import Any, TypeAlias
@@ -309,7 +310,8 @@ class Chain:
             inputs = [self._begins[number].begin(inputs[0])]
         context = self._context(name, operation, epoch, before)
         if self.resumed and part.start is not None:
-            context.start = part.start
+            # A copy: what stages do to it changes nothing for who begins there once more.
+            context.start = replace(part.start, state=deepcopy(part.start.state))
         items = self._layer(owner, operation.run(inputs, context))
         self.running.append(Layer(number - self._edges, context, items))
         items = self._timed(owner, items, number, own=True)

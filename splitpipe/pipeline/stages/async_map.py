@@ -40,6 +40,7 @@ class AsyncMap(Operation):
     concurrency: int = 16
     policy: Policy | None = None
     holds: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         function("async_map", self.function)

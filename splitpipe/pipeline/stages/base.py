@@ -268,6 +268,10 @@ class Operation(ABC):
     first_epoch: ClassVar[bool] = False
     """What lies before it is run as epoch 0, whichever epoch it is."""
 
+    ahead: ClassVar[bool] = False
+    """It may have read more of its inputs than `needs` says of what it has given, or less: it tells
+    how much (`Context.tell`, of which only ``taken`` counts)."""
+
     leaves_out: ClassVar[bool] = False
     """Every item comes out as one, or is counted in ``context.dropped``, and nothing else is."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.stages.base import Context, Operation, Progress
@@ -42,6 +42,7 @@ class Batch(Operation):
     collate: Collate | None = None
     ragged: Ragged = "list"
     policy: Policy | None = None
+    ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settle(self, size=whole("size", self.size, least=1))
@@ -64,12 +65,15 @@ class Batch(Operation):
             yield from self._guarded(items, context, Guard(self.policy, context))
             return
         size, finish, pad = self.size, self.collate, ragged_rule(self.ragged)
+        read = context.begun()
+        context.tell = lambda: Progress((read,))  # the last batch may be a smaller one
         while True:
             rows = new_rows(size, finish, pad)
             for item in islice(items, size):
                 rows.add(item)
                 del item
             count = rows.count
+            read += count
             if count == 0:
                 return
             if count < size and self.drop_last:

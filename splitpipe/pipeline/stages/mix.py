@@ -114,6 +114,8 @@ class Mix(Join):
             return Progress(tuple(reads), {**chooser.tell(), "ended": sorted(ended)})
 
         context.tell = tell
+        if ended and self.stop == "first":
+            return  # it was over: who reads it may have had more to give
         choose, asks = chooser.choose, chooser.asks
         while wanted:
             chosen = choose(step)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from splitpipe.errors import GraphError
 from splitpipe.pipeline.dealing import ENDS, Numbering, Rest
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.checks import choice, settle, whole
 
 __all__ = ["Shard"]
@@ -43,6 +43,7 @@ class Shard(Operation):
     ends: str = "drop"
     rest: Rest | None = None
     holds: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     unsigned: ClassVar[tuple[str, ...]] = ("rank", "world_size", "rest")
 
     def __post_init__(self) -> None:
@@ -68,6 +69,13 @@ class Shard(Operation):
             return None if output else 0
         return output * self.world_size
 
+    def least(self, output: int) -> int:
+        if self.rest is not None or not output:
+            return 0
+        if self.ends == "drop":
+            return output * self.world_size
+        return (output - 1) * self.world_size + 1
+
     @property
     def numbering(self) -> Numbering:
         """Which numbers its items have, and those of everything behind it."""
@@ -78,6 +86,9 @@ class Shard(Operation):
             items = self.rest.over(items)
         world, rank, ends = self.world_size, self.rank, self.ends
         first: list[Any] = []
+        read = context.begun()
+        if self.needs(1) is not None:
+            context.tell = lambda: Progress((read,))  # the last round may be a smaller one
         while True:
             mine, count = _NOTHING, 0
             for item in islice(items, world):
@@ -87,6 +98,7 @@ class Shard(Operation):
                     mine = item
                 count += 1
                 del item
+            read += count
             if count < world:
                 break
             context.dropped += count - 1

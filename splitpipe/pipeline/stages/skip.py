@@ -27,7 +27,7 @@ class Skip(Operation):
         return f"skip({self.count})"
 
     def needs(self, output: int) -> int:
-        return output + self.count
+        return output + self.count if output else 0
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         for item in islice(items, max(0, self.count - context.begun())):

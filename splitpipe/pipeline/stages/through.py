@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -75,25 +76,33 @@ class Through(Join):
 
     def _telling(
         self, inputs: Sequence[Iterator[Any]], keywords: dict[str, Any], context: Context
-    ) -> Iterable[Any]:
-        """Return what the function does, which may be able to tell its state."""
+    ) -> Iterator[Any]:
+        """Yield what the function gives, which may be able to tell its state."""
         function: Any = self.function
         counts = [Ticks(context.begun(number)) for number in range(len(inputs))]
         counted = [one.over(items) for one, items in zip(counts, inputs, strict=True)]
         made: Iterable[Any] = function(*counted, *self.arguments, **keywords)
         teller: Any = next((one for one in (made, function) if _tells(one)), None)
-        if context.start.state is not None:
+        state = context.start.state
+        if state is not None:
             if teller is None:
                 raise ResumeError(
                     f"stage {context.stage!r} has told its state, and has no load_state_dict any "
                     "more; give it one, or begin the epoch anew"
                 )
-            teller.load_state_dict(context.start.state["user"])
+            teller.load_state_dict(state["user"])
+        over = state is not None and state.get("over", False)
+
+        def tell() -> Progress:
+            # A copy: it may go on with the very object that it tells.
+            told = {"user": deepcopy(teller.state_dict()), **({"over": True} if over else {})}
+            return Progress(tuple(one.count for one in counts), told)
+
         if teller is not None:
-            context.tell = lambda: Progress(
-                tuple(one.count for one in counts), {"user": teller.state_dict()}
-            )
-        return made
+            context.tell = tell
+        if not over:
+            yield from made
+            over = True  # who reads it may still have something to give
 
     def _restarting(
         self, items: Iterator[Any], every: int, keywords: dict[str, Any], context: Context

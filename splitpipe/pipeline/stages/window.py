@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.pipeline.stages.base import Context, Operation, Progress
 from splitpipe.pipeline.stages.batch import check_rows, new_rows
 from splitpipe.pipeline.stages.checks import settle, whole
 from splitpipe.pipeline.stages.padding import Ragged, ragged_rule
+from splitpipe.pipeline.stages.told import Ticks
 
 __all__ = ["Window"]
 
@@ -39,6 +40,7 @@ class Window(Operation):
     collate: Callable[[list[Any]], Any] | None = None
     ragged: Ragged = "list"
     holds: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settle(
@@ -58,6 +60,9 @@ class Window(Operation):
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         size, step, pad = self.size, self.step, ragged_rule(self.ragged)
         held: deque[Any] = deque()
+        first, read = context.begun(), Ticks(context.begun())
+        context.tell = lambda: Progress((first,), taken=(read.count,))
+        items = read.over(items)
         # How many of them were in no window yet; where it begins, windows before had some of them.
         fresh = -max(0, size - step) if context.start.first else 0
         while True:
