@@ -58,6 +58,8 @@ class Loader:
         number: int,
         recorder: Recorder | None = None,
         begins: Place = Place(),  # noqa: B008  a frozen value
+        *,
+        sought: bool = False,
     ) -> None:
         self._quiet = False
         self._pipeline = pipeline
@@ -66,10 +68,13 @@ class Loader:
         self._left_out: list[tuple[int, int, int]] = []  # epoch, and which of its items
         self.epoch = -1
         """The epoch of the last item; -1 before the first."""
-        self._attach(run, begins)
+        self._attach(run, begins, sought=sought)
 
-    def _attach(self, run: Run, begins: Place) -> None:
-        """Read `run` from now on; `begins` is where."""
+    def _attach(self, run: Run, begins: Place, *, sought: bool = False) -> None:
+        """Read `run` from now on; `begins` is where, and `sought` whether nobody knows that there
+        is such an item.
+        """
+        self._sought = sought
         self._failure: BaseException | None = None
         self._over = False
         self._run = run
@@ -138,7 +143,9 @@ class Loader:
             ...     list(loader) == rest
             True
         """
-        return self._run.state(self._number, self._where())
+        place = self._where()
+        state = self._run.state(self._number, place)
+        return {**state, "sought": True} if self._sought and place == self._begins else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` has returned, of this graph: in a new run, which
@@ -345,7 +352,7 @@ class Loader:
         if not self._over:
             self._over = True
             self._leave_run()
-        self._attach(run, place)
+        self._attach(run, place, sought=state is None or "sought" in state)
 
     def _refill(self) -> Any:
         """Return the next item when the current message has no more."""
@@ -452,7 +459,14 @@ def start(
             run.release(number)
         raise
     return {
-        name: Loader(pipeline, run, number, recorders[number], places.get(name, Place()))
+        name: Loader(
+            pipeline,
+            run,
+            number,
+            recorders[number],
+            places.get(name, Place()),
+            sought="sought" in (states or {}).get(name, {}),
+        )
         for number, (name, pipeline) in enumerate(outputs.items())
     }
 

@@ -33,6 +33,7 @@ class Whole:
         epoch: the first that is run.
         settled: where its nodes begin in that.
         outputs: by name, the number of the first item that is wanted of an output in it.
+        recovers: whether it goes on in the same run, for workers that died.
     """
 
     graph: Graph
@@ -40,11 +41,15 @@ class Whole:
     epoch: int = 0
     settled: Settled = field(default_factory=Settled)
     outputs: Mapping[str, int] = field(default_factory=dict)
+    recovers: bool = False
 
     @property
     def resumes(self) -> int | None:
-        """The epoch in which nodes begin elsewhere than at the beginning; None: they never do."""
-        return self.epoch if self.settled.starts else None
+        """The epoch in which nodes begin elsewhere than at the beginning, or make again what they
+        have given; None: they never do.
+        """
+        proves = any(count > self.settled.first(node) for node, count in self.settled.least.items())
+        return self.epoch if proves or self.settled.starts else None
 
 
 def settled_whole(
@@ -59,7 +64,8 @@ def settled_whole(
         wrong = {pooled[node] for node in inconsistent(pooled, settled)}
         more = {node for group in wrong for node in group.nodes} - blocked
         if not more:
-            return Whole(graph, keys, resume.epoch, settled, resume.outputs)
+            recovers = bool(resume.nodes)
+            return Whole(graph, keys, resume.epoch, settled, resume.outputs, recovers)
         blocked |= more
 
 
@@ -155,6 +161,7 @@ class Parts:
             key=self.whole.keys[node],
             start=settled.starts.get(node),
             drops=drops if any(drops) else (),
+            least=settled.least.get(node, 0),
         )
 
     def _edge(self, number: int, node: Node, unsent: int) -> Part:

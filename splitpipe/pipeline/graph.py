@@ -329,6 +329,7 @@ class Part:
         start: where it begins in the epoch that is resumed; of an input, the number of the first
             item that comes. None: at the beginning.
         drops: for each input, items that it has to throw away there first.
+        least: how many items it has given before in the epoch that is resumed, at least.
         span: of an input that comes through pools: the key of the last of their nodes whose counts
             only running tells, and of the node that the first of the pools reads.
         origin: of a stage with a policy: what numbers its items.
@@ -347,6 +348,7 @@ class Part:
     key: str = ""
     start: Start | None = None
     drops: tuple[int, ...] = ()
+    least: int = 0
     span: tuple[str, str] | None = None
 
     def numbers(self, epoch: int, first: int) -> Iterator[int] | None:
@@ -374,6 +376,7 @@ class Body:
         drops: for each output, items that are not sent there: its reader is a pool, which cannot
             throw them away.
         tagged: whether numbers of items leave with them, where somebody asks for them.
+        recovers: whether it goes on for one that died, in the same run.
     """
 
     parts: tuple[Part, ...]
@@ -383,6 +386,7 @@ class Body:
     resumes: int | None = None
     drops: tuple[int, ...] = ()
     tagged: bool = True
+    recovers: bool = False
 
     def reader(self, output: int) -> str:
         """Return by what `output` is read."""

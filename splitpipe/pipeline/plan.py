@@ -259,7 +259,8 @@ def plan(outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None
     parts = Parts(whole, groups)
     if inline:
         body, _ = parts.body(graph.nodes, graph.outputs.values(), tuple(graph.outputs))
-        local = Local(replace(body, resumes=whole.resumes, tagged=False), tuple(graph.outputs))
+        body = replace(body, resumes=whole.resumes, tagged=False)
+        local = Local(body, tuple(graph.outputs))
         return Plan((), (local,), 0, options.arena_bytes, whole)
     made = _Plans(graph, parts, options)
     for group in groups:
@@ -318,9 +319,10 @@ class _Plans:
             first = 0
             if group.workers == 1:
                 drops = tuple(self._unsent[edge] for edge in outputs)
-                body = replace(body, resumes=self._parts.whole.resumes, drops=drops)
+                whole = self._parts.whole
+                body = replace(body, resumes=whole.resumes, drops=drops, recovers=whole.recovers)
             else:  # what it begins with is told by what it is given
-                parts = (replace(part, start=None, drops=()) for part in body.parts)
+                parts = (replace(part, start=None, drops=(), least=0) for part in body.parts)
                 body = replace(body, parts=tuple(parts))
                 first = self._parts.whole.settled.first(group.nodes[0]) if group.claims else 0
             task = _task(group, body, inputs, outputs, self._options)

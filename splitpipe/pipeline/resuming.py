@@ -18,6 +18,8 @@ make it cheaper. Beginning with its readers, which say from which item on they w
 Rules:
 - a fact is true by itself: facts that were noted at different moments, or by different processes,
   may be put together in any way;
+- what was given once has to come again, and so has what was read for it: how many items that are of
+  each node at least is worked out, too (`Settled.least`), so that whoever gives fewer is found out;
 - a fact says nothing of workers, executors or channels: they may be others when it is used;
 - numbers of items count from the beginning of the epoch. Inside of a stretch of per-item stages
   whose counts nobody knew (`Fact.head`) they count from 1 in the run that is resumed, and mean
@@ -44,9 +46,11 @@ __all__ = [
     "as_facts",
     "bounded",
     "dropped",
+    "had",
     "inconsistent",
     "keys_of",
     "opaque",
+    "read_fact",
     "remade",
     "settle",
 ]
@@ -120,10 +124,26 @@ class Facts:
             for fact in some:
                 yield key, fact
 
+    def read(self, key: str) -> Fact | None:
+        """Return the one that says that most items of a source were read (`read_fact`)."""
+        said = [fact for fact in self._facts.get(key, ()) if had(fact)]
+        return max(said, key=had, default=None)
+
     def before(self, key: str, wanted: int) -> Fact | None:
         """Return the one from which item `wanted` is nearest."""
         fitting = [fact for fact in self._facts.get(key, ()) if fact.first <= wanted]
         return max(fitting, key=lambda fact: fact.first, default=None)
+
+
+def read_fact(count: int) -> Fact:
+    """Return what is known of a source without random access of which `count` items were read."""
+    return Fact(0, (), {"read": count})
+
+
+def had(fact: Fact) -> int:
+    """Return how many items a source had given where `fact` says that of one, else 0."""
+    known = fact.state.get("read") if isinstance(fact.state, dict) else None
+    return known if isinstance(known, int) else 0
 
 
 @dataclass(frozen=True)
@@ -134,11 +154,13 @@ class Settled:
         starts: of those that do not begin at the beginning.
         used: the facts that this rests on, by key.
         wanted: for each node, the number of the first of its items that anybody wants.
+        least: for each node, how many items it has given before, at least.
     """
 
     starts: dict[Node, Start] = field(default_factory=dict)
     used: dict[str, Fact] = field(default_factory=dict)
     wanted: dict[Node, int] = field(default_factory=dict)
+    least: dict[Node, int] = field(default_factory=dict)
 
     def first(self, node: Node) -> int:
         """Return the number of the first item that `node` gives."""
@@ -157,12 +179,14 @@ class Resume:
         facts: what is known.
         nodes: by key, the number of the first item that is wanted of a node, as if it were an
             output.
+        sought: names of outputs that nobody has read so far: their numbers were only named.
     """
 
     epoch: int = 0
     outputs: Mapping[str, int] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     nodes: Mapping[str, int] = field(default_factory=dict)
+    sought: frozenset[str] = frozenset()
 
 
 def keys_of(graph: Graph) -> dict[Node, str]:
@@ -196,18 +220,19 @@ def settle(
     inside: set[Node] = set()
     for node in graph.nodes:
         if (count := resume.nodes.get(keys[node])) is not None:
-            _want(made, node, count)
+            _want(made, node, count, count)
     for name, node in graph.outputs.items():
         if (count := resume.outputs.get(name)) is not None:
-            _want(made, node, count)
+            _want(made, node, count, 0 if name in resume.sought else count)
     for node in reversed(graph.nodes):
         if node not in inside:
             inside.update(_settle(node, graph, keys, resume.facts, made, node in blocked))
     return made
 
 
-def _want(made: Settled, node: Node, count: int) -> None:
+def _want(made: Settled, node: Node, count: int, least: int) -> None:
     made.wanted[node] = min(count, made.wanted.get(node, count))
+    made.least[node] = max(least, made.least.get(node, 0))
 
 
 def _settle(
@@ -224,6 +249,9 @@ def _settle(
         if count > 0:
             most = node.positions if isinstance(node.source, SequenceSource) else None
             made.starts[node] = Start(count if most is None else min(count, most))
+        if (read := facts.read(keys[node])) is not None and not node.frozen:
+            made.used[keys[node]] = read
+            made.least[node] = max(had(read), made.least.get(node, 0))
         return []
     operation = node.stage.operation
     needs = None if opaque(operation) or blocked else operation.needs(count)
@@ -245,9 +273,32 @@ def _settle(
         start = Start(0, (0,) * len(node.inputs))
     if start.first > 0 or any(start.reads):
         made.starts[node] = start
+    first = None
+    if fact is not None and (start.first, start.reads) == (fact.first, fact.reads):
+        first = fact.first
     for one, number in zip(node.inputs, start.reads, strict=True):
-        _want(made, one, number)
+        _want(made, one, number, _least(node, made, first, number))
     return []
+
+
+def _least(node: Node, made: Settled, first: int | None, reads: int) -> int:
+    """Return how many items an input of `node` had at least.
+
+    Args:
+        node: whose readers are settled.
+        made: so far.
+        first: the number of an item before which it had read `reads` of them; None: not known.
+        reads: see `first`.
+    """
+    assert node.stage is not None
+    operation, given = node.stage.operation, made.least.get(node, 0)
+    if opaque(operation):
+        return 0
+    follows = operation.least(given)
+    if first is None:
+        return follows
+    # It may never have given all before `first`: who reads it asks for full batches of it.
+    return max(follows, reads - max(0, first - given))
 
 
 def opaque(operation: Operation) -> bool:
@@ -269,7 +320,8 @@ def _stretch(node: Node, fact: Fact, keys: Mapping[Node, str], made: Settled) ->
     if len(line[-1].inputs) != 1 or len(fact.reads) != 1:
         return []
     (number,) = fact.reads
-    _want(made, line[-1].inputs[0], number)
+    least = number - max(0, fact.first - made.least.get(node, 0))
+    _want(made, line[-1].inputs[0], number, max(0, least))
     known = True
     for one in reversed(line):
         assert one.stage is not None
@@ -290,6 +342,9 @@ def as_facts(settled: Settled, keys: Mapping[Node, str]) -> Facts:
     for node, start in settled.starts.items():
         if node.stage is not None:
             made.add(keys[node], Fact(start.first, start.reads, start.state))
+    for key, fact in settled.used.items():
+        if had(fact):
+            made.add(key, fact)
     return made
 
 

@@ -18,7 +18,8 @@ from itertools import chain, islice
 from typing import Any, Protocol
 
 from splitpipe.pipeline.graph import Body, Part
-from splitpipe.pipeline.resuming import Fact, opaque
+from splitpipe.pipeline.resuming import Fact, opaque, read_fact
+from splitpipe.pipeline.source import FactorySource
 from splitpipe.pipeline.stages import Context, Join, Operation
 from splitpipe.pipeline.stages.told import Ticks
 
@@ -152,7 +153,8 @@ def looks_back(body: Body) -> bool:
             continue
         operation = part.stage.operation
         says = operation.needs(1) is None and not opaque(operation)
-        if before and (operation.ahead or (says and _holds_back(operation))):
+        ahead = operation.ahead and operation.holds
+        if before and (ahead or (says and _holds_back(operation))):
             return True
         known.append(before or says)
     return False
@@ -178,6 +180,7 @@ class Asked(Protocol):
     @property
     def ends(self) -> Mapping[int, Stretch]: ...
     def pulled(self, number: int) -> int | None: ...
+    def read(self, number: int) -> int: ...
 
 
 def facts_of(
@@ -206,6 +209,8 @@ def facts_of(
             found = spans(part)
             if found is not None and found[1]:
                 yield part.span[0], Fact(found[0], (found[1],), None, part.span[1])
+        if isinstance(part.source, FactorySource) and (read := asked.read(number)):
+            yield part.key, read_fact(read)
         if part.stage is None or count is None:
             continue
         stretch = asked.ends.get(number)

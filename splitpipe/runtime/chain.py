@@ -15,9 +15,11 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 from typing import Any, TypeAlias
 
@@ -38,6 +40,7 @@ from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
 from splitpipe.runtime.notes import Notes
+from splitpipe.runtime.proving import proven, shorter
 from splitpipe.runtime.watching import Watched, Watcher
 
 __all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
@@ -89,6 +92,7 @@ class Chain:
         self._passes = count(_EVERYBODY - 1, -1)
         self._serves: dict[int, int] = {}  # for which output a pass is made
         self._sources: dict[int, Iterator[Any]] = {}
+        self._opened: Counter[int] = Counter()  # how often sources and inputs were
         self._open: Callable[[int, Part, int], Iterator[Any]] = _nothing
         self.contexts: dict[str, Context] = {}
         """Of every stage, by its name: what it counted."""
@@ -151,6 +155,12 @@ class Chain:
     ) -> Iterator[tuple[str, Fact]]:
         """Yield what is known of its nodes; see `facts_of`."""
         return facts_of(self, given, spans)
+
+    def read(self, number: int) -> int:
+        """Return how many items were read of a source that is read from its beginning, at least."""
+        cursor = self.cursors[number]
+        alone = cursor.counted and self._opened[number] == 1
+        return cursor.position if alone and not self.body.parts[number].frozen else 0
 
     def pulled(self, number: int) -> int | None:
         """Return how many items a part has given that several read; None: not known now."""
@@ -315,6 +325,7 @@ class Chain:
         items = self._layer(owner, operation.run(inputs, context))
         self.running.append(Layer(number - self._edges, context, items))
         items = self._timed(owner, items, number, own=True)
+        items = self._proven(part, items, self._first_of(part), epoch)
         if number in self.ends and epoch == self._epoch:
             items = self.ends[number].end(items)
         items = self._watched(number, owner, items, context)
@@ -372,10 +383,14 @@ class Chain:
         except Exception as error:  # of a factory: it is raised where its first item would come
             items = self._layer(owner, raising(error))
         self._sources[number] = items
+        self._opened[number] += 1
         stage = NOWHERE if part.edge is not None else number - self._edges
         self.running.append(Layer(stage, None, items))
-        if first and isinstance(part.source, FactorySource):
+        if isinstance(part.source, FactorySource):
+            items = self._proven(part, items, 0, epoch)
             items = islice(items, first, None)  # it can only be read from its beginning
+        elif part.edge is not None:
+            items = self._proven(part, items, first, epoch)
         items = self._watched(number, owner, items, None)
         items = self._timed(owner, items, number, own=True)
         if self.notes is not None and self.notes.items:
@@ -390,6 +405,13 @@ class Chain:
         if part.edge is not None:
             return self._layer(owner, _untag(items, place)), place
         return self._layer(owner, place.mark(items, part.numbers(epoch, first))), place
+
+    def _proven(self, part: Part, items: Iterator[Any], first: int, epoch: int) -> Iterator[Any]:
+        """Refuse an end of what `part` gives before the place up to which it had come."""
+        if not self.resumed or epoch != self._epoch:
+            return items
+        error = partial(shorter, part, epoch, recovers=self.body.recovers)
+        return proven(items, first, part.least, error)
 
     def _watched(self, number: int, owner: int, items: Any, context: Context | None) -> Any:
         if self._watcher is None:

@@ -28,6 +28,7 @@ from splitpipe.runtime.failure import annotate
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import NOTE_S, Ladder
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.proving import shorter
 from splitpipe.runtime.watching import Seen, current_watcher
 
 __all__ = ["Engine"]
@@ -173,13 +174,16 @@ class Engine:
 
     def _passed(self, epoch: int, output: int) -> Iterator[Iterator[Any]]:
         """Yield what arrives, as it comes."""
-        left = self._wants.pop((epoch, output), 0) - self.first(epoch, output)
+        wanted, body = self._wants.pop((epoch, output), 0), self._local.body
+        left = wanted - self.first(epoch, output)
         for chunk in self._inboxes[0].chunks():
             if left > 0:
                 left -= _thrown_away(chunk, left)
                 if left > 0:
                     continue
             yield chunk
+        if body.resumes == epoch and wanted - max(0, left) < body.parts[0].least:
+            raise shorter(body.parts[0], epoch, wanted - left, recovers=False)
 
     def _catch_up(self, one: _Pass) -> None:
         """Make what was given before this run, and throw it away: of all outputs by turns, since

@@ -157,7 +157,8 @@ class Run:
         """
         name, outputs = self._names[number], self._outputs
         if state is None:
-            resume = Resume(place.epoch, {name: place.items}, self.facts(name, place))
+            facts = self.facts(name, place)
+            resume = Resume(place.epoch, {name: place.items}, facts, sought=frozenset((name,)))
         else:
             resume = resume_of({name: state}, {name: place}, [name])
             outputs = graph_of({name: state}, {name: place}, outputs)

@@ -144,7 +144,8 @@ def resume_of(
                 if isinstance(values, list):  # anything else only tells
                     facts.add(key, Fact.of_json(values))
     wanted = {name: place.items for name, place in places.items() if place.epoch == first}
-    return Resume(first, wanted, facts)
+    sought = frozenset(name for name, state in states.items() if "sought" in state)
+    return Resume(first, wanted, facts, sought=sought)
 
 
 def _short(value: object) -> str:

@@ -291,6 +291,15 @@ class Operation(ABC):
         """
         return None if self.ratio is None else output * self.ratio
 
+    def least(self, output: int) -> int:
+        """Return how many items each of its inputs must have had where it has given `output`, as
+        far as that follows from the counts alone: who goes on there sees by it that an input has
+        become shorter. 0: nothing follows.
+        """
+        if self.leaves_out or not output:
+            return output
+        return 0 if self.ratio is None else (output - 1) * self.ratio + 1
+
     @property
     def random(self) -> bool:
         """Whether it calls ``context.item_rng``."""

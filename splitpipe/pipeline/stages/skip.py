@@ -29,6 +29,9 @@ class Skip(Operation):
     def needs(self, output: int) -> int:
         return output + self.count if output else 0
 
+    def least(self, output: int) -> int:
+        return output + self.count if output else 0
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         for item in islice(items, max(0, self.count - context.begun())):
             context.dropped += 1

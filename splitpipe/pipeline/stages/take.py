@@ -29,5 +29,8 @@ class Take(Operation):
     def needs(self, output: int) -> int:
         return output
 
+    def least(self, output: int) -> int:
+        return output
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         yield from islice(items, max(0, self.count - context.start.first))

@@ -57,6 +57,9 @@ class Window(Operation):
     def needs(self, output: int) -> int:
         return output * self.step
 
+    def least(self, output: int) -> int:
+        return (output - 1) * self.step + 1 if output else 0
+
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         size, step, pad = self.size, self.step, ragged_rule(self.ragged)
         held: deque[Any] = deque()

@@ -45,6 +45,9 @@ class Zip(Join):
     def needs(self, output: int) -> int:
         return output
 
+    def least(self, output: int) -> int:
+        return output
+
     def apply_all(self, inputs: Sequence[Iterator[Any]], context: Context) -> Iterator[Any]:
         if self.names is not None and len(self.names) != len(inputs):
             raise GraphError(f"zip has {len(self.names)} names for {len(inputs)} inputs")
