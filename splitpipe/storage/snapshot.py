@@ -28,6 +28,7 @@ from splitpipe.storage.lock import try_shared
 from splitpipe.storage.manifest import decode
 
 __all__ = [
+    "LARGEST_MANIFEST",
     "MISSING",
     "Snapshot",
     "check_files",
@@ -40,7 +41,7 @@ __all__ = [
 MISSING = "the manifest names this file: restore it from a copy"
 
 # 65536 bins need about 2 MB; what is larger than this is no manifest.
-_LARGEST_MANIFEST = 64 << 20
+LARGEST_MANIFEST = 64 << 20
 # Every failed attempt means that a whole overwriting was committed meanwhile.
 _ATTEMPTS = 5
 
@@ -55,7 +56,7 @@ def read_manifest(directory: str) -> Manifest:
     """
     path = os.path.join(directory, MANIFEST_NAME)
     try:
-        raw = files.read_whole(path, limit=_LARGEST_MANIFEST)
+        raw = files.read_whole(path, limit=LARGEST_MANIFEST)
     except StorageError as error:
         if error.errno == errno.ENOENT and not files.is_there(directory):
             raise StorageError(errno.ENOENT, "there is no such dataset", directory) from error

@@ -95,6 +95,10 @@ class ColumnValues:
         except FormatError as error:
             raise self._placed(error, row) from error
 
+    def decoded(self, row: int, record: bytes) -> Any:
+        """The value that stored bytes of a row are, which were compared with their checksum."""
+        return self._decode(row, record)
+
     def quick(self) -> Callable[[int], Any] | None:
         """The shortest way to one value: a function that gives it, or ``None``: see `get`.
 
