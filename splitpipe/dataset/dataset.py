@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from splitpipe.dataset.telling import Indices, Telling
 from splitpipe.errors import FormatError
+from splitpipe.remote import RemoteRecords
 from splitpipe.schema import BARE, Schema
 from splitpipe.storage.base import Order, Records, Rows, records_of
 from splitpipe.storage.indices import checked_rows
@@ -42,10 +43,12 @@ def dataset_of(records: Records) -> Dataset:
     """
     if isinstance(records, TableRecords) and _is_plain(records):
         return BinDataset(records)
+    if isinstance(records, RemoteRecords):
+        return RemoteDataset(records)
     return Dataset(records)
 
 
-def _look_closer(index: int) -> None:
+def _look_closer(index: Any) -> None:
     """There is no fast lane."""
 
 
@@ -320,6 +323,37 @@ class BinDataset(Dataset):
         records: Any = self._records
         manifest = zlib.compress(encode(records.manifest), 9)
         return _reopen, (self.path, manifest, astuple(records._options))
+
+
+class RemoteDataset(Dataset):
+    """A dataset of our own format that lies in a store.
+
+    Args:
+        records: of it.
+    """
+
+    __slots__ = ("_take",)
+
+    def __init__(self, records: RemoteRecords) -> None:
+        super().__init__(records)
+        self._take = records.take or _look_closer
+
+    def get_batch(self, indices: Indices, columns: Any = None, out: Any = None) -> Any:
+        """See `Dataset.get_batch`."""
+        if columns is None and out is None:
+            records = self._take(indices)
+            if records is not None:
+                return records
+        return super().get_batch(indices, columns, out)
+
+    def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
+        """Stored bytes of records, without reading them: an int64 array of shape (n,).
+
+        Raises:
+            FormatError: the index is damaged there.
+        """
+        found: npt.NDArray[np.int64] = self._told("lengths")(self._rows_of(indices), self._names)
+        return found
 
 
 def _reopen(path: str, manifest: bytes, options: tuple[Any, ...]) -> Dataset:

@@ -7,17 +7,21 @@ opens either.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from splitpipe.dataset.dataset import Dataset, dataset_of
+from splitpipe.errors import FormatError
 from splitpipe.storage import files
 from splitpipe.storage.format import MANIFEST_NAME
 from splitpipe.storage.snapshot import open_all
 from splitpipe.storage.table import OpenOptions, TableRecords
 
-__all__ = ["open_dataset"]
+__all__ = ["is_remote", "open_dataset", "refuse_options"]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def open_dataset(
@@ -28,6 +32,9 @@ def open_dataset(
     decode: bool = False,
     allow_pickle: bool = False,
     format: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_limit: int | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Dataset:
     """Open a dataset: one that a `DatasetWriter` wrote, or data of another format in place.
@@ -36,19 +43,26 @@ def open_dataset(
     is built the first time, and kept.
 
     Args:
-        path: its directory; of another format also a file, or a list of files.
+        path: its directory, or its url (``s3://bucket/data``, ``https://host/data``, see
+            ``docs/streaming.md``); of another format also a file, or a list of files.
         verify: compare every record with its checksum; else damage is returned as it is.
         max_open_bins: how many bin files of a column stay mapped; each takes two descriptors.
         decode: give images, sound and video decoded instead of as bytes; needs their extra.
         allow_pickle: read columns of pickled values. They run what they say: only for data that
             you trust.
         format: the name of another format; else it is recognised.
+        cache_dir: of a dataset at a url, the folder in which blocks of it are kept; all processes
+            and datasets may share one. A path with one is read as a url is.
+        cache_limit: most bytes in that folder, as a number or as ``"50GB"``; no limit unless said.
+        storage_options: for the store at a url, such as ``endpoint_url``, or credentials, which
+            are neither written anywhere nor pickled.
         options: of another format: ``index_dir`` (where its index is kept), ``progress``,
             ``workers``, and its own, see ``docs/formats.md``.
 
     Raises:
         StorageError: there is nothing at ``path``, or it cannot be read.
         FormatError: what is there is not a dataset, or is damaged, or of a newer version.
+        RemoteError: a store did not answer as it should, also when it was asked again.
 
     Example:
         >>> import tempfile, splitpipe as sp
@@ -58,10 +72,25 @@ def open_dataset(
         >>> ds[-1], ds[:2], ds.get_batch([2, 0])
         (b'three', [b'one', b'two'], [b'three', b'one'])
     """
-    if isinstance(path, str | os.PathLike) and format is None and _is_ours(path, options):
-        how = OpenOptions(
-            verify=verify, max_open_bins=max_open_bins, decode=decode, allow_pickle=allow_pickle
+    how = OpenOptions(
+        verify=verify, max_open_bins=max_open_bins, decode=decode, allow_pickle=allow_pickle
+    )
+    if isinstance(path, str | os.PathLike) and is_remote(path, cache_dir):
+        refuse_options(path, format, options)
+        # Imported late, as what reads other formats is: most programs need neither.
+        remote = import_module("splitpipe.remote")
+        return dataset_of(
+            remote.open_url(
+                os.fspath(path),
+                cache_dir=cache_dir,
+                cache_limit=cache_limit,
+                storage_options=storage_options,
+                options=how,
+            )
         )
+    if cache_limit is not None or storage_options is not None:
+        raise TypeError(f"{path!r} is no url: cache_limit and storage_options are for those")
+    if isinstance(path, str | os.PathLike) and format is None and _is_ours(path, options):
         directory = os.path.abspath(os.fspath(path))
         return dataset_of(TableRecords(directory, open_all(directory), how))
     if allow_pickle:
@@ -69,6 +98,27 @@ def open_dataset(
     # Imported late: most programs read no other formats.
     formats = import_module("splitpipe.formats")
     return dataset_of(formats.recognise(path, format=format, **options))
+
+
+def is_remote(path: str | os.PathLike[str], cache_dir: object = None) -> bool:
+    """Whether what is opened lies in a store, or shall be read as if it did."""
+    return bool(_URL.match(os.fspath(path))) or cache_dir is not None
+
+
+def refuse_options(path: object, format: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what is not there for datasets in a store.
+
+    Raises:
+        FormatError: a format was asked for.
+        TypeError: there is no such option.
+    """
+    if format not in (None, "splitpipe"):
+        raise FormatError(
+            f"{path}: of what lies in a store, only datasets of splitpipe are read where they lie, "
+            f"not {format!r}: copy the files here, or convert them to a dataset and upload that"
+        )
+    if options:
+        raise TypeError(f"a splitpipe dataset is opened without {', '.join(options)}")
 
 
 def _is_ours(path: str | os.PathLike[str], options: Mapping[str, Any]) -> bool:

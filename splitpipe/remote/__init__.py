@@ -8,8 +8,8 @@ order, ``memory`` reads what the cache cannot hold.
 
 from __future__ import annotations
 
-from splitpipe.remote.opening import open_remote
+from splitpipe.remote.opening import open_remote, open_url
 from splitpipe.remote.policy import Policy
 from splitpipe.remote.records import RemoteRecords
 
-__all__ = ["Policy", "RemoteRecords", "open_remote"]
+__all__ = ["Policy", "RemoteRecords", "open_remote", "open_url"]

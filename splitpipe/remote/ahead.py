@@ -13,14 +13,15 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from splitpipe.errors import SplitpipeError
-from splitpipe.storage.base import Order
+from splitpipe.storage.base import Order, Rows
 
 if TYPE_CHECKING:
-    from splitpipe.remote.records import RemoteRecords
+    from splitpipe.cache import Prefetch
 
 __all__ = ["Ahead"]
 
@@ -32,25 +33,23 @@ class Ahead:
     """What was asked for ahead of reading.
 
     Args:
-        records: whose.
+        rows: how many records ahead; 0: nothing is asked for.
     """
 
-    def __init__(self, records: RemoteRecords) -> None:
-        self._records = records
+    def __init__(self, rows: int) -> None:
         self._order: Order | None = None
         self._upto = 0
-        self._under_way: deque[Any] = deque()
-        rows = max(1, records.manifest.rows)
-        self._mean = max(1.0, records.data_nbytes / rows)
-        nbytes = records.policy.ahead_nbytes
-        self._rows = int(nbytes / self._mean) if nbytes else 0
+        self._under_way: deque[Prefetch] = deque()
+        self._rows = rows
 
-    def rows_of(self, nbytes: int) -> int:
-        """About how many records have so many bytes, at least one."""
-        return max(1, int(nbytes / self._mean))
+    def go(self, order: Order, position: int, prefetch: Callable[[Rows], Prefetch | None]) -> None:
+        """Ask for what follows a position of an order, as far as there is room.
 
-    def go(self, order: Order, position: int) -> None:
-        """Ask for what follows a position of an order, as far as there is room."""
+        Args:
+            order: what is read.
+            position: of it.
+            prefetch: asks for rows; ``None``, if there is nothing to ask for.
+        """
         if not self._rows:
             return
         if order is not self._order and order != self._order:
@@ -64,15 +63,21 @@ class Ahead:
         piece = max(1, self._rows // _PIECES)
         while begin < end and (end - begin >= piece or end == len(order)):
             stop = min(end, begin + piece)
-            if not self._ask(order, begin, stop):
+            if not self._ask(order, begin, stop, prefetch):
                 break
             begin = self._upto = stop
 
-    def _ask(self, order: Order, start: int, stop: int) -> bool:
+    def _ask(
+        self,
+        order: Order,
+        start: int,
+        stop: int,
+        prefetch: Callable[[Rows], Prefetch | None],
+    ) -> bool:
         while self._under_way and self._under_way[0].done:
             self._under_way.popleft()
         try:
-            asked = self._records.prefetch(order.indices(start, stop))
+            asked = prefetch(order.indices(start, stop))
         except SplitpipeError:
             return False
         if asked is not None:

@@ -86,8 +86,9 @@ class FileBlocks:
         starts = (begins - bases) * self.block_nbytes
         stops = np.minimum((ends - bases + 1) * self.block_nbytes, self._sizes[owners])
         ranges = np.stack((starts, stops), axis=1)
-        files, at = np.unique(owners, return_index=True)
-        return list(zip(files.tolist(), np.split(ranges, at[1:]), strict=True))
+        at = np.flatnonzero(np.diff(owners)) + 1
+        files = owners[np.concatenate(([0], at))].tolist()
+        return list(zip(files, np.split(ranges, at), strict=True))
 
     def _widened(self, firsts: Numbers, lasts: Numbers, extent: int) -> Spans:
         owners = np.searchsorted(self._bases, firsts, side="right") - 1
@@ -140,7 +141,8 @@ class Known:
                 part = self._seen[base + start // block : base - (-stop // block)]
                 self._left -= len(part) - int(part.sum())
                 part[:] = True
-        self.complete = not self._left
+        # Threads may have counted a block twice: what the count says is looked at.
+        self.complete = self._left <= 0 and bool(self._seen.all())
 
     def forget(self) -> None:
         """Something may have been taken away."""

@@ -18,10 +18,9 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-from typing import TYPE_CHECKING
 
 from splitpipe.errors import FormatError
 from splitpipe.remote.extents import FileBlocks, Known, Ranges, Spans
@@ -128,7 +127,7 @@ class Mirror:
 
     def _place_header(self, identity: FileId, file: CachedFile) -> bool:
         """Write what the first bytes must be, unless they are there; whether they were not."""
-        if int(file.marks[0]) & 1:
+        if int(file.marks[0]):
             return False
         header = file_header(identity)
         with files.opened(file.path, os.O_RDWR) as descriptor:
@@ -163,7 +162,8 @@ class Mirror:
 
     def place_headers(self) -> bool:
         """Write the headers again that were taken away with their blocks; whether there was one."""
-        return any([self._place_header(*item) for item in list(self._files.items())])
+        placed = [self._place_header(*item) for item in list(self._files.items())]
+        return True in placed
 
     def check_headers(self) -> None:
         """Compare headers that came with what they must be.
@@ -173,7 +173,7 @@ class Mirror:
         """
         for identity in list(self._unchecked):
             file = self._files[identity]
-            if int(file.marks[0]) & 1:
+            if int(file.marks[0]):
                 self._check_header(identity, file)
 
     def _check_header(self, identity: FileId, file: CachedFile) -> None:
@@ -286,6 +286,24 @@ class ColumnFiles:
     def url(self, number: int) -> str:
         """Where one of them lies, for messages."""
         return self._mirror.versions.url(file_name(self.identities[number]))
+
+    def fetched(self, number: int, start: int, stop: int) -> bytes:
+        """Bytes of one of them from the store, kept nowhere."""
+        name = file_name(self.identities[number])
+        stat = self._mirror.versions.of(name, self.sizes[number])
+        data = self._mirror.store.read(name, start, stop, tag=stat.tag)
+        if len(data) != stop - start:
+            raise changed(self.url(number), "it gave fewer bytes than it has")
+        return data
+
+    def ensure(self, spans: Spans, *, extent_nbytes: int = 1 << 20) -> Token:
+        """Have the blocks of spans."""
+        return self._mirror.ensure(self.opened(self.wanted(spans)), extent_nbytes=extent_nbytes)
+
+    def throw_away(self, spans: Spans) -> None:
+        """The blocks of spans are wrong: have them fetched anew."""
+        for file, ranges in self.opened(self.wanted(spans)):
+            file.invalidate(ranges)
 
     def wanted(self, spans: Spans, *, extent: int = 1) -> list[tuple[int, Ranges]]:
         """Byte ranges of spans of blocks, by number of the file."""

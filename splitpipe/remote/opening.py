@@ -1,6 +1,6 @@
 """From a url to the records of a dataset.
 
-Responsible for: `open_remote`: finding the manifest and a cache.
+Responsible for: `open_url` and `open_remote`: finding the manifest and a cache.
 
 Rules:
 - three requests at most are made before records are read: what the manifest is, the manifest, and
@@ -11,10 +11,12 @@ Rules:
 from __future__ import annotations
 
 import errno
-
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import DatasetChanged, FormatError, StorageError
+from splitpipe.remote.mirror import BLOCK_NBYTES
 from splitpipe.remote.policy import Policy
 from splitpipe.remote.records import RemoteRecords
 from splitpipe.remote.versions import Versions
@@ -27,10 +29,42 @@ from splitpipe.stores.base import Store
 if TYPE_CHECKING:
     from splitpipe.cache import BlockCache
 
-__all__ = ["open_remote"]
+__all__ = ["open_remote", "open_url"]
 
 # Somebody may commit between two of our requests; so often in a row is no accident.
 _ATTEMPTS = 5
+
+
+def open_url(
+    url: str,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_limit: int | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    options: OpenOptions | None = None,
+) -> RemoteRecords:
+    """Open the last commit of a dataset at a url; see ``open_dataset``.
+
+    Raises:
+        FormatError: as `open_remote`, or no such limit.
+        StorageError: as `open_remote`, or the cache cannot be used.
+    """
+    from splitpipe.cache import BlockCache  # most programs need no store
+    from splitpipe.stores import open_store
+
+    cache = BlockCache(cache_dir, cache_limit)
+    if cache.limit_nbytes is not None and cache.limit_nbytes < BLOCK_NBYTES:
+        raise FormatError(
+            f"cache_limit={cache_limit!r} is less than one block of {BLOCK_NBYTES} bytes, which "
+            "is the least that is fetched: give the cache more room"
+        )
+    store = open_store(url, storage_options=storage_options)
+    try:
+        return open_remote(store, cache, options=options)
+    except BaseException:
+        store.close()
+        cache.close()
+        raise
 
 
 def open_remote(
@@ -44,18 +78,21 @@ def open_remote(
 
     Args:
         store: whose keys are the names of the dataset's files.
-        cache: where blocks of them are kept.
+        cache: where blocks of them are kept; it is closed with the records, as the store is.
         options: how records are read.
-        policy: how they are fetched; by default what the plan says.
+        policy: how they are fetched.
 
     Raises:
         FormatError: there is no dataset, or it is damaged, or of a newer version.
         StorageError: there is nothing, or it may not be read.
     """
-    raw = _manifest(store)
-    manifest = decode(raw, f"{store.url.rstrip('/')}/{MANIFEST_NAME}")
+    manifest = decode(_manifest(store), _url(store))
     how = options or OpenOptions()
     return RemoteRecords(store, manifest, Versions(store), cache, options=how, policy=policy)
+
+
+def _url(store: Store) -> str:
+    return f"{store.url.rstrip('/')}/{MANIFEST_NAME}"
 
 
 def _manifest(store: Store) -> bytes:
@@ -63,7 +100,7 @@ def _manifest(store: Store) -> bytes:
         try:
             stat = store.stat(MANIFEST_NAME)
             if stat.size > LARGEST_MANIFEST:
-                raise FormatError(f"{store.url}: {MANIFEST_NAME} is too large to be a manifest")
+                raise FormatError(f"{_url(store)} has {stat.size} bytes: that is no manifest")
             return store.read(MANIFEST_NAME, tag=stat.tag)
         except DatasetChanged:
             if attempt == _ATTEMPTS - 1:
@@ -73,8 +110,8 @@ def _manifest(store: Store) -> bytes:
                 raise
             raise StorageError(
                 errno.ENOENT,
-                f"there is no splitpipe dataset here: no {MANIFEST_NAME}; look at the url, at the "
-                "bucket and at who may read it",
+                f"there is no splitpipe dataset here (no {MANIFEST_NAME}): look at the url, and "
+                "whether the bucket is there and may be read",
                 store.url,
             ) from error
     raise AssertionError("every attempt returns or raises")

@@ -96,5 +96,5 @@ class Versions:
         return _again, (self._store, dict(self._known), self._listed)
 
 
-def _again(store: Store, known: dict[str, ObjectStat], listed: bool) -> Versions:  # noqa: FBT001
+def _again(store: Store, known: dict[str, ObjectStat], listed: bool) -> Versions:
     return Versions(store, known, listed=listed)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from splitpipe.distinct import distinct
+from splitpipe.remote import RemoteRecords
 from splitpipe.storage.base import Records, Rows
 from splitpipe.storage.table import TableRecords
 from splitpipe.views.concat import Concat
@@ -52,6 +53,8 @@ def record_lengths(
         found = [records.values(name).reader.lengths(physical) for name in names]
         total: Rows = np.sum(found, axis=0, dtype=np.int64)
         return total
+    if isinstance(records, RemoteRecords):
+        return records.lengths(rows, names)
     if isinstance(records, Concat):
         return _of_parts(records, rows, names)
     return None

@@ -108,7 +108,14 @@ class StandInCache:
         return path
 
     def open(
-        self, store: Store, key: str, *, size: int, tag: str | None, identity: str, block_nbytes: int
+        self,
+        store: Store,
+        key: str,
+        *,
+        size: int,
+        tag: str | None,
+        identity: str,
+        block_nbytes: int,
     ) -> StandInFile:
         name = store.url, key, identity
         if name not in self.files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.dataset.dataset import Dataset, dataset_of
+from splitpipe.order import global_order
 from splitpipe.remote import open_remote
 from splitpipe.storage.table import OpenOptions
 from splitpipe.stores.base import MemoryStore
@@ -77,7 +77,7 @@ def test_every_way_of_reading(local: Dataset, tmp_path: Path, verify: bool) -> N
         assert same(out["vector"], local.get_batch(rows, columns=["vector"])["vector"])
         assert same(list(remote), list(local))
         assert same(remote[10:40:3], local[10:40:3])
-        order = sp.order.global_order(500, seed=1, epoch=0)
+        order = global_order(500, seed=1, epoch=0)
         assert same(list(remote.iterate(order, 17, 402)), list(local.iterate(order, 17, 402)))
         assert remote.nbytes == local.nbytes
 
@@ -88,7 +88,7 @@ def test_nothing_is_fetched_twice(local: Dataset, tmp_path: Path) -> None:
         list(remote)
         remote.get_batch(range(500))
         asked = [one for file in remote.records._cache.files.values() for one in file.requests]
-        assert sum(stop - start for start, stop in asked) <= remote.records.data_nbytes
+        assert sum(stop - start for start, stop in asked) <= remote.records._keeping.data_nbytes
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -129,7 +129,7 @@ def test_damage_is_fetched_once_more_and_then_told(local: Dataset, tmp_path: Pat
         bad = bytearray(good)
         bad[len(bad) // 2] ^= 1
         store._objects[name] = bytes(bad), stat
-        with pytest.raises(sp.CorruptRecord, match="memory://bucket/data/v0001-c003-b00002.bin"):
+        with pytest.raises(sp.CorruptRecord, match="bucket/data/v0001-c003-b00002"):
             list(remote)
         store._objects[name] = good, stat
         assert same(list(remote), list(local))
@@ -145,5 +145,10 @@ def test_damage_in_the_cache_is_healed(local: Dataset, tmp_path: Path) -> None:
         assert same(list(remote), list(local))
 
 
-def test_pickle_has_its_place(local: Dataset, tmp_path: Path) -> None:
-    assert pickle.dumps(OpenOptions())
+@pytest.mark.parametrize("limit", [4 * 4096, 40 * 4096])
+def test_a_cache_that_is_too_small(local: Dataset, tmp_path: Path, limit: int) -> None:
+    cache: Any = StandInCache(str(tmp_path / "cache"), limit)
+    with dataset_of(open_remote(stored(local.path), cache)) as remote:
+        order = global_order(500, seed=1, epoch=0)
+        assert same(list(remote.iterate(order, 0, 500)), list(local.iterate(order, 0, 500)))
+        assert same(list(remote), list(local))

@@ -1,0 +1,201 @@
+"""What reading a remote dataset will cost, said before anything is read.
+
+Responsible for: `plan_reading`, a pure function of a manifest, an order and a cache: requests,
+bytes from the store, the most that lies in the cache, and what would be cheaper.
+
+Rules:
+- it opens nothing and asks nothing: it can be called for a dataset of a hundred million records;
+- it speaks of one epoch, begun with an empty cache, on one machine;
+- what is said is held against what a server counts, by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splitpipe.errors import FormatError
+from splitpipe.remote.choosing import REQUEST_NBYTES
+from splitpipe.remote.mirror import BLOCK_NBYTES
+from splitpipe.remote.policy import Policy
+from splitpipe.storage.committed import Column, Manifest
+from splitpipe.storage.format import FILE_HEADER_NBYTES, RECORD_HEADER_NBYTES
+
+__all__ = ["ReadingPlan", "plan_reading"]
+
+# The manifest's version, the manifest, and what objects there are.
+_OPENING_REQUESTS = 3
+_SHUFFLES = (None, "binwise", "global")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """What one epoch costs.
+
+    Attributes:
+        how: ``keep``: all of it is kept, so that later epochs cost nothing; ``pass``: every bin
+            comes once an epoch and makes room for others; ``pick``: every record comes by itself
+            and is not kept.
+        records: how many are read.
+        requests: to the store.
+        egress_nbytes: that come from the store.
+        cache_nbytes: the most that lies in the cache.
+        data_nbytes: of the whole dataset.
+        advice: what would cost less; ``None``: nothing would.
+
+    Example:
+        >>> plan = ReadingPlan("keep", 10, 4, 1000, 1000, 1000, None)
+        >>> print(plan)
+        10 records in 4 requests, 0.0 MB from the store, at most 0.0 MB in the cache:
+        all is kept, and later epochs ask for nothing
+    """
+
+    how: str
+    records: int
+    requests: int
+    egress_nbytes: int
+    cache_nbytes: int
+    data_nbytes: int
+    advice: str | None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.records:,} records in {self.requests:,} requests, "
+            f"{self.egress_nbytes / 1e6:,.1f} MB from the store, "
+            f"at most {self.cache_nbytes / 1e6:,.1f} MB in the cache:",
+            _MEANINGS[self.how],
+        ]
+        if self.advice is not None:
+            lines.append(f"cheaper: {self.advice}")
+        return "\n".join(lines)
+
+
+_MEANINGS = {
+    "keep": "all is kept, and later epochs ask for nothing",
+    "pass": "every bin comes once an epoch, and makes room for others when it was read",
+    "pick": "every record comes by itself and is not kept",
+}
+
+
+def plan_reading(
+    manifest: Manifest,
+    shuffle: str | None = None,
+    *,
+    window: int = 1,
+    cache_limit: int | None = None,
+    machines: int = 1,
+    policy: Policy | None = None,
+) -> ReadingPlan:
+    """Say what one epoch of a remote dataset costs one machine.
+
+    Args:
+        manifest: of the dataset.
+        shuffle: the order, as ``Pipeline`` takes it.
+        window: of a binwise order.
+        cache_limit: most bytes in the cache; ``None``: no limit.
+        machines: how many machines share the records of an epoch evenly, each with a cache.
+        policy: how it is fetched.
+
+    Raises:
+        FormatError: there is no such shuffle.
+    """
+    if shuffle not in _SHUFFLES:
+        raise FormatError(f"shuffle is None, 'binwise' or 'global', not {shuffle!r}")
+    how = policy or Policy()
+    whole = _whole(manifest, how, window)
+    records = -(-manifest.live_rows // machines)
+    data = whole.nbytes + whole.index_nbytes
+    if cache_limit is None or data <= cache_limit:
+        touched = _touched(manifest, shuffle, machines, how)
+        egress = int(touched * whole.nbytes) + whole.index_nbytes
+        requests = int(touched * whole.requests) + whole.index_requests + _OPENING_REQUESTS
+        return ReadingPlan("keep", records, requests, egress, egress, data, None)
+    needed = whole.window_nbytes if shuffle == "binwise" else whole.front_nbytes
+    if shuffle != "global" and needed + whole.index_nbytes <= cache_limit:
+        requests = whole.requests + whole.index_requests + _OPENING_REQUESTS
+        egress = whole.nbytes + whole.index_nbytes
+        peak = min(cache_limit, data)
+        return ReadingPlan("pass", records, requests, egress, peak, data, None)
+    fraction = records / max(1, manifest.live_rows)
+    picked = int(whole.record_nbytes * fraction)
+    requests = int(whole.values * fraction) + whole.index_requests + _OPENING_REQUESTS
+    return ReadingPlan(
+        "pick",
+        records,
+        requests,
+        picked + whole.index_nbytes,
+        min(cache_limit, whole.index_nbytes),
+        data,
+        _advice(whole, picked, int(whole.values * fraction), cache_limit),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What all of a dataset is, in bytes and requests."""
+
+    nbytes: int
+    requests: int
+    index_nbytes: int
+    index_requests: int
+    record_nbytes: int
+    values: int
+    window_nbytes: int
+    largest_bins: tuple[int, ...]
+    front_nbytes: int
+
+
+def _whole(manifest: Manifest, how: Policy, window: int) -> _Whole:
+    bins = [size for column in manifest.columns for size in column.bin_sizes if size]
+    indexes = [manifest.index_size(column) for column in manifest.columns]
+    values = [manifest.rows - column.missing for column in manifest.columns]
+    of_first = sorted(manifest.columns[0].bin_sizes, reverse=True)
+    # A bin of the first column stands for those of the same number in the others.
+    share = sum(bins) / max(1, sum(of_first))
+    largest = tuple(int(size * share) for size in of_first)
+    return _Whole(
+        nbytes=sum(bins),
+        requests=sum(-(-size // how.extent_nbytes) for size in bins),
+        index_nbytes=sum(indexes),
+        index_requests=sum(-(-size // how.extent_nbytes) for size in indexes),
+        record_nbytes=sum(map(_record_nbytes, manifest.columns)),
+        values=sum(values),
+        # The window that is read, and the next one, which comes meanwhile.
+        window_nbytes=sum(largest[: 2 * window]) + 2 * window * BLOCK_NBYTES,
+        largest_bins=largest,
+        front_nbytes=2 * BLOCK_NBYTES * len(bins),
+    )
+
+
+def _record_nbytes(column: Column) -> int:
+    files = sum(1 for size in column.bin_sizes if size)
+    heads = FILE_HEADER_NBYTES * files + RECORD_HEADER_NBYTES * column.layout.rows
+    return max(0, sum(column.bin_sizes) - heads - column.dead_nbytes)
+
+
+def _touched(manifest: Manifest, shuffle: str | None, machines: int, how: Policy) -> float:
+    """Which part of the extents holds a record that this machine reads."""
+    if machines == 1:
+        return 1.0
+    sizes = [size for column in manifest.columns for size in column.bin_sizes if size]
+    mean = sum(sizes) / max(1, manifest.rows * len(manifest.columns))
+    extent = how.extent_nbytes if how.neighbours else BLOCK_NBYTES
+    together = max(1.0, extent / max(1.0, mean))
+    return float(1 - (1 - 1 / machines) ** together)
+
+
+def _advice(whole: _Whole, picked: int, values: int, limit: int) -> str | None:
+    """The widest binwise window with which every bin comes once."""
+    window = 0
+    room = limit - whole.index_nbytes
+    while 2 * (window + 1) <= len(whole.largest_bins):
+        wanted = sum(whole.largest_bins[: 2 * (window + 1)]) + 2 * (window + 1) * BLOCK_NBYTES
+        if wanted > room:
+            break
+        window += 1
+    alone = picked + values * REQUEST_NBYTES
+    if not window or whole.nbytes + whole.requests * REQUEST_NBYTES >= alone:
+        return None
+    return (
+        f"shuffle='binwise', window={window}: {whole.requests:,} requests and "
+        f"{whole.nbytes / 1e6:,.1f} MB with the same cache"
+    )

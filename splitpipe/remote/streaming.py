@@ -1,0 +1,188 @@
+"""Records of an order, one after the other.
+
+Responsible for: `Streaming`: how much is waited for together, what is fetched meanwhile, and which
+way records come: as they lie here, through the cache, or each by itself.
+
+Rules:
+- few records are waited for at first, so that the first one is soon there;
+- what follows in the order is asked for before records are handed out, also what others will read:
+  the network works while the caller does;
+- what is all here is left to who reads local datasets, until it proves not to be.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splitpipe.errors import CacheFull, FormatError
+from splitpipe.remote.ahead import Ahead
+from splitpipe.remote.choosing import cheaper_alone
+from splitpipe.remote.helpers import Helpers
+from splitpipe.remote.keeping import Keeping
+from splitpipe.remote.memory import Through, read_through
+from splitpipe.remote.policy import Policy
+from splitpipe.storage.base import Order, Rows, records_of
+from splitpipe.storage.table import TableRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+__all__ = ["Consecutive", "Streaming"]
+
+_FIRST_ROWS = 4
+_MOST_ROWS = 2048
+_BLOCK_NBYTES = 4 << 20
+# Records by which it is judged how an order is fetched.
+_MOST_LOOKED = 1 << 16
+# Blocks of records, each fetched by itself, that come before they are asked for.
+_PICKED_AHEAD = 2
+
+
+class Streaming:
+    """The ways through a remote dataset in some order.
+
+    Args:
+        table: reads what is here.
+        keeping: knows what is.
+        through: reads what is not kept.
+        policy: how it is fetched.
+        limit_nbytes: of the cache.
+    """
+
+    def __init__(
+        self,
+        table: TableRecords,
+        keeping: Keeping,
+        through: Through,
+        policy: Policy,
+        *,
+        limit_nbytes: int | None,
+    ) -> None:
+        self._table = table
+        self._keeping = keeping
+        self._through = through
+        self._policy = policy
+        self._limit = limit_nbytes
+        self._mean = max(1.0, keeping.data_nbytes / max(1, table.manifest.rows))
+        self._ahead = Ahead(self._rows_of(policy.ahead_nbytes) if policy.ahead_nbytes else 0)
+        self._pickers = Helpers()
+        self._chosen: tuple[Order, bool] | None = None
+
+    def _rows_of(self, nbytes: int) -> int:
+        """About how many records have so many bytes, at least one."""
+        return max(1, int(nbytes / self._mean))
+
+    def stream(
+        self, order: Order, start: int, stop: int, read: Callable[[Rows], list[Any]]
+    ) -> Iterator[Any]:
+        """Records at positions of an order.
+
+        Args:
+            order: over rows.
+            start: the first position.
+            stop: the position after the last one.
+            read: gives the records of rows, whatever it takes.
+        """
+        position, count = start, _FIRST_ROWS
+        while position < stop:
+            if self._keeping.warm:
+                try:
+                    for record in self._table.iterate(order, position, stop):
+                        position += 1
+                        yield record
+                        del record
+                except FormatError:
+                    self._keeping.forget()
+                continue
+            if self._alone(order, position):
+                yield from self._picked(order, position, stop)
+                return
+            end = min(stop, position + count)
+            block = read(order.indices(position, end))
+            self._ahead.go(order, end, self._prefetch)
+            position, count = end, min(2 * count, _MOST_ROWS, self._rows_of(_BLOCK_NBYTES))
+            block.reverse()
+            while block:
+                yield block.pop()
+
+    def _prefetch(self, positions: Rows) -> Any:
+        return self._keeping.prefetch(self._table.physical(positions))
+
+    # -- records that are not kept ---------------------------------------------------------
+
+    def _alone(self, order: Order, position: int) -> bool:
+        """Whether records of an order are better fetched one by one than kept."""
+        if self._limit is None or self._keeping.remembers:
+            return False
+        if self._chosen is None or (self._chosen[0] is not order and self._chosen[0] != order):
+            count = min(_MOST_LOOKED, self._rows_of(self._limit // 4))
+            positions = order.indices(position, min(len(order), position + count))
+            rows, columns = self._table.physical(positions), list(self._keeping.columns.values())
+            try:
+                self._keeping.have(self._keeping.index_of(columns, rows))
+            except CacheFull:
+                return True
+            extent = self._policy.extent_nbytes
+            self._chosen = order, cheaper_alone(columns, rows, extent_nbytes=extent)
+        return self._chosen[1]
+
+    def _picked(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        """Records that are kept nowhere, some blocks of them fetched before they are wanted."""
+        size = self._rows_of(_BLOCK_NBYTES)
+        first = min(stop, start + min(size, _FIRST_ROWS))
+        bounds = [(start, first), *pairwise([*range(first, stop, size), stop])]
+        coming: deque[Future[list[Any]]] = deque()
+        begun = 0
+        try:
+            for number in range(len(bounds)):
+                while begun < min(len(bounds), number + 1 + _PICKED_AHEAD):
+                    rows = self._table.physical(order.indices(*bounds[begun]))
+                    coming.append(self._pickers.submit(partial(self._pick, rows)))
+                    begun += 1
+                block = coming.popleft().result()
+                block.reverse()
+                while block:
+                    yield block.pop()
+        finally:
+            for one in coming:
+                one.cancel()
+
+    def _pick(self, rows: Rows) -> list[Any]:
+        schema = self._table.schema
+        return records_of(schema, read_through(self._through, rows, tuple(schema)))
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._ahead.close()
+        self._pickers.close()
+
+
+class Consecutive:
+    """The order in which rows lie.
+
+    Args:
+        rows: how many there are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Consecutive) and other._rows == self._rows
+
+    def __hash__(self) -> int:
+        return hash(self._rows)
+
+    def indices(self, start: int, stop: int) -> Rows:
+        """The rows at positions ``start`` to ``stop - 1``."""
+        return np.arange(start, stop, dtype=np.int64)
