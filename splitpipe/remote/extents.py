@@ -35,6 +35,7 @@ class FileBlocks:
         block_nbytes: size of a block; the last one of a file may be shorter.
 
     Attributes:
+        bases: number of the first block of every file, and of the one after the last.
         total: one more than the largest number of a block.
 
     Example:
@@ -45,23 +46,23 @@ class FileBlocks:
         [(0, [[0, 100]]), (1, [[0, 250]])]
     """
 
-    __slots__ = ("_bases", "_sizes", "block_nbytes", "total")
+    __slots__ = ("_sizes", "bases", "block_nbytes", "total")
 
     def __init__(self, sizes: Sequence[int] | npt.NDArray[Any], block_nbytes: int) -> None:
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self.block_nbytes = block_nbytes
         counts = -(-self._sizes // block_nbytes) + 1
-        self._bases = np.concatenate(([0], np.cumsum(counts)))
-        self.total = int(self._bases[-1])
+        self.bases = np.concatenate(([0], np.cumsum(counts)))
+        self.total = int(self.bases[-1])
 
     def spans(self, files: Numbers, starts: Numbers, stops: Numbers) -> Spans:
         """First and last block of byte ranges, none of them empty."""
-        bases = self._bases.take(files)
+        bases = self.bases.take(files)
         return bases + starts // self.block_nbytes, bases + (stops - 1) // self.block_nbytes
 
     def whole(self, file: int) -> Spans:
         """All blocks of one file."""
-        return self._bases[file : file + 1], self._bases[file + 1 : file + 2] - 2
+        return self.bases[file : file + 1], self.bases[file + 1 : file + 2] - 2
 
     def merged(self, spans: Spans, *, extent: int = 1) -> list[tuple[int, Ranges]]:
         """Byte ranges that cover spans, by file: ascending, apart, aligned to blocks.
@@ -81,8 +82,8 @@ class FileBlocks:
         breaks = np.flatnonzero(firsts[1:] > lasts[:-1] + 1)
         begins = firsts[np.concatenate(([0], breaks + 1))]
         ends = lasts[np.concatenate((breaks, [len(lasts) - 1]))]
-        owners = np.searchsorted(self._bases, begins, side="right") - 1
-        bases = self._bases[owners]
+        owners = np.searchsorted(self.bases, begins, side="right") - 1
+        bases = self.bases[owners]
         starts = (begins - bases) * self.block_nbytes
         stops = np.minimum((ends - bases + 1) * self.block_nbytes, self._sizes[owners])
         ranges = np.stack((starts, stops), axis=1)
@@ -91,11 +92,11 @@ class FileBlocks:
         return list(zip(files, np.split(ranges, at), strict=True))
 
     def _widened(self, firsts: Numbers, lasts: Numbers, extent: int) -> Spans:
-        owners = np.searchsorted(self._bases, firsts, side="right") - 1
-        bases = self._bases[owners]
+        owners = np.searchsorted(self.bases, firsts, side="right") - 1
+        bases = self.bases[owners]
         firsts = bases + (firsts - bases) // extent * extent
         lasts = bases + ((lasts - bases) // extent + 1) * extent - 1
-        return firsts, np.minimum(lasts, self._bases[owners + 1] - 2)
+        return firsts, np.minimum(lasts, self.bases[owners + 1] - 2)
 
     def nbytes(self, needs: Sequence[tuple[int, Ranges]]) -> int:
         """Bytes of what `merged` gave."""
@@ -107,25 +108,26 @@ class Known:
 
     Args:
         blocks: of the files.
+        files: how many of these, from the first, `complete` speaks of.
 
     Attributes:
-        complete: whether all are.
+        complete: whether all blocks of these files are.
     """
 
-    __slots__ = ("_blocks", "_left", "_seen", "complete")
+    __slots__ = ("_blocks", "_end", "_files", "_left", "_seen", "complete")
 
-    def __init__(self, blocks: FileBlocks) -> None:
+    def __init__(self, blocks: FileBlocks, files: int) -> None:
         self._blocks = blocks
+        self._files = files
+        self._end = int(blocks.bases[files])
         self._seen = np.zeros(blocks.total, dtype=np.bool_)
         # The numbers that are left out, one behind each file, are no blocks.
-        self._seen[blocks._bases[1:] - 1] = True
-        self._left = int(blocks.total - self._seen.sum())
+        self._seen[blocks.bases[1:] - 1] = True
+        self._left = self._end - int(self._seen[: self._end].sum())
         self.complete = not self._left
 
     def lacking(self, spans: Spans) -> Spans:
         """Those spans of which a block was not seen."""
-        if self.complete:
-            return spans[0][:0], spans[1][:0]
         firsts, lasts = spans
         there = self._seen.take(firsts) & self._seen.take(lasts)
         for at in np.flatnonzero(there & (lasts - firsts > 1)).tolist():
@@ -134,16 +136,18 @@ class Known:
 
     def add(self, needs: Sequence[tuple[int, Ranges]]) -> None:
         """Blocks of what `FileBlocks.merged` gave were seen."""
-        bases, block = self._blocks._bases, self._blocks.block_nbytes
+        bases, block = self._blocks.bases, self._blocks.block_nbytes
         for file, ranges in needs:
             base = int(bases[file])
             for start, stop in ranges.tolist():
                 part = self._seen[base + start // block : base - (-stop // block)]
-                self._left -= len(part) - int(part.sum())
+                if file < self._files:
+                    self._left -= len(part) - int(part.sum())
                 part[:] = True
         # Threads may have counted a block twice: what the count says is looked at.
-        self.complete = self._left <= 0 and bool(self._seen.all())
+        self.complete = self._left <= 0 and bool(self._seen[: self._end].all())
 
     def forget(self) -> None:
         """Something may have been taken away."""
-        self.__init__(self._blocks)  # type: ignore[misc]
+        self.complete = False
+        self.__init__(self._blocks, self._files)  # type: ignore[misc]

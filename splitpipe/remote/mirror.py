@@ -88,7 +88,8 @@ class Mirror:
         indexes: list[int] = []
         try:
             for column in self.columns:
-                self.file(column.identities[column.index], column.sizes[column.index])
+                column.file(column.index)
+                column.file(column.sums)
                 indexes.append(files.open_file(self._path(column.identities[column.index]), 0))
         except BaseException:
             for descriptor in indexes:
@@ -277,7 +278,8 @@ class ColumnFiles:
             manifest.file_id("sums", column),
         ]
         self.blocks = FileBlocks(self.sizes, mirror.block_nbytes)
-        self.known = Known(self.blocks)
+        # The sums are read where something is wrong, and with the index alone.
+        self.known = Known(self.blocks, self.sums)
 
     def file(self, number: int) -> CachedFile:
         """One of them."""
