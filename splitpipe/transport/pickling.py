@@ -15,6 +15,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from splitpipe.errors import NotPicklable
@@ -73,15 +74,22 @@ def dump_description(value: object) -> bytes:
 
     By reference first: a class of the main script must be the same class in the worker, which
     pickles its instances by name. By value when the main module is one that a worker cannot import
-    again.
+    again. It goes through a pipe to a process of our own, so that credentials of stores may travel.
     """
-    try:
-        blob = pickle.dumps(value, PROTOCOL)
-    except Exception:
-        return dump(value)
-    if b"__main__" in blob and not _main_is_importable():
-        return dump_by_value(value)
-    return blob
+    with _credentials_travel():
+        try:
+            blob = pickle.dumps(value, PROTOCOL)
+        except Exception:
+            return dump(value)
+        if b"__main__" in blob and not _main_is_importable():
+            return dump_by_value(value)
+        return blob
+
+
+def _credentials_travel() -> AbstractContextManager[None]:
+    """Nothing is imported for it: who has a store has imported them."""
+    sealed = sys.modules.get("splitpipe.stores.sealed")
+    return nullcontext() if sealed is None else sealed.travelling()
 
 
 def dump_by_value(value: object) -> bytes:
