@@ -130,10 +130,13 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _dataset(sequence: Any) -> str | None:
-    """The identity of a dataset of our own."""
+    """The identity of a dataset of our own, or of a table of raw samples."""
     records = getattr(sequence, "_records", None)
     manifest = getattr(records, "manifest", None)
-    return None if manifest is None else manifest.dataset.hex()
+    if manifest is not None:
+        return str(manifest.dataset.hex())
+    identity = getattr(records, "identity", None)
+    return identity if isinstance(identity, str) else None
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ __all__ = [
     "Order",
     "Records",
     "Rows",
+    "Unreadable",
     "consecutive_layout",
     "given_array",
     "iterate_blocks",
@@ -51,6 +53,21 @@ _BLOCK_RECORDS = 2048
 _FIRST_BLOCK_RECORDS = 16
 # Bins that are told of rows which lie in none.
 _CONSECUTIVE_BINS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What records that read ahead give in the place of one that cannot be read.
+
+    Those have a method ``outcomes(order, start, stop)``: as `Records.iterate`, but it goes on.
+
+    Attributes:
+        row: of the record.
+        error: what reading it raised.
+    """
+
+    row: int
+    error: Exception
 
 
 class Order(Protocol):

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from splitpipe.pipeline.stages.base import Context, Operation
+from splitpipe.storage.base import Unreadable
 
 __all__ = ["Reading", "Unread", "leniently"]
 
@@ -77,6 +78,14 @@ class Reading(Operation):
 
 def leniently(sequence: Any, order: _Order, start: int, stop: int) -> Iterator[Any]:
     """Yield the records of positions ``start:stop``, and an `Unread` for each that fails."""
+    if hasattr(sequence, "outcomes"):  # it reads ahead past what fails
+        for made in sequence.outcomes(order, start, stop):
+            if type(made) is Unreadable:
+                yield Unread(made.error, partial(sequence.__getitem__, made.row))
+            else:
+                yield made
+            del made
+        return
     ahead, position = hasattr(sequence, "iterate"), start
     while position < stop:
         if ahead:  # a dataset: it reads ahead, in blocks, until one is bad
