@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError
 
-__all__ = ["Audio", "Video", "decoder", "encoded"]
+__all__ = ["Audio", "Video", "decoder", "encoded", "package"]
 
 # kind -> what has to be imported, the package that has it, the extra that asks for it
 _PACKAGES: Final = {
@@ -64,7 +64,7 @@ def decoder(kind: str) -> Callable[[bytes], Any]:
     Raises:
         FormatError: the package that decodes them is not installed.
     """
-    module = _package(kind, "decoding")
+    module = package(kind, "decoding")
     decode = {"image": _image, "audio": _audio, "video": _video}[kind]
 
     def decoded(data: bytes) -> Any:
@@ -90,7 +90,7 @@ def encoded(kind: str, value: Any) -> bytes | memoryview:
         return value
     buffer = io.BytesIO()
     if kind == "image":
-        pillow = _package(kind, "encoding")
+        pillow = package(kind, "encoding")
         try:
             picture = value if hasattr(value, "save") else pillow.fromarray(np.asarray(value))
             picture.save(buffer, format="PNG")
@@ -101,7 +101,7 @@ def encoded(kind: str, value: Any) -> bytes | memoryview:
         try:
             samples = np.asarray(value[0])
             subtype = _SUBTYPES[samples.dtype.name]
-            soundfile = _package(kind, "encoding")
+            soundfile = package(kind, "encoding")
             soundfile.write(buffer, samples, value[1], format="WAV", subtype=subtype)
         except (TypeError, ValueError, RuntimeError, KeyError) as error:
             raise FormatError(f"this is no sound: {error}") from error
@@ -111,13 +111,22 @@ def encoded(kind: str, value: Any) -> bytes | memoryview:
     )
 
 
-def _package(kind: str, doing: str) -> Any:
-    module, package, extra = _PACKAGES[kind]
+def package(kind: str, doing: str) -> Any:
+    """The module that knows a kind of media.
+
+    Args:
+        kind: of media.
+        doing: what it is needed for, for the message.
+
+    Raises:
+        FormatError: its package is not installed.
+    """
+    module, name, extra = _PACKAGES[kind]
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise FormatError(
-            f"{doing} {kind} needs the package {package}: pip install 'splitpipe[{extra}]'"
+            f"{doing} {kind} needs the package {name}: pip install 'splitpipe[{extra}]'"
         ) from error
 
 
