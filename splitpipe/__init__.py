@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.streams import Stream, Streams
     from splitpipe.pipeline.telling import RankStatistics
     from splitpipe.pipeline.trace_file import TraceFile
+    from splitpipe.raw import RawDataset, media, open_raw
     from splitpipe.recording import Record
     from splitpipe.runtime.checkpoint import LoaderCheckpoint
     from splitpipe.runtime.diagnosis import Diagnosis
@@ -66,6 +67,7 @@ _HOMES = {
     "Pad": "splitpipe.pipeline.stages.padding",
     "Pipeline": "splitpipe.running",  # the description, together with what runs it
     "RankStatistics": "splitpipe.pipeline.telling",
+    "RawDataset": "splitpipe.raw",
     "Record": "splitpipe.recording",
     "Replay": "splitpipe.verification",
     "Rerun": "splitpipe.runtime.rerun",
@@ -92,7 +94,9 @@ _HOMES = {
     "merge": "splitpipe.pipeline.joining",
     "mix": "splitpipe.pipeline.joining",
     "ndarray": "splitpipe.schema",
+    "media": "splitpipe.raw",
     "open_dataset": "splitpipe.dataset",
+    "open_raw": "splitpipe.raw",
     "redistribute": "splitpipe.pipeline.redistribution",
     "quarantine": "splitpipe.pipeline.stages.policy",
     "read_quarantine": "splitpipe.runtime.quarantine",
@@ -131,6 +135,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Pad",
     "Pipeline",
     "RankStatistics",
+    "RawDataset",
     "Record",
     "Replay",
     "Rerun",
@@ -149,8 +154,10 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "image",
     "imbalance",
     "job",
+    "media",
     "ndarray",
     "open_dataset",
+    "open_raw",
     "redistribute",
     "quarantine",
     "read_quarantine",
