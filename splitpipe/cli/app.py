@@ -22,6 +22,7 @@ from splitpipe.cli.demo import demo
 from splitpipe.cli.head import head
 from splitpipe.cli.index import index
 from splitpipe.cli.info import info
+from splitpipe.cli.plan import plan
 from splitpipe.cli.quarantine import quarantine
 from splitpipe.cli.repair import repair
 from splitpipe.cli.replay import replay
@@ -42,7 +43,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback is for bugs: let Python print it whole
 )
-_READING: tuple[Callable[..., None], ...] = (demo, info, head, stats, index, top, quarantine)
+_READING: tuple[Callable[..., None], ...] = (
+    demo,
+    info,
+    head,
+    stats,
+    index,
+    plan,
+    top,
+    quarantine,
+)
 _WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
 _CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
 _PROVING: tuple[Callable[..., None], ...] = (verify, replay)

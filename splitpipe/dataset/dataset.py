@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from splitpipe.dataset.telling import Indices, Telling
 from splitpipe.errors import FormatError
-from splitpipe.remote import RemoteRecords
 from splitpipe.schema import BARE, Schema
 from splitpipe.storage.base import Order, Records, Rows, records_of
 from splitpipe.storage.indices import checked_rows
@@ -43,7 +42,7 @@ def dataset_of(records: Records) -> Dataset:
     """
     if isinstance(records, TableRecords) and _is_plain(records):
         return BinDataset(records)
-    if isinstance(records, RemoteRecords):
+    if hasattr(records, "take"):
         return RemoteDataset(records)
     return Dataset(records)
 
@@ -329,12 +328,12 @@ class RemoteDataset(Dataset):
     """A dataset of our own format that lies in a store.
 
     Args:
-        records: of it.
+        records: ``RemoteRecords``, which most programs do not import.
     """
 
     __slots__ = ("_take",)
 
-    def __init__(self, records: RemoteRecords) -> None:
+    def __init__(self, records: Any) -> None:
         super().__init__(records)
         self._take = records.take or _look_closer
 

@@ -53,7 +53,7 @@ def open_dataset(
         format: the name of another format; else it is recognised.
         cache_dir: of a dataset at a url, the folder in which blocks of it are kept; all processes
             and datasets may share one. A path with one is read as a url is.
-        cache_limit: most bytes in that folder, as a number or as ``"50GB"``; no limit unless said.
+        cache_limit: most bytes in that folder, as a number or as ``"200GB"``; 50 GB unless said.
         storage_options: for the store at a url, such as ``endpoint_url``, or credentials, which
             are neither written anywhere nor pickled.
         options: of another format: ``index_dir`` (where its index is kept), ``progress``,

@@ -8,8 +8,17 @@ order, ``memory`` reads what the cache cannot hold.
 
 from __future__ import annotations
 
-from splitpipe.remote.opening import open_remote, open_url
+from splitpipe.remote.opening import manifest_at, open_remote, open_url
+from splitpipe.remote.plan import ReadingPlan, plan_reading
 from splitpipe.remote.policy import Policy
 from splitpipe.remote.records import RemoteRecords
 
-__all__ = ["Policy", "RemoteRecords", "open_remote", "open_url"]
+__all__ = [
+    "Policy",
+    "ReadingPlan",
+    "RemoteRecords",
+    "manifest_at",
+    "open_remote",
+    "open_url",
+    "plan_reading",
+]

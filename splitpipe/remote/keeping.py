@@ -70,8 +70,7 @@ class Keeping:
     ) -> None:
         self.columns = columns
         self.data_nbytes = sum(sum(column.files.sizes) for column in columns.values())
-        limit = mirror.cache.limit_nbytes
-        self.remembers = limit is None or self.data_nbytes <= limit
+        self.remembers = self.data_nbytes <= mirror.cache.limit_nbytes
         self._mirror = mirror
         self._policy = policy
         self._verify = verify

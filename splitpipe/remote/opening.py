@@ -16,12 +16,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import DatasetChanged, FormatError, StorageError
-from splitpipe.remote.mirror import BLOCK_NBYTES
 from splitpipe.remote.policy import Policy
 from splitpipe.remote.records import RemoteRecords
 from splitpipe.remote.versions import Versions
 from splitpipe.storage.format import MANIFEST_NAME
-from splitpipe.storage.manifest import decode
+from splitpipe.storage.manifest import Manifest, decode
 from splitpipe.storage.snapshot import LARGEST_MANIFEST
 from splitpipe.storage.table import OpenOptions
 from splitpipe.stores.base import Store
@@ -29,7 +28,7 @@ from splitpipe.stores.base import Store
 if TYPE_CHECKING:
     from splitpipe.cache import BlockCache
 
-__all__ = ["open_remote", "open_url"]
+__all__ = ["manifest_at", "open_remote", "open_url"]
 
 # Somebody may commit between two of our requests; so often in a row is no accident.
 _ATTEMPTS = 5
@@ -52,12 +51,8 @@ def open_url(
     from splitpipe.cache import BlockCache  # most programs need no store
     from splitpipe.stores import open_store
 
-    cache = BlockCache(cache_dir, cache_limit)
-    if cache.limit_nbytes is not None and cache.limit_nbytes < BLOCK_NBYTES:
-        raise FormatError(
-            f"cache_limit={cache_limit!r} is less than one block of {BLOCK_NBYTES} bytes, which "
-            "is the least that is fetched: give the cache more room"
-        )
+    limits = {} if cache_limit is None else {"limit_nbytes": cache_limit}
+    cache = BlockCache(cache_dir, **limits)
     store = open_store(url, storage_options=storage_options)
     try:
         return open_remote(store, cache, options=options)
@@ -89,6 +84,21 @@ def open_remote(
     manifest = decode(_manifest(store), _url(store))
     how = options or OpenOptions()
     return RemoteRecords(store, manifest, Versions(store), cache, options=how, policy=policy)
+
+
+def manifest_at(url: str, storage_options: Mapping[str, Any] | None = None) -> Manifest:
+    """The manifest of the last commit of a dataset at a url, or in a directory.
+
+    Raises:
+        FormatError, StorageError: as `open_remote`.
+    """
+    from splitpipe.stores import open_store
+
+    store = open_store(url, storage_options=storage_options)
+    try:
+        return decode(_manifest(store), _url(store))
+    finally:
+        store.close()
 
 
 def _url(store: Store) -> str:

@@ -63,7 +63,7 @@ class Streaming:
         through: Through,
         policy: Policy,
         *,
-        limit_nbytes: int | None,
+        limit_nbytes: int,
     ) -> None:
         self._table = table
         self._keeping = keeping
@@ -119,7 +119,7 @@ class Streaming:
 
     def _alone(self, order: Order, position: int) -> bool:
         """Whether records of an order are better fetched one by one than kept."""
-        if self._limit is None or self._keeping.remembers:
+        if self._keeping.remembers:
             return False
         if self._chosen is None or (self._chosen[0] is not order and self._chosen[0] != order):
             count = min(_MOST_LOOKED, self._rows_of(self._limit // 4))

@@ -94,7 +94,7 @@ class StandInPrefetch:
 
 
 class StandInCache:
-    def __init__(self, directory: str, limit_nbytes: int | None = None) -> None:
+    def __init__(self, directory: str, limit_nbytes: int = 1 << 40) -> None:
         os.makedirs(directory, exist_ok=True)
         self.directory, self.limit_nbytes = directory, limit_nbytes
         self.block_nbytes = BLOCK
