@@ -77,17 +77,8 @@ def open_dataset(
     )
     if isinstance(path, str | os.PathLike) and is_remote(path, cache_dir):
         refuse_options(path, format, options)
-        # Imported late, as what reads other formats is: most programs need neither.
-        remote = import_module("splitpipe.remote")
-        return dataset_of(
-            remote.open_url(
-                os.fspath(path),
-                cache_dir=cache_dir,
-                cache_limit=cache_limit,
-                storage_options=storage_options,
-                options=how,
-            )
-        )
+        cache = cache_dir, cache_limit
+        return _in_a_store(os.fspath(path), how, cache=cache, storage_options=storage_options)
     if cache_limit is not None or storage_options is not None:
         raise TypeError(f"{path!r} is no url: cache_limit and storage_options are for those")
     if isinstance(path, str | os.PathLike) and format is None and _is_ours(path, options):
@@ -98,6 +89,16 @@ def open_dataset(
     # Imported late: most programs read no other formats.
     formats = import_module("splitpipe.formats")
     return dataset_of(formats.recognise(path, format=format, **options))
+
+
+def _in_a_store(url: str, how: OpenOptions, *, cache: Any, storage_options: Any) -> Dataset:
+    # Imported late, as what reads other formats is: most programs need neither.
+    remote = import_module("splitpipe.remote")
+    directory, limit = cache
+    records = remote.open_url(
+        url, cache_dir=directory, cache_limit=limit, storage_options=storage_options, options=how
+    )
+    return dataset_of(records)
 
 
 def is_remote(path: str | os.PathLike[str], cache_dir: object = None) -> bool:

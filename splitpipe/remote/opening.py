@@ -51,8 +51,7 @@ def open_url(
     from splitpipe.cache import BlockCache  # most programs need no store
     from splitpipe.stores import open_store
 
-    limits = {} if cache_limit is None else {"limit_nbytes": cache_limit}
-    cache = BlockCache(cache_dir, **limits)
+    cache = BlockCache(cache_dir) if cache_limit is None else BlockCache(cache_dir, cache_limit)
     store = open_store(url, storage_options=storage_options)
     try:
         return open_remote(store, cache, options=options)

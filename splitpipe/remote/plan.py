@@ -115,17 +115,21 @@ def plan_reading(
         egress = whole.nbytes + whole.index_nbytes
         peak = min(cache_limit, data)
         return ReadingPlan("pass", records, requests, egress, peak, data, None)
-    fraction = records / max(1, manifest.live_rows)
-    picked = int(whole.record_nbytes * fraction)
-    requests = int(whole.values * fraction) + whole.index_requests + _OPENING_REQUESTS
+    return _picked(whole, records, manifest.live_rows, cache_limit)
+
+
+def _picked(whole: _Whole, records: int, rows: int, cache_limit: int) -> ReadingPlan:
+    """The plan where every record comes by itself."""
+    fraction = records / max(1, rows)
+    values, nbytes = int(whole.values * fraction), int(whole.record_nbytes * fraction)
     return ReadingPlan(
         "pick",
         records,
-        requests,
-        picked + whole.index_nbytes,
+        values + whole.index_requests + _OPENING_REQUESTS,
+        nbytes + whole.index_nbytes,
         min(cache_limit, whole.index_nbytes),
-        data,
-        _advice(whole, picked, int(whole.values * fraction), cache_limit),
+        whole.nbytes + whole.index_nbytes,
+        _advice(whole, nbytes, values, cache_limit),
     )
 
 
