@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -37,66 +38,74 @@ def open_dataset(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Dataset:
-    """Open a dataset: one that a `DatasetWriter` wrote, or data of another format in place.
-
-    One of our own opens in milliseconds, for any number of records. Of another format, an index
-    is built the first time, and kept.
+    """Open a dataset: of a `DatasetWriter`, here or at a url, or data of another format.
 
     Args:
-        path: its directory, or its url (``s3://bucket/data``, ``https://host/data``, see
-            ``docs/streaming.md``); of another format also a file, or a list of files.
+        path: its directory or url (``s3://bucket/data``, see ``docs/streaming.md``); of another
+            format, whose index is built the first time, also a file, or a list of files.
         verify: compare every record with its checksum; else damage is returned as it is.
         max_open_bins: how many bin files of a column stay mapped; each takes two descriptors.
         decode: give images, sound and video decoded instead of as bytes; needs their extra.
         allow_pickle: read columns of pickled values. They run what they say: only for data that
             you trust.
         format: the name of another format; else it is recognised.
-        cache_dir: of a dataset at a url, the folder in which blocks of it are kept; all processes
-            and datasets may share one. A path with one is read as a url is.
-        cache_limit: most bytes in that folder, as a number or as ``"200GB"``; 50 GB unless said.
-        storage_options: for the store at a url, such as ``endpoint_url``, or credentials, which
-            are neither written anywhere nor pickled.
+        cache_dir: keeps blocks of what lies at a url, for all processes. A path is read so, too.
+        cache_limit: most bytes in that folder, as a number or ``"200GB"``; 50 GB unless said.
+        storage_options: for the store at a url; never written anywhere.
         options: of another format: ``index_dir`` (where its index is kept), ``progress``,
             ``workers``, and its own, see ``docs/formats.md``.
 
     Raises:
         StorageError: there is nothing at ``path``, or it cannot be read.
         FormatError: what is there is not a dataset, or is damaged, or of a newer version.
-        RemoteError: a store did not answer as it should, also when it was asked again.
 
     Example:
         >>> import tempfile, splitpipe as sp
-        >>> with sp.DatasetWriter(path := tempfile.mkdtemp(), bins=2) as writer:
-        ...     writer.write_many([b"one", b"two", b"three"])
+        >>> sp.write_split_data(path := tempfile.mkdtemp(), [b"one", b"two", b"three"], splits=2)
         >>> ds = open_dataset(path)
         >>> ds[-1], ds[:2], ds.get_batch([2, 0])
         (b'three', [b'one', b'two'], [b'three', b'one'])
     """
-    how = OpenOptions(
-        verify=verify, max_open_bins=max_open_bins, decode=decode, allow_pickle=allow_pickle
-    )
+    how = OpenOptions(verify, max_open_bins, decode, allow_pickle)
     if isinstance(path, str | os.PathLike) and is_remote(path, cache_dir):
         refuse_options(path, format, options)
-        cache = cache_dir, cache_limit
-        return _in_a_store(os.fspath(path), how, cache=cache, storage_options=storage_options)
+        where = _Remote(os.fspath(path), cache_dir, cache_limit, storage_options)
+        return _in_a_store(where, how)
     if cache_limit is not None or storage_options is not None:
         raise TypeError(f"{path!r} is no url: cache_limit and storage_options are for those")
+    return _here(path, how, format, options)
+
+
+def _here(path: Any, how: OpenOptions, format: str | None, options: dict[str, Any]) -> Dataset:
     if isinstance(path, str | os.PathLike) and format is None and _is_ours(path, options):
         directory = os.path.abspath(os.fspath(path))
         return dataset_of(TableRecords(directory, open_all(directory), how))
-    if allow_pickle:
+    if how.allow_pickle:
         options["allow_pickle"] = True
     # Imported late: most programs read no other formats.
     formats = import_module("splitpipe.formats")
     return dataset_of(formats.recognise(path, format=format, **options))
 
 
-def _in_a_store(url: str, how: OpenOptions, *, cache: Any, storage_options: Any) -> Dataset:
+@dataclass(frozen=True, slots=True, repr=False)
+class _Remote:
+    """Where a dataset at a url is, and its cache."""
+
+    url: str
+    cache_dir: str | os.PathLike[str] | None
+    cache_limit: int | str | None
+    storage_options: Mapping[str, Any] | None
+
+
+def _in_a_store(where: _Remote, how: OpenOptions) -> Dataset:
     # Imported late, as what reads other formats is: most programs need neither.
     remote = import_module("splitpipe.remote")
-    directory, limit = cache
     records = remote.open_url(
-        url, cache_dir=directory, cache_limit=limit, storage_options=storage_options, options=how
+        where.url,
+        cache_dir=where.cache_dir,
+        cache_limit=where.cache_limit,
+        storage_options=where.storage_options,
+        options=how,
     )
     return dataset_of(records)
 
