@@ -1,6 +1,7 @@
 """Fetching what comes next in an order.
 
-Responsible for: `Ahead`, which knows up to which position of an order blocks were asked for.
+Responsible for: `Ahead`, which knows up to which position of an order blocks were asked for;
+`Behind`, which knows what was read for the last time.
 
 Rules:
 - it never waits for data, and a failure is not its business: whoever reads meets it again;
@@ -13,9 +14,9 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import SplitpipeError
 from splitpipe.storage.base import Order, Rows
@@ -23,7 +24,7 @@ from splitpipe.storage.base import Order, Rows
 if TYPE_CHECKING:
     from splitpipe.cache import Prefetch
 
-__all__ = ["Ahead"]
+__all__ = ["Ahead", "Behind"]
 
 # An order is asked for in so many pieces.
 _PIECES = 4
@@ -58,14 +59,28 @@ class Ahead:
         elif not self._upto - self._rows - 1 <= position:
             # Another round of the same order, or a jump.
             self._upto = position
-        begin = max(self._upto, position)
-        end = min(len(order), position + self._rows)
-        piece = max(1, self._rows // _PIECES)
-        while begin < end and (end - begin >= piece or end == len(order)):
-            stop = min(end, begin + piece)
+        for begin, stop in self._pieces(order, max(self._upto, position), position + self._rows):
             if not self._ask(order, begin, stop, prefetch):
                 break
-            begin = self._upto = stop
+            self._upto = stop
+
+    def _pieces(self, order: Order, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """What is asked for together, where it begins before ``end``."""
+        size = len(order)
+        end = min(end, size)
+        groups = getattr(order, "bin_groups", None)
+        if groups is not None:
+            # Whole groups of bins, so that what is asked for is not scattered over them.
+            for group in groups(begin, size):
+                if group.start >= end or group.stop - group.start > self._rows:
+                    break
+                yield group.start, group.stop
+                begin = group.stop
+        piece = max(1, self._rows // _PIECES)
+        while begin < end and (end - begin >= piece or end == size):
+            stop = min(end, begin + piece)
+            yield begin, stop
+            begin = stop
 
     def _ask(
         self,
@@ -95,3 +110,31 @@ class Ahead:
         """Ask for nothing more."""
         self._rows = 0
         self._stop()
+
+
+class Behind:
+    """Which bins of a binwise order were read for the last time in the epoch."""
+
+    def __init__(self) -> None:
+        self._order: Order | None = None
+        self._upto = 0
+
+    def bins(self, order: Order, position: int) -> list[int]:
+        """Numbers of bins that no position from ``position`` on leads to, each told once.
+
+        The group before is left out: others may still read it.
+        """
+        groups = getattr(order, "bin_groups", None)
+        if groups is None:
+            return []
+        if order is not self._order and order != self._order:
+            self._order, self._upto = order, position
+        ended: list[Any] = []
+        for group in groups(min(self._upto, position), len(order)):
+            if group.stop > position:
+                break
+            ended.append(group)
+        told = ended[:-1]
+        if told:
+            self._upto = told[-1].stop
+        return [number for group in told for number, _ in group.members]

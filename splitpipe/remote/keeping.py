@@ -177,7 +177,9 @@ class Keeping:
             What was asked for; ``None`` where all is here.
         """
         policy, columns = self._policy, list(self.columns.values())
-        extent = policy.extent_nbytes // self._mirror.block_nbytes if policy.neighbours else 1
+        # Neighbours stay until they are needed only where everything does.
+        widened = policy.neighbours and self.remembers
+        extent = policy.extent_nbytes // self._mirror.block_nbytes if widened else 1
         self.have(self.index_of(columns, rows))
         wanted: list[tuple[CachedFile, Ranges]] = []
         for column, spans in self.data_of(columns, rows):
@@ -187,6 +189,15 @@ class Keeping:
         if not wanted:
             return None
         return self._mirror.cache.prefetch(wanted, extent_nbytes=policy.extent_nbytes)
+
+    def done_with(self, numbers: Sequence[int]) -> None:
+        """Some bins, of every column, are not needed any more in this epoch."""
+        for column in self.columns.values():
+            files = column.files
+            for number in numbers:
+                if number < files.index and files.sizes[number]:
+                    whole = np.array([[0, files.sizes[number]]], dtype=np.int64)
+                    files.file(number).done_with(whole)
 
     # -- reading what is here --------------------------------------------------------------
 

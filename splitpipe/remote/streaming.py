@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splitpipe.errors import CacheFull, FormatError
-from splitpipe.remote.ahead import Ahead
+from splitpipe.remote.ahead import Ahead, Behind
 from splitpipe.remote.choosing import cheaper_alone
 from splitpipe.remote.helpers import Helpers
 from splitpipe.remote.keeping import Keeping
@@ -71,7 +71,13 @@ class Streaming:
         self._policy = policy
         self._limit = limit_nbytes
         self._mean = max(1.0, keeping.data_nbytes / max(1, table.manifest.rows))
-        self._ahead = Ahead(self._rows_of(policy.ahead_nbytes) if policy.ahead_nbytes else 0)
+        ahead, block = policy.ahead_nbytes, _BLOCK_NBYTES
+        if not keeping.remembers:
+            # The rest is for what is being read.
+            ahead, block = min(ahead, limit_nbytes // 4), min(block, limit_nbytes // 16)
+        self._block_rows = min(_MOST_ROWS, self._rows_of(block))
+        self._ahead = Ahead(self._rows_of(ahead) if ahead else 0)
+        self._behind = Behind()
         self._pickers = Helpers()
         self._chosen: tuple[Order, bool] | None = None
 
@@ -90,7 +96,7 @@ class Streaming:
             stop: the position after the last one.
             read: gives the records of rows, whatever it takes.
         """
-        position, count = start, _FIRST_ROWS
+        position, count = start, min(_FIRST_ROWS, self._block_rows)
         while position < stop:
             if self._keeping.warm:
                 try:
@@ -107,7 +113,9 @@ class Streaming:
             end = min(stop, position + count)
             block = read(order.indices(position, end))
             self._ahead.go(order, end, self._prefetch)
-            position, count = end, min(2 * count, _MOST_ROWS, self._rows_of(_BLOCK_NBYTES))
+            if not self._keeping.remembers:
+                self._keeping.done_with(self._behind.bins(order, start))
+            position, count = end, min(2 * count, self._block_rows)
             block.reverse()
             while block:
                 yield block.pop()
