@@ -277,11 +277,11 @@ def _settle(
     if fact is not None and (start.first, start.reads) == (fact.first, fact.reads):
         first = fact.first
     for one, number in zip(node.inputs, start.reads, strict=True):
-        _want(made, one, number, _least(node, made, first, number))
+        _want(made, one, number, _least(node, made, first, number, start.state))
     return []
 
 
-def _least(node: Node, made: Settled, first: int | None, reads: int) -> int:
+def _least(node: Node, made: Settled, first: int | None, reads: int, state: Any) -> int:
     """Return how many items an input of `node` had at least.
 
     Args:
@@ -289,16 +289,20 @@ def _least(node: Node, made: Settled, first: int | None, reads: int) -> int:
         made: so far.
         first: the number of an item before which it had read `reads` of them; None: not known.
         reads: see `first`.
+        state: what it said of itself there.
     """
     assert node.stage is not None
     operation, given = node.stage.operation, made.least.get(node, 0)
     if opaque(operation):
         return 0
-    follows = operation.least(given)
     if first is None:
-        return follows
-    # It may never have given all before `first`: who reads it asks for full batches of it.
-    return max(follows, reads - max(0, first - given))
+        return operation.least(given)
+    # Numbers of its inputs may begin anew with the fact (`INSIDE`): only what came since is added.
+    # And it may never have given all before `first`: who reads it asks for full batches of it.
+    since = given - first
+    if isinstance(state, dict):  # what it held is read again, up to what it had read last
+        reads = max(reads, state.get("taken", 0))
+    return max(0, reads + (since if operation.leaves_out else min(0, since)))
 
 
 def opaque(operation: Operation) -> bool:

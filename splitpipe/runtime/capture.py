@@ -4,6 +4,8 @@ Responsible for: `Stretch`, which takes note of how many items came out of some 
 that went in, where only running tells; and `facts_of`, which asks all stages of a chain that waits.
 
 Rules:
+- what has read nothing of an input in this run says nothing of how far that is: where an epoch is
+  resumed, items of it may still have to be thrown away;
 - asking changes nothing and is done between two items only: every generator of the chain waits at
   a ``yield``. What another thread makes meanwhile is left out;
 - while nobody asks it costs some ten nanoseconds an item before and behind stages that give any
@@ -48,6 +50,7 @@ class Stretch:
     def __init__(self, first: int, last: int, read: int = 0, given: int = 0) -> None:
         self.first = first
         self.last = last
+        self.begun = read
         self.read = Ticks(read)
         self._given = Ticks(given)
         self._note = (given, read)
@@ -200,8 +203,9 @@ def facts_of(
     body, taken = asked.body, dict[int, int]()
     count: int | None
     for output, count in given.items():
-        if asked.readers[body.outputs[output]] == 1:
-            taken[body.outputs[output]] = count
+        end = body.outputs[output]
+        if asked.readers[end] == 1 and count > _begun_with(asked, output):
+            taken[end] = count
     for number in reversed(range(len(body.parts))):
         part = body.parts[number]
         count = taken.get(number) if asked.readers[number] == 1 else asked.pulled(number)
@@ -219,7 +223,8 @@ def facts_of(
             fact = stretch.fact(body.parts[before].key)
             if fact is not None:
                 yield part.key, fact
-            taken[before] = stretch.read.count
+            if stretch.read.count > stretch.begun:
+                taken[before] = stretch.read.count
             continue
         context = asked.contexts.get(part.stage.name)
         if context is None or opaque(part.stage.operation):
@@ -227,7 +232,19 @@ def facts_of(
         fact, reads = _fact_of(part.stage.operation, context, count, len(part.inputs))
         if fact is not None:
             yield part.key, fact
-        taken.update(zip(part.inputs, reads, strict=False))
+        for place, (one, read) in enumerate(zip(part.inputs, reads, strict=False)):
+            if read > context.begun(place):
+                taken[one] = read
+
+
+def _begun_with(asked: Asked, output: int) -> int:
+    """Return how many items an output counts as given before it gives any."""
+    body = asked.body
+    if not asked.resumed:
+        return 0
+    start = body.parts[body.outputs[output]].start
+    first = 0 if start is None else start.first
+    return first + (body.drops[output] if body.drops else 0)
 
 
 def _fact_of(

@@ -294,7 +294,7 @@ def walk(
         assert_goes_on(pipe, states[at], truth[at:], turns, runs, options)
 
 
-PAIRS = sorted(product(STAGES, STAGES))
+PAIRS = sorted(set(product(STAGES, STAGES)) - {("mix, again", "mix, again")})
 SAMPLE = PAIRS if EVERYTHING else random.Random(5).sample(PAIRS, 120)
 
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from splitpipe.errors import ResumeError
 from splitpipe.pipeline.stages.failed import Counts, Ledger
 from splitpipe.pipeline.stages.random import Generators, generator
 
@@ -195,6 +196,19 @@ class Context:
     def begun(self, number: int = 0) -> int:
         """Return the number of the first item of an input: 0, unless an epoch is resumed."""
         return self.start.reads[number] if self.start.reads else 0
+
+    def check_reread(self, count: int, taken: int) -> None:
+        """See that what a stage had read before it was resumed has come again.
+
+        Raises:
+            ResumeError: the input ended after `count` items, of which `taken` had been read.
+        """
+        if count < taken:
+            raise ResumeError(
+                f"what {self.stage!r} reads ended epoch {self.epoch} after {count} items; {taken} "
+                "of them were read when the state was taken: it has become shorter. Give it back "
+                "what it had, or begin the epoch anew"
+            )
 
     def rng(self) -> np.random.Generator:
         """Return the generator of this stage for the whole epoch; a new one, at its beginning."""

@@ -218,12 +218,15 @@ class Bucket(Operation):
         """Get hold of the items that were held where an epoch is resumed."""
         state, first = context.start.state, context.begun()
         wanted = set(numbers_of(state["held"]))
+        count = first
         for index, (item, cost) in enumerate(islice(measured, state["taken"] - first), first):
+            count = index + 1
             if index in wanted:
                 at = bisect_right(boundaries, cost)
                 fillings[at].add(item, cost)
                 held[at].append(index)
             del item
+        context.check_reread(count, state["taken"])
 
     def _fillings(self, context: Context) -> list[Filling]:
         pad, sizes = ragged_rule(self.ragged), self.buckets.sizes

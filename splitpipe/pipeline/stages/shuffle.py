@@ -109,11 +109,13 @@ class _Buffer:
         self.held += ((number, None) for number in numbers)
         places = {number: place for place, number in enumerate(numbers)}
         taken: int = state["taken"]
+        count = first
         for number, item in enumerate(islice(items, taken - first), first):
-            place = places.get(number)
+            place, count = places.get(number), number + 1
             if place is not None:
                 self.held[place] = (number, item)
             del item
+        context.check_reread(count, taken)
         return taken
 
     def last(self) -> Iterator[int]:
