@@ -33,6 +33,15 @@ class RawDataset(Dataset):
     Args:
         records: the samples, or what transforms make of them.
         on_error: what a pipeline does with samples that cannot be read, unless it says so itself.
+
+    Example:
+        >>> import pathlib, tempfile, splitpipe as sp
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for n in range(20):
+        ...     _ = (folder / f"{n}.txt").write_text(f"text {n}")
+        >>> with sp.open_raw(folder, decode={"txt": sp.media.text()}) as ds:
+        ...     len(ds), ds["7"], ds.get_batch([3, 1], columns=["txt"])
+        (20, {'__key__': '7', 'txt': 'text 7'}, {'txt': ['text 3', 'text 1']})
     """
 
     __slots__ = ("on_error",)

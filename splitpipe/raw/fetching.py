@@ -168,7 +168,12 @@ class Fetcher:
         from splitpipe import cache  # maps files, which nobody needs who has none
 
         if self._cache is None:
-            self._cache = cache.BlockCache(self.access.cache_dir, self.access.cache_limit)
+            limit = self.access.cache_limit
+            self._cache = (
+                cache.BlockCache(self.access.cache_dir)
+                if limit is None
+                else cache.BlockCache(self.access.cache_dir, limit)
+            )
         cached: Store = cache.CachedStore(store, self._cache)
         return cached
 
@@ -180,9 +185,8 @@ class Fetcher:
         with self._lock:
             opened, self._opened = self._opened, {}
             cache, self._cache = self._cache, None
-        own = set(map(id, self.access.stores.values()))
-        for store in opened.values():
-            if id(store) not in own:
+        for root, store in opened.items():
+            if root not in self.access.stores:  # those are the user's
                 store.close()
         if cache is not None:
             cache.close()

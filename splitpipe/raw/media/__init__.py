@@ -10,6 +10,13 @@ Rules:
 - every failure is a `CorruptRecord` that says what was being decoded;
 - packages are imported when something is decoded: Pillow, soundfile and PyAV, of the extra
   ``media``.
+
+Example:
+    >>> import io
+    >>> from PIL import Image
+    >>> Image.new("RGB", (640, 480), "red").save(file := io.BytesIO(), "JPEG")
+    >>> image(size=224)(file.getvalue()).shape
+    (224, 224, 3)
 """
 
 from __future__ import annotations
