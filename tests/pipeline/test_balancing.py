@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from splitpipe.pipeline.partition import METHODS
 from tests.pipeline.test_dealing import dealt
 
 RANKS = 8
+LONGEST_NBYTES = 128 << 10
 
 
 def lognormal(count: int, sigma: float = 1.0) -> Any:
@@ -25,9 +27,12 @@ def lognormal(count: int, sigma: float = 1.0) -> Any:
 
 
 def file_sizes() -> Any:
-    """Sizes of the Python files that are installed here: a real distribution with a long tail."""
-    files = sorted(Path(np.__file__).parents[1].rglob("*.py"))
-    sizes = np.array([file.stat().st_size for file in files], np.int64)
+    """Sizes of the files of Python's own library: a real distribution with a long tail, cut at a
+    length as those of sequences are: a step cannot be evener than its longest sample.
+    """
+    library = Path(os.__file__).parent
+    files = [one for one in library.rglob("*.py") if "site-packages" not in one.parts]
+    sizes = np.minimum([file.stat().st_size for file in sorted(files)], LONGEST_NBYTES)
     np.random.default_rng(0).shuffle(sizes)
     return sizes[: len(sizes) // 1024 * 1024]
 
