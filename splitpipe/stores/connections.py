@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -43,6 +42,7 @@ from urllib3.exceptions import (
 
 from splitpipe.errors import RemoteError
 from splitpipe.stores.failures import remote_error
+from splitpipe.stores.forking import ForkLock, abandon
 from splitpipe.stores.patience import Patience, Timeouts
 
 __all__ = ["Answer", "Connections"]
@@ -62,8 +62,9 @@ class Connections:
     def __init__(self, timeouts: Timeouts, *, ca_certs: str | None = None) -> None:
         self.timeouts = timeouts
         self._ca_certs = ca_certs
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._proxies: dict[str, str | None] = {}
         self._pid = 0
         self._patience: dict[str, Patience] = {}
 
@@ -110,10 +111,13 @@ class Connections:
                 manager.clear()
 
     def _manager(self, origin: str) -> urllib3.PoolManager:
-        proxy = _proxy_for(origin)
         with self._lock:
             if self._pid != os.getpid():
+                abandon(self._managers)
                 self._managers, self._pid = {}, os.getpid()
+            if origin not in self._proxies:
+                self._proxies[origin] = _proxy_for(origin)
+            proxy = self._proxies[origin]
             manager = self._managers.get(proxy)
             if manager is None:
                 options: dict[str, Any] = {"maxsize": KEPT, "num_pools": 64}
@@ -208,7 +212,10 @@ class Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._whole or self.length == 0:
+        if self.length == 0 and not self._whole:
+            self._response.drain_conn()  # nothing, but it has to be read to be over
+            self._response.release_conn()
+        elif self._whole:
             self._response.release_conn()
         else:
             self._response.close()

@@ -18,7 +18,6 @@ import concurrent.futures
 import datetime
 import errno
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -34,6 +33,7 @@ from splitpipe.stores.failures import (
     too_short,
     unsupported,
 )
+from splitpipe.stores.forking import ForkLock
 from splitpipe.stores.patience import Patience, Timeouts
 from splitpipe.stores.sealed import Sealed, hidden, told_url
 
@@ -79,7 +79,7 @@ class FilesystemStore:
             )
         self._timeouts = timeouts or Timeouts()
         self._patience = Patience(self._timeouts)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._made: tuple[int, Any, str] | None = None
 
     def stat(self, key: str) -> ObjectStat:

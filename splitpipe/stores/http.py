@@ -22,6 +22,7 @@ from splitpipe.errors import StorageError
 from splitpipe.stores.base import ObjectStat, checked_key
 from splitpipe.stores.connections import Connections
 from splitpipe.stores.failures import unsupported
+from splitpipe.stores.forking import ForkLock
 from splitpipe.stores.patience import Timeouts
 from splitpipe.stores.ranges import Target, look, read_range
 from splitpipe.stores.sealed import Sealed, told_url
@@ -68,6 +69,7 @@ class HttpStore:
             self._sealed = Sealed({**secret, **(options or {})})
             self._check(options or {})
         self._timeouts = timeouts or Timeouts()
+        self._lock = ForkLock()
         self._begun: tuple[Connections, Target, str] | None = None
 
     def stat(self, key: str) -> ObjectStat:
@@ -99,9 +101,10 @@ class HttpStore:
         """The object of a key, and what to reach it by."""
         path, mark, own = key.partition("?")
         checked_key(path)
-        if self._begun is None:
-            self._begun = self._begin()
-        connections, base, query = self._begun
+        with self._lock:
+            if self._begun is None:
+                self._begun = self._begin()
+            connections, base, query = self._begun
         reference = quote(path, safe=_AS_IT_STANDS)
         asked = "&".join(part for part in (query, quote(own, safe=_IN_QUERY)) if part)
         url = base.url + reference + (f"?{asked}" if asked else mark)

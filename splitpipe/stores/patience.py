@@ -13,10 +13,11 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+from splitpipe.stores.forking import ForkLock
 
 __all__ = ["Patience", "RetryPolicy", "Timeouts", "attempting"]
 
@@ -110,7 +111,7 @@ class Patience:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._mean_s = 0.0
         self._spread_s = 0.0
         self._nbytes_per_s = 0.0

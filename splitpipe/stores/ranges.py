@@ -52,12 +52,14 @@ class Target:
         where: what to call it in errors.
         headers: that each request has, credentials among them.
         allowed: origins that a redirect may lead to, ``"*"`` for any.
+        head_url: for HEAD, where a url is signed for one method.
     """
 
     url: str
     where: str
     headers: Mapping[str, str]
     allowed: frozenset[str] = frozenset()
+    head_url: str = ""
 
     def __repr__(self) -> str:
         return f"Target({self.where!r})"
@@ -198,7 +200,8 @@ def _begin(
     """Ask, and go where redirects lead."""
     for _ in range(REDIRECTS + 1):
         sent = {"Accept-Encoding": "identity", **target.headers, **headers}
-        answer = connections.begin(method, target.url, sent, where=target.where, nbytes=nbytes)
+        url = (target.head_url if method == "HEAD" else "") or target.url
+        answer = connections.begin(method, url, sent, where=target.where, nbytes=nbytes)
         if answer.status not in (301, 302, 303, 307, 308):
             return answer
         with answer:
@@ -211,9 +214,9 @@ def _led(answer: Answer, target: Target) -> Target:
     url = urljoin(target.url, answer.headers.get("Location", ""))
     here, there = _origin(target.url), _origin(url)
     if here == there and answer.headers.get("Location"):
-        return replace(target, url=url)
+        return replace(target, url=url, head_url="")
     if urlsplit(url).scheme in ("http", "https") and target.allowed & {there, "*"}:
-        return replace(target, url=url, headers={})
+        return replace(target, url=url, headers={}, head_url="")
     text = f"the server redirects to {told_url(url)}: another origin is not followed"
     text += f" unless storage_options={{'allow_redirects_to': [{there!r}]}} says so"
     region = answer.headers.get("x-amz-bucket-region")

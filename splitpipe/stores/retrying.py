@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 
 from splitpipe.errors import DatasetChanged, RemoteError, StorageError
 from splitpipe.stores.base import ObjectStat, Store
+from splitpipe.stores.forking import ForkLock
 from splitpipe.stores.patience import RetryPolicy, attempting
 
 __all__ = ["RetryStatistics", "RetryingStore"]
@@ -87,7 +87,7 @@ class RetryingStore:
         self._rng = rng or random.Random()
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._counts = RetryStatistics()
 
     def stat(self, key: str) -> ObjectStat:
