@@ -212,10 +212,9 @@ class Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.length == 0 and not self._whole:
+        if self._bare or self.length == 0:
             self._response.drain_conn()  # nothing, but it has to be read to be over
-            self._response.release_conn()
-        elif self._whole:
+        if self._whole or self.length == 0:
             self._response.release_conn()
         else:
             self._response.close()
@@ -242,7 +241,7 @@ def _translated(error: Exception, where: str) -> RemoteError:
         gone = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
         text = f"there is no host {host}: look at the url, and whether the network is up"
         return remote_error(errno.EHOSTUNREACH, text, where, transient=not gone)
-    if isinstance(error, ConnectTimeoutError):
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
         text = f"{host} did not accept a connection in time"
         return remote_error(errno.ETIMEDOUT, text, where, transient=True)
     if isinstance(error, NewConnectionError):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -434,7 +435,7 @@ async def _main(host: str, port: int) -> None:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
         await _commands(proxy)
-    server.close()
+    os._exit(0)  # with whatever is under way: who would have waited for it is gone
 
 
 if __name__ == "__main__":
