@@ -21,12 +21,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import (
@@ -41,7 +41,7 @@ from urllib3.exceptions import (
 )
 
 from splitpipe.errors import RemoteError
-from splitpipe.stores.failures import remote_error
+from splitpipe.stores.failures import cause, remote_error
 from splitpipe.stores.forking import ForkLock, abandon
 from splitpipe.stores.patience import Patience, Timeouts
 
@@ -99,7 +99,7 @@ class Connections:
                 timeout=urllib3.Timeout(connect=self.timeouts.connect_s, read=stall_s),
             )
         except (HTTPError, OSError) as error:
-            raise _translated(error, where) from error
+            raise _translated(error, where) from cause(error)
         return Answer(response, where, patience, begun, begun + whole_s, bare=method == "HEAD")
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class Answer:
         except (HTTPError, OSError) as error:
             if isinstance(error, RemoteError):
                 raise
-            raise _translated(error, self._where) from error
+            raise _translated(error, self._where) from cause(error)
         told = self.length
         if self._whole and told is not None and have < told:
             text = f"the body ended after {have} of {told} bytes"
@@ -222,6 +222,10 @@ class Answer:
 
 def _proxy_for(origin: str) -> str | None:
     """The proxy that the environment names (``https_proxy`` and so on)."""
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # 12 ms to import
+
     proxies = getproxies()
     if not proxies:
         return None
@@ -234,18 +238,18 @@ def _proxy_for(origin: str) -> str | None:
 def _translated(error: Exception, where: str) -> RemoteError:
     """What urllib3 and sockets raise, said once."""
     host = urlsplit(where).netloc or where
-    cause: BaseException = error
-    while isinstance(cause, (ProtocolError, NewConnectionError)) and cause.__cause__ is not None:
-        cause = cause.__cause__
+    first: BaseException = error
+    while isinstance(first, (ProtocolError, NewConnectionError)) and first.__cause__ is not None:
+        first = first.__cause__
     if isinstance(error, NameResolutionError):
-        gone = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+        gone = isinstance(first, socket.gaierror) and first.errno == socket.EAI_NONAME
         text = f"there is no host {host}: look at the url, and whether the network is up"
         return remote_error(errno.EHOSTUNREACH, text, where, transient=not gone)
     if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
         text = f"{host} did not accept a connection in time"
         return remote_error(errno.ETIMEDOUT, text, where, transient=True)
     if isinstance(error, NewConnectionError):
-        code = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ECONNREFUSED
+        code = first.errno if isinstance(first, OSError) and first.errno else errno.ECONNREFUSED
         text = f"no connection to {host}: {os.strerror(code)}; look at the url, and at the server"
         return remote_error(code, text, where, transient=True)
     if isinstance(error, SSLError):

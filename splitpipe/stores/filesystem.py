@@ -24,6 +24,7 @@ from typing import Any, Final
 from splitpipe.errors import RemoteError, StorageError
 from splitpipe.stores.base import ABSENT, ObjectStat, checked_key
 from splitpipe.stores.failures import (
+    cause,
     changed,
     missing,
     of_status,
@@ -188,7 +189,7 @@ class FilesystemStore:
         except ImportError:
             raise
         except Exception as error:
-            raise self._translated(error, self.url) from error
+            raise self._translated(error, self.url) from cause(error)
         return filesystem, str(root).rstrip("/")
 
     def _ask(
@@ -210,7 +211,7 @@ class FilesystemStore:
         except StorageError:
             raise
         except Exception as error:
-            raise self._translated(error, where) from error
+            raise self._translated(error, where) from cause(error)
 
     def _translated(self, error: Exception, where: str) -> StorageError:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):

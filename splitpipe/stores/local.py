@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat as modes
 import time
 from collections.abc import Iterator
@@ -84,7 +83,7 @@ class LocalStore:
         """See `Store.write`."""
         path = self._inside(key, make=True)
         folder, name = os.path.split(path)
-        temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}{_UNFINISHED}")
+        temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}{_UNFINISHED}")
         with self._translated(path), contextlib.ExitStack() as stack:
             stack.callback(_remove, temporary)
             _write_durably(temporary, data)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from splitpipe.errors import StorageError
 from splitpipe.stores.connections import Connections
+from splitpipe.stores.failures import cause
 from splitpipe.stores.patience import Timeouts
 from splitpipe.stores.ranges import Target
 from splitpipe.stores.s3_errors import translated
@@ -58,7 +59,7 @@ class Session:
         try:
             found: dict[str, Any] = getattr(self._client, name)(**values)
         except Exception as error:
-            raise translated(error, where, expected=expected) from error
+            raise translated(error, where, expected=expected) from cause(error)
         return found
 
     def forget(self, bucket: str, key: str) -> bool:
@@ -84,7 +85,7 @@ class Session:
         try:
             urls = [sign(name, Params=values) for name in ("get_object", "head_object")[: 1 + head]]
         except Exception as error:
-            raise translated(error, where) from error
+            raise translated(error, where) from cause(error)
         target = Target(urls[0], where, {}, self._allowed, urls[1] if head else "")
         if len(self._signed) >= MAX_SIGNED:
             self._signed.clear()
@@ -127,7 +128,7 @@ class Session:
                 client["region_name"] = "us-east-1"
             return session.create_client("s3", config=Config(**settings), **client)
         except Exception as error:
-            raise translated(error, url) from error
+            raise translated(error, url) from cause(error)
 
 
 def _configured() -> dict[str, Any]:

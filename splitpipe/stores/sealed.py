@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
-import secrets
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -58,7 +58,7 @@ class Sealed:
 
     def __init__(self, values: Mapping[str, Any], *, name: str | None = None) -> None:
         self._values: dict[str, Any] | None = dict(values)
-        self._name = name or secrets.token_hex(16)
+        self._name = name or os.urandom(16).hex()
         _here[self._name] = self
 
     def open(self) -> dict[str, Any]:
