@@ -19,6 +19,7 @@ from splitpipe.errors import DatasetChanged, RemoteError, StorageError
 from splitpipe.stores.sealed import hidden
 
 __all__ = [
+    "EXPIRED",
     "cause",
     "changed",
     "missing",
@@ -33,6 +34,11 @@ __all__ = [
 # Not done, come again: 408, 425, 429 and 503 say so; of the others nobody knows how far they came.
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529})
 NOT_DONE: Final = frozenset({408, 425, 429, 503})
+
+EXPIRED: Final = frozenset(
+    {"ExpiredToken", "InvalidToken", "RequestExpired", "TokenRefreshRequired"}
+)
+"""What S3 says, with different statuses, of credentials that were good once."""
 
 
 def remote_error(

@@ -26,9 +26,11 @@ from splitpipe.errors import RemoteError
 from splitpipe.stores.base import ObjectStat
 from splitpipe.stores.connections import Answer, Connections
 from splitpipe.stores.failures import (
+    EXPIRED,
     changed,
     missing,
     of_status,
+    refused,
     remote_error,
     retry_after,
     too_short,
@@ -240,8 +242,9 @@ def _refusal(answer: Answer, target: Target) -> Exception:
     found = re.search(rb"<Code>(\w+)</Code>", body)
     if found is not None:
         why = found[1].decode()
-        if why in ("ExpiredToken", "RequestExpired", "TokenRefreshRequired"):
+        if why in EXPIRED:
             why = f"{why}: the credentials are no longer valid; get new ones"
+            return refused(target.where, why)
     if answer.status == 404 and why == "NoSuchBucket":
         return missing_bucket(target.where)
     if answer.status in (404, 410):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from splitpipe.errors import StorageError
 from splitpipe.stores.failures import (
+    EXPIRED,
     changed,
     missing,
     of_status,
@@ -21,7 +22,6 @@ from splitpipe.stores.failures import (
 
 __all__ = ["translated"]
 
-_EXPIRED: Final = frozenset({"ExpiredToken", "RequestExpired", "TokenRefreshRequired"})
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
@@ -93,7 +93,7 @@ def _answered(response: dict[str, Any], where: str, expected: str | None) -> Sto
         return changed(where, expected, "")
     if code in _MISSING or status == 404:
         return missing(where)
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return refused(where, f"{code}: the credentials are no longer valid; get new ones")
     if status in (301, 307, 308) or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         region = headers.get("x-amz-bucket-region") or told.get("Region")
