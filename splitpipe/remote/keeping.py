@@ -77,11 +77,13 @@ class Keeping:
         self._evictions = mirror.cache.evictions
         self._seen = self._evictions[0]
         self._lock = threading.Lock()
-        if self.remembers:
-            self._survey()
+        self._surveyed = not self.remembers
 
-    def _survey(self) -> None:
-        """See what is here already."""
+    def survey(self) -> None:
+        """See what is here already, once, before anything is read."""
+        if self._surveyed:
+            return
+        self._surveyed = True
         if sum(column.files.index for column in self.columns.values()) > _SURVEYED_BINS:
             return
         for column in self.columns.values():
@@ -93,6 +95,7 @@ class Keeping:
     @property
     def warm(self) -> bool:
         """Whether all is here, as far as is known."""
+        self.survey()
         if not self.remembers or (not self._verify and self._evictions[0] != self._seen):
             return False
         return all(column.files.known.complete for column in self.columns.values())
@@ -148,11 +151,13 @@ class Keeping:
         Raises:
             CacheFull: they are more than the cache can hold at once.
         """
+        near = max(1, self._policy.near_nbytes // self._mirror.block_nbytes)
         wanted: list[tuple[ColumnFiles, list[tuple[int, Ranges]]]] = []
         for column, spans in needs:
             left = column.files.known.lacking(spans) if self.remembers else spans
             if len(left[0]):
-                wanted.append((column.files, column.files.wanted(left)))
+                extent = near if self.remembers else 1
+                wanted.append((column.files, column.files.wanted(left, extent=extent)))
         if not wanted:
             return _always
         seen = self._seen

@@ -17,11 +17,14 @@ class Policy:
 
     Attributes:
         extent_nbytes: most bytes of one request.
+        near_nbytes: how much comes together with what is waited for, where the cache keeps it until
+            it is needed.
         ahead_nbytes: how much is fetched before it is asked for; 0: nothing is.
         neighbours: whether what is fetched ahead comes with all that lies in the same extent:
             fewer requests, where the cache keeps it until it is needed.
     """
 
-    extent_nbytes: int = 4 << 20
+    extent_nbytes: int = 8 << 20
+    near_nbytes: int = 2097152
     ahead_nbytes: int = 64 << 20
     neighbours: bool = True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 from multiprocessing import forkserver, process
 from multiprocessing.context import BaseContext
 
@@ -19,6 +20,16 @@ __all__ = ["starting_context", "warm_up"]
 
 _PRELOADED = ("splitpipe.runtime.worker", "threadpoolctl")
 """By name: whoever only warms up does not import them. What is not there is passed over."""
+
+_PRELOADED_IF_USED = (
+    "splitpipe.remote",
+    "splitpipe.cache",
+    "splitpipe.stores.http",
+    "splitpipe.stores.s3",
+    "botocore.session",
+    "botocore.client",
+)
+"""What workers need if the consumer's process does: reading what lies in a store."""
 
 
 def starting_context(method: str | None) -> BaseContext:
@@ -29,7 +40,8 @@ def starting_context(method: str | None) -> BaseContext:
         server = getattr(forkserver, "_forkserver", None)
         wanted: list[str] = list(getattr(server, "_preload_modules", ["__main__"]))
         if _PRELOADED[0] not in wanted:
-            context.set_forkserver_preload([*wanted, *_PRELOADED])
+            used = [name for name in _PRELOADED_IF_USED if name in sys.modules]
+            context.set_forkserver_preload([*wanted, *_PRELOADED, *used])
     return context
 
 
