@@ -16,19 +16,22 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from splitpipe.errors import CacheFull, CorruptRecord, FormatError
+from splitpipe.errors import CacheFull, CorruptRecord, DatasetChanged, FormatError, StorageError
 from splitpipe.remote.columns import RemoteColumn
 from splitpipe.remote.extents import Ranges, Spans
 from splitpipe.remote.mirror import ColumnFiles, Mirror
 from splitpipe.remote.policy import Policy
+from splitpipe.remote.versions import changed, read_manifest
 from splitpipe.storage.base import Rows
+from splitpipe.storage.committed import Manifest
 
 if TYPE_CHECKING:
-    from splitpipe.cache import CachedFile, Prefetch
+    from splitpipe.cache import CachedFile, Prefetch, Token
 
 __all__ = ["Keeping", "Needs", "StillHere"]
 
@@ -89,8 +92,9 @@ class Keeping:
         for column in self.columns.values():
             files = column.files
             for number, size in enumerate(files.sizes):
-                if size and bool(files.file(number).marks.all()):
-                    files.known.add([(number, np.array([[0, size]], dtype=np.int64))])
+                with suppress(StorageError):  # whoever reads it will be told
+                    if files.all_here(number):
+                        files.known.add([(number, np.array([[0, size]], dtype=np.int64))])
 
     @property
     def warm(self) -> bool:
@@ -161,8 +165,7 @@ class Keeping:
         if not wanted:
             return _always
         seen = self._seen
-        opened = [pair for files, found in wanted for pair in files.opened(found)]
-        token = self._mirror.ensure(opened, extent_nbytes=self._policy.extent_nbytes)
+        token = self._ensured(wanted)
         if self.remembers:
             with self._lock:
                 # Another thread may have seen that something was taken away meanwhile.
@@ -171,6 +174,30 @@ class Keeping:
                         files.known.add(found)
         still_here: StillHere = token.still_valid
         return still_here
+
+    def _ensured(self, wanted: Sequence[tuple[ColumnFiles, list[tuple[int, Ranges]]]]) -> Token:
+        for attempt in range(_ROUNDS):
+            opened = [pair for files, found in wanted for pair in files.opened(found)]
+            try:
+                return self._mirror.ensure(opened, extent_nbytes=self._policy.extent_nbytes)
+            except StorageError as error:
+                if not isinstance(error, DatasetChanged) and error.errno != errno.ENOENT:
+                    raise
+                # Whoever appended has made files longer: what they had is still there. Only who
+                # compares checksums can be sure of that.
+                now = read_manifest(self._mirror.store)
+                renewed = self._verify and self._mirror.renew(now)
+                if not renewed or attempt == _ROUNDS - 1:
+                    raise self._changed(now, error) from error
+        raise AssertionError("every attempt returns or raises")
+
+    def _changed(self, now: Manifest, error: StorageError) -> StorageError:
+        ours, url = self._mirror.manifest, str(error.filename or self._mirror.store.url)
+        if now.dataset != ours.dataset:
+            return changed(url, "it was overwritten by another dataset")
+        if now.generation != ours.generation:
+            return changed(url, f"commit {ours.generation} is read, {now.generation} is there now")
+        return error
 
     def prefetch(self, rows: Rows) -> Prefetch | None:
         """Ask for what some rows need, without waiting for more than their index entries.

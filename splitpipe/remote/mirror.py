@@ -79,6 +79,7 @@ class Mirror:
         self.path: str = cache.folder(f"mirrors/{name}")
         self.columns = tuple(ColumnFiles(self, column) for column in manifest.columns)
         self._files: dict[FileId, CachedFile] = {}
+        self._tags: dict[FileId, str | None] = {}
         self._unchecked: set[FileId] = set()
         self._lock = threading.Lock()
 
@@ -123,6 +124,7 @@ class Mirror:
         self._place_header(identity, found)
         self._link(found.path, os.path.join(self.path, name))
         self._unchecked.add(identity)
+        self._tags[identity] = stat.tag
         self._files[identity] = found
         return found
 
@@ -193,6 +195,32 @@ class Mirror:
 
     def _path(self, identity: FileId) -> str:
         return os.path.join(self.path, file_name(identity))
+
+    def renew(self, manifest: Manifest) -> bool:
+        """Go on with objects as they are now, if they have only grown; whether any has.
+
+        Args:
+            manifest: the last commit there is.
+        """
+        ours = {column.number: column for column in self.manifest.columns}
+        theirs = {column.number: column for column in manifest.columns}
+        same = manifest.dataset == self.manifest.dataset and manifest.rows >= self.manifest.rows
+        for number, column in ours.items():
+            other = theirs.get(number)
+            same = same and other is not None and other.version == column.version
+        if not same or manifest.volume != self.manifest.volume:
+            return False
+        changed_any = False
+        with self._lock:
+            self.versions.forget()
+            for identity, file in list(self._files.items()):
+                stat = self.versions.of(file_name(identity), file.size)
+                if stat.tag != self._tags[identity]:
+                    # The new one is open before the old one is closed: it is the same file here.
+                    self._opened(identity, file_name(identity), stat)
+                    file.close()
+                    changed_any = True
+        return changed_any
 
     # -- whole files -----------------------------------------------------------------------
 
@@ -284,6 +312,13 @@ class ColumnFiles:
     def file(self, number: int) -> CachedFile:
         """One of them."""
         return self._mirror.file(self.identities[number], self.sizes[number])
+
+    def all_here(self, number: int) -> bool:
+        """Whether all of one of them is known to be here, without asking anybody."""
+        name = file_name(self.identities[number])
+        if not self.sizes[number] or not self._mirror.versions.knows(name):
+            return False
+        return bool(self.file(number).marks.all())
 
     def url(self, number: int) -> str:
         """Where one of them lies, for messages."""

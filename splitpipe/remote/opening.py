@@ -10,18 +10,14 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from splitpipe.errors import DatasetChanged, FormatError, StorageError
 from splitpipe.remote.policy import Policy
 from splitpipe.remote.records import RemoteRecords
-from splitpipe.remote.versions import Versions
-from splitpipe.storage.format import MANIFEST_NAME
-from splitpipe.storage.manifest import Manifest, decode
-from splitpipe.storage.snapshot import LARGEST_MANIFEST
+from splitpipe.remote.versions import Versions, read_manifest
+from splitpipe.storage.manifest import Manifest
 from splitpipe.storage.table import OpenOptions
 from splitpipe.stores.base import Store
 
@@ -29,9 +25,6 @@ if TYPE_CHECKING:
     from splitpipe.cache import BlockCache
 
 __all__ = ["manifest_at", "open_remote", "open_url"]
-
-# Somebody may commit between two of our requests; so often in a row is no accident.
-_ATTEMPTS = 5
 
 
 def open_url(
@@ -80,7 +73,7 @@ def open_remote(
         FormatError: there is no dataset, or it is damaged, or of a newer version.
         StorageError: there is nothing, or it may not be read.
     """
-    manifest = decode(_manifest(store), _url(store))
+    manifest = read_manifest(store)
     how = options or OpenOptions()
     return RemoteRecords(store, manifest, Versions(store), cache, options=how, policy=policy)
 
@@ -95,32 +88,6 @@ def manifest_at(url: str, storage_options: Mapping[str, Any] | None = None) -> M
 
     store = open_store(url, storage_options=storage_options)
     try:
-        return decode(_manifest(store), _url(store))
+        return read_manifest(store)
     finally:
         store.close()
-
-
-def _url(store: Store) -> str:
-    return f"{store.url.rstrip('/')}/{MANIFEST_NAME}"
-
-
-def _manifest(store: Store) -> bytes:
-    for attempt in range(_ATTEMPTS):
-        try:
-            stat = store.stat(MANIFEST_NAME)
-            if stat.size > LARGEST_MANIFEST:
-                raise FormatError(f"{_url(store)} has {stat.size} bytes: that is no manifest")
-            return store.read(MANIFEST_NAME, tag=stat.tag)
-        except DatasetChanged:
-            if attempt == _ATTEMPTS - 1:
-                raise
-        except StorageError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            raise StorageError(
-                errno.ENOENT,
-                f"there is no splitpipe dataset here (no {MANIFEST_NAME}): look at the url, and "
-                "whether the bucket is there and may be read",
-                store.url,
-            ) from error
-    raise AssertionError("every attempt returns or raises")

@@ -1,10 +1,10 @@
 """Which version every object of a remote dataset has.
 
-Responsible for: `Versions`: sizes and tags of the objects, asked for once, all at once where the
-store can list, else one by one when they are first needed.
+Responsible for: `read_manifest`, which names the objects; `Versions`, their sizes and tags: asked
+for once, all at once where the store can list, else one by one when they are first needed.
 
 Rules:
-- what was seen first is what is pinned: a later answer never replaces it;
+- what was seen first is what is pinned, until somebody has proven that another will do as well;
 - it travels with a dataset, so that workers ask nothing again;
 - an object that has fewer bytes than the manifest says is another one.
 """
@@ -15,10 +15,52 @@ import errno
 import threading
 from typing import Any
 
-from splitpipe.errors import DatasetChanged, StorageError
+from splitpipe.errors import DatasetChanged, FormatError, StorageError
+from splitpipe.storage.format import MANIFEST_NAME
+from splitpipe.storage.manifest import Manifest, decode
+from splitpipe.storage.snapshot import LARGEST_MANIFEST
 from splitpipe.stores.base import ObjectStat, Store
 
-__all__ = ["Versions", "changed"]
+__all__ = ["Versions", "changed", "read_manifest"]
+
+# Somebody may commit between two of our requests; so often in a row is no accident.
+_ATTEMPTS = 5
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of the last commit: two requests.
+
+    Raises:
+        FormatError: there is no dataset, or it is damaged, or of a newer version.
+        StorageError: there is nothing, or it may not be read.
+    """
+    url, raw = f"{store.url.rstrip('/')}/{MANIFEST_NAME}", _raw_manifest(store)
+    if raw.lstrip()[:1] == b"<":
+        raise FormatError(f"{url} is a web page, not the manifest of a dataset: look at the url")
+    return decode(raw, url)
+
+
+def _raw_manifest(store: Store) -> bytes:
+    for attempt in range(_ATTEMPTS):
+        try:
+            stat = store.stat(MANIFEST_NAME)
+            if stat.size > LARGEST_MANIFEST:
+                text = f"{MANIFEST_NAME} has {stat.size} bytes: that is no manifest"
+                raise FormatError(f"{store.url}: {text}")
+            return store.read(MANIFEST_NAME, tag=stat.tag)
+        except DatasetChanged:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except StorageError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise StorageError(
+                errno.ENOENT,
+                f"there is no splitpipe dataset here (no {MANIFEST_NAME}): look at the url, and "
+                "whether the bucket is there and may be read",
+                store.url,
+            ) from error
+    raise AssertionError("every attempt returns or raises")
 
 
 def changed(url: str, why: str) -> DatasetChanged:
@@ -75,6 +117,16 @@ class Versions:
         if found.size < size:
             raise changed(self.url(name), f"it has {found.size} bytes, {size} were committed")
         return ObjectStat(size, found.tag)
+
+    def knows(self, name: str) -> bool:
+        """Whether nothing needs to be asked for an object."""
+        return self._listed or name in self._known
+
+    def forget(self) -> None:
+        """Ask anew: what was known does not hold any more."""
+        with self._lock:
+            self._known.clear()
+            self._listed, self._lists = False, True
 
     def url(self, name: str) -> str:
         """Where an object lies, for messages."""
