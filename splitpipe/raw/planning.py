@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import SplitpipeError
 from splitpipe.raw.locations import told
 from splitpipe.raw.records import RawRecords
@@ -105,7 +106,7 @@ class RawPlan:
 def plan_of(records: RawRecords, transforms: Sequence[Any]) -> RawPlan:
     """What reading some samples takes."""
     count = len(records)
-    rows = np.unique(np.linspace(0, max(0, count - 1), min(count, _LOOKED_AT)).astype(np.int64))
+    rows = distinct(np.linspace(0, max(0, count - 1), min(count, _LOOKED_AT)).astype(np.int64))
     columns: list[ColumnPlan] = []
     files = 0.0
     for name, field in records.schema.items():

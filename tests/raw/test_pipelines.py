@@ -128,7 +128,7 @@ def test_a_state_of_another_table_is_refused(table: Path) -> None:
     lines = table.read_text().splitlines()
     lines[50], lines[51] = lines[51], lines[50]
     table.write_text("\n".join(lines) + "\n")
-    with opened(table) as ds, pytest.raises(sp.ResumeError, match="table"):
+    with opened(table) as ds, pytest.raises(sp.ResumeError, match="dataset"):
         sp.Pipeline(ds).loader(state=state, executor="inline")
 
 

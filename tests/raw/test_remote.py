@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import splitpipe as sp
-from splitpipe.stores import open_store
+from splitpipe.stores import LocalStore
 from splitpipe.testing.faults import FaultProxy, HttpFault
 from tests.server_fixtures import Bucket
 from tests.servers import FileServer, S3Server
@@ -23,29 +24,27 @@ def content(number: int) -> bytes:
     return bytes([number]) * (1000 + number)
 
 
-def fill(store: Any, folder: Path) -> None:
+def fill(write: Callable[[str, bytes], object], folder: Path) -> None:
     for number in range(COUNT):
-        store.write(f"set/files/{number}.bin", content(number))
+        write(f"set/files/{number}.bin", content(number))
     rows = [{"file": f"files/{n}.bin", "n": n} for n in range(COUNT)]
     pq.write_table(pa.Table.from_pylist(rows[:10]), folder / "part0.parquet")
     pq.write_table(pa.Table.from_pylist(rows[10:]), folder / "part1.parquet")
     for part in range(2):
         name = f"part{part}.parquet"
-        store.write(f"set/{name}", (folder / name).read_bytes())
-    store.write("set/files.txt", b"".join(b"files/%d.bin\n" % n for n in range(COUNT)))
+        write(f"set/{name}", (folder / name).read_bytes())
+    write("set/files.txt", b"".join(b"files/%d.bin\n" % n for n in range(COUNT)))
 
 
 @pytest.fixture
 def filled(bucket: Bucket, tmp_path: Path) -> Bucket:
-    store = open_store(bucket.url, storage_options=bucket.options)
-    fill(store, tmp_path)
-    store.close()
+    fill(lambda key, data: bucket.server.put(f"{bucket.name}/{key}", data), tmp_path)
     return bucket
 
 
 @pytest.fixture
 def served(file_server: FileServer, tmp_path: Path) -> FileServer:
-    fill(open_store(file_server.folder), tmp_path)
+    fill(LocalStore(file_server.folder).write, tmp_path)
     return file_server
 
 
@@ -148,10 +147,12 @@ def test_a_cache_fetches_each_file_once(served: FileServer, tmp_path: Path) -> N
 
 @pytest.mark.deadline(120)
 def test_faults_are_tried_again(served: FileServer, cache: dict[str, Any]) -> None:
-    with FaultProxy(served.url) as proxy:
-        with sp.open_raw(f"{proxy.url}/set/part0.parquet", fetch="file", **cache) as ds:
-            proxy.inject(HttpFault(kind="status", status=503, rate=0.3), seed=1)
-            assert [number_of(sample) for sample in ds] == list(range(10))
+    with (
+        FaultProxy(served.url) as proxy,
+        sp.open_raw(f"{proxy.url}/set/part0.parquet", fetch="file", **cache) as ds,
+    ):
+        proxy.inject(HttpFault(kind="status", status=503, rate=0.3), seed=1)
+        assert [number_of(sample) for sample in ds] == list(range(10))
 
 
 def test_what_is_gone_is_left_out_and_counted(served: FileServer, cache: dict[str, Any]) -> None:
