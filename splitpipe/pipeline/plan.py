@@ -176,6 +176,12 @@ class Task:
         return self.body.parts[heads[0]].positions if heads else None
 
     @property
+    def together(self) -> int:
+        """Positions that a worker should be given at once, of the source that it reads."""
+        source = self.body.source
+        return source.together if isinstance(source, SequenceSource) and not self.inputs else 1
+
+    @property
     def rest(self) -> tuple[int, int] | None:
         """An epoch in which the source that it reads has fewer positions, and how many: one that
         other ranks have begun. None: there is none.
@@ -373,6 +379,10 @@ def _task(
         window = max(options.prefetch, 3 * workers)  # one made, one waiting, one at the reader
     else:
         window = max(options.prefetch, 2 * workers, ITEM_WINDOW)
+    if pool and group.claims and not asked and body.source is not None:
+        # Units of many positions: fewer of them are as much.
+        together = getattr(body.source, "together", 1)
+        window = max(options.prefetch, 3 * workers, window // together)
     window = min(window, MOST_UNITS)
     ordered = all(stage.options.ordered for stage in stages)
     # One slot is being written, two may be held by whoever reads, the rest is on its way.

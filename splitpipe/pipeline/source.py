@@ -103,6 +103,13 @@ class SequenceSource:
         return replace(self, passes=self.passes * passes)
 
     @property
+    def together(self) -> int:
+        """Positions that are worth asking for at once: more than one where each waits for something
+        far away, which the sequence says.
+        """
+        return max(1, int(getattr(self.sequence, "together", 1)))
+
+    @property
     def dealt(self) -> bool:
         """Whether its positions are those of one rank, or of another order than the source's."""
         return self.deal is not None or self.balance is not None

@@ -65,13 +65,15 @@ class UnitSize:
 
     Args:
         step: positions that must stay together.
+        together: positions that are worth giving out at once: a worker waits for all of them at a
+            time, so that the time they take says nothing of the work in one.
     """
 
-    __slots__ = ("positions", "step")
+    __slots__ = ("_least", "positions", "step")
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, together: int = 1) -> None:
         self.step = step
-        self.positions = step
+        self.positions = self._least = -(-together // step) * step
 
     def learn(self, positions: int, elapsed_ns: int, nbytes: int) -> None:
         """Take note of what a unit of `positions` cost."""
@@ -82,7 +84,7 @@ class UnitSize:
         fitting = min(by_time, by_bytes, 2 * self.positions, 1 << 14)
         if positions < self.positions and fitting > self.positions:
             return  # a unit of an earlier, smaller size says nothing new
-        self.positions = max(self.step, fitting // self.step * self.step)
+        self.positions = max(self._least, fitting // self.step * self.step)
 
 
 class PartSize(UnitSize):
@@ -94,19 +96,21 @@ class PartSize(UnitSize):
     Args:
         splitting: what the parts may be.
         window: batches under way.
+        together: as for `UnitSize`; a batch of no more is never split.
     """
 
     __slots__ = ("_most", "_nbytes", "_ns", "_row", "_seen", "_smallest", "splits")
 
-    def __init__(self, splitting: Splitting, window: int) -> None:
-        super().__init__(splitting.unit)
+    def __init__(self, splitting: Splitting, window: int, together: int = 1) -> None:
+        super().__init__(splitting.unit, together)
         self._row = splitting.row
         rows = splitting.unit // splitting.row
-        self._smallest = min(self.step, self._row * -(-rows * window // MOST_PARTS))
         self._most = self._row * -(-rows // 2)
+        fewest = max(-(-rows * window // MOST_PARTS), -(-together // self._row))
+        self._smallest = min(self.step, self._row * fewest)
         self._ns = self._nbytes = 0.0  # of one position
         self._seen = 0
-        self.splits: bool | None = False
+        self.splits: bool | None = None if together >= self.step > 1 else False
         """Whether claims are parts now; None: never again."""
 
     def learn(self, positions: int, elapsed_ns: int, nbytes: int) -> None:
@@ -122,7 +126,7 @@ class PartSize(UnitSize):
             positions = self._row * round(PART_NS / (self._ns * self._row))
             self.positions = max(self._row, self._smallest, min(positions, self._most))
         elif before:
-            self.positions = self.step
+            self.positions = self._least
         else:
             super().learn(positions, elapsed_ns, nbytes)
 
@@ -411,17 +415,20 @@ def make_grants(
     epochs: int | None,
     unit: int,
     pooled: bool,
+    together: int = 1,
     splitting: Splitting | None = None,
     begin: tuple[int, int] = (0, 0),
     rest: tuple[int, int] | None = None,
 ) -> Grants:
     """Return claims on `positions` of a source, or, where they are None, credits for a sequential
-    head. Batches are made in parts where `splitting` allows it. For `begin` and `rest` see
-    `Claims`.
+    head. Batches are made in parts where `splitting` allows it; for `together` see `UnitSize`, for
+    `begin` and `rest` `Claims`.
     """
     if positions is None:
         return Credits(sender, run=run, window=window, pooled=pooled)
-    size = UnitSize(unit) if splitting is None else PartSize(splitting, window)
+    size = (
+        UnitSize(unit, together) if splitting is None else PartSize(splitting, window, together)
+    )
     return Claims(
         sender,
         run=run,

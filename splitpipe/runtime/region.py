@@ -47,6 +47,7 @@ class Region:
         positions: of the source in one epoch, where that is the head and its positions are given
         out; None where the head is a task.
         unit: positions that must stay together in a unit of work.
+        together: positions that are worth giving out at once.
         window: units that may be between head and merge.
         ordered: whether the merge gives them out in their order.
         pooled: whether there is a pool in it.
@@ -63,6 +64,7 @@ class Region:
     window: int
     positions: int | None = None
     unit: int = 1
+    together: int = 1
     ordered: bool = True
     pooled: bool = False
     splitting: Splitting | None = None
@@ -124,6 +126,7 @@ class Region:
             positions=self.positions,
             epochs=course.epochs,
             unit=self.unit,
+            together=self.together,
             pooled=self.pooled,
             splitting=self.splitting,
             begin=(course.first_epoch, self.first),

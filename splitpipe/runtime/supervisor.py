@@ -247,6 +247,7 @@ class Supervisor:
             rest=task.rest,
             first=task.first if self._course.first_epoch == self._plan.whole.epoch else 0,
             unit=task.unit,
+            together=task.together,
             splitting=splitting(task),
         )
 
