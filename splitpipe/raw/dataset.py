@@ -50,6 +50,12 @@ class RawDataset(Dataset):
         super().__init__(records)
         self.on_error = on_error
 
+    @property
+    def together(self) -> int:
+        """Samples that are worth asking for at once: so many files come at a time."""
+        records: Any = self._records
+        return int(records.together)
+
     def outcomes(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
         """As `Dataset.iterate`, with an ``Unreadable`` in the place of what cannot be read."""
         records: Any = self._records

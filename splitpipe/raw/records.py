@@ -148,6 +148,7 @@ class RawRecords:
         self._ahead = ahead
         self._owner = owner
         self._failing = Failing(table, rules)
+        self._reached: tuple[Order | None, int] = None, 0
 
     def __len__(self) -> int:
         return len(self.table.records) if self.selection is None else len(self.selection)
@@ -156,6 +157,11 @@ class RawRecords:
     def identity(self) -> str:
         """Stands for the samples and their order: a state of another table is refused by it."""
         return self.table.identity_of(self.selection)
+
+    @property
+    def together(self) -> int:
+        """Samples whose files come at a time."""
+        return self.fetcher.access.concurrency if self.fetched else 1
 
     # -- views -----------------------------------------------------------------------------
 
@@ -333,7 +339,14 @@ class RawRecords:
         """Have what is behind the last position come into the cache: others will ask for it."""
         if self.fetcher.access.cache_dir is None or not self.fetched:
             return
-        rows = order.indices(stop, min(len(order), stop + self._ahead))
+        until = min(len(order), stop + self._ahead)
+        known, reached = self._reached
+        # Half of it again, and not every position anew with every claim.
+        start = stop if known is not order or not stop <= reached else reached
+        if until - start <= self._ahead // 2 and until < len(order):
+            return
+        self._reached = order, until
+        rows = order.indices(start, until)
         if len(rows):
             self.fetcher.prefetch(list(self.locations(rows)))
 

@@ -70,6 +70,11 @@ class TransformedRecords:
         """That of the samples: a function may be mended, and a run gone on with."""
         return self.parent.identity
 
+    @property
+    def together(self) -> int:
+        """As of the samples."""
+        return self.parent.together
+
     def selected(self, selection: Selection) -> TransformedRecords:
         """What is made of some of the samples."""
         return TransformedRecords(self.parent.selected(selection), self.transforms)
