@@ -51,10 +51,11 @@ def info(
     given = options_of(options)
     with progress("indexing") as bar, opened(path, form, index_dir, given, bar) as dataset:
         facts = _facts(path, form, dataset)
+        plan = dataset.plan() if isinstance(dataset, sp.RawDataset) else None
     if as_json:
-        say_json(facts)
+        say_json(facts if plan is None else {**facts, "plan": asdict(plan)})
     else:
-        print(_facts_as_text(facts))
+        print(_facts_as_text(facts) if plan is None else plan)
 
 
 def _is_ours(path: Path) -> bool:

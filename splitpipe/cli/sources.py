@@ -7,6 +7,7 @@ with its progress on a bar, and printing a result for machines.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,9 @@ Dictionary = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the dataset that is there.")]
 
 
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+
+
 class Bar:
     """Shows how far something is: made by `progress`.
 
@@ -115,11 +119,18 @@ def opened(
         FormatError: also where the format has no such option.
     """
     try:
+        if form == "raw":
+            return sp.open_raw(_address(path), index_dir=index_dir, **options)
         return sp.open_dataset(path, format=form, index_dir=index_dir, progress=bar.show, **options)
     except TypeError as error:
         if not options:
             raise
         raise sp.FormatError(str(error)) from error
+
+
+def _address(path: Path) -> str:
+    """What was typed: of the two slashes of a url, a path keeps one."""
+    return _URL.sub(r"\1://", str(path))
 
 
 def options_of(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -62,8 +62,10 @@ class TableCatalog:
         """See `Catalog.row`: the first question reads all keys.
 
         Raises:
-            FormatError: several rows have it, or there are no keys.
+            FormatError: several rows have it, or no column was said to have keys.
         """
+        if self._key is None:
+            raise FormatError("this table has no keys: say which column has them, key=")
         with self._lock:
             if self._rows is None:
                 self._rows = self._all_keys()
@@ -83,13 +85,9 @@ class TableCatalog:
         return found
 
     def keys(self, rows: Rows) -> list[str | None]:
-        """See `Catalog.keys`.
-
-        Raises:
-            FormatError: there are none.
-        """
+        """See `Catalog.keys`."""
         if self._key is None:
-            raise FormatError("this table has no keys: say which column has them, key=")
+            return [None] * len(rows)
         values = self._records.read(rows, [self._key])[self._key]
         return [None if value is None else str(value) for value in values]
 

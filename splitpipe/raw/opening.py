@@ -5,13 +5,14 @@ Responsible for: `open_raw`: what a user may say, put together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from splitpipe.raw.dataset import RawDataset
 from splitpipe.raw.fetching import Fetcher
 from splitpipe.raw.locations import rules_of
 from splitpipe.raw.options import (
+    Decode,
     Fetch,
     RawOptions,
     access_of,
@@ -36,7 +37,7 @@ def open_raw(
     source: Any,
     *,
     fetch: Fetch | None = None,
-    decode: Mapping[str, Callable[[bytes], Any]] | None = None,
+    decode: Mapping[str, Decode] | None = None,
     columns: Sequence[str] | None = None,
     transforms: Sequence[Transform] = (),
     where: str | None = None,
@@ -50,7 +51,8 @@ def open_raw(
             list of files, or a text file that lists them. Paths and urls alike.
         fetch: the columns that are files; or those of a sample, each with the table's column that
             says where its files lie. Of folders and lists, all.
-        decode: by column, what makes values of bytes: ``sp.media.image(size=224)``, any function.
+        decode: by column, what makes values of bytes: ``sp.media.image(size=224)``, ``"image"``,
+            any function.
         columns: those of a sample, in this order; all unless said.
         transforms: functions from a sample to another; a generator function makes several of one.
         where: an expression of SQL about the table's columns: only such rows are samples.

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from splitpipe.errors import FormatError
+from splitpipe.raw import media
 from splitpipe.raw.fetching import Access, options_by_origin
 from splitpipe.raw.locations import is_url, placed
 from splitpipe.raw.records import Fetched
@@ -23,6 +24,7 @@ from splitpipe.stores import Store
 from splitpipe.stores.sealed import Sealed
 
 __all__ = [
+    "Decode",
     "Fetch",
     "RawOptions",
     "access_of",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Fetch = str | Sequence[str] | Mapping[str, str]
+Decode = str | Callable[[bytes], Any]
 Sums = str | Mapping[str, str]
 
 
@@ -87,6 +90,13 @@ class RawOptions(TypedDict, total=False):
 
 
 _CONCURRENCY = 16
+_DECODERS: Mapping[str, Callable[[], Callable[[bytes], Any]]] = {
+    "image": media.image,
+    "audio": media.audio,
+    "video": media.video,
+    "text": media.text,
+    "json": media.json,
+}
 
 
 def table_options_of(options: RawOptions) -> TableOptions:
@@ -135,7 +145,7 @@ def _origins(source: Any, base: Any, allow: str | Sequence[str]) -> list[str]:
 def fetched_of(
     table: Table,
     fetch: Fetch | None,
-    decode: Mapping[str, Callable[[bytes], Any]],
+    decode: Mapping[str, Decode],
     options: RawOptions,
 ) -> dict[str, Fetched]:
     """The columns that are files.
@@ -148,14 +158,15 @@ def fetched_of(
     for name in decode:
         if name not in sources:
             raise FormatError(f"decode= names {name!r}, which is not fetched: {', '.join(sources)}")
+    decoders = {name: _decoder_of(given) for name, given in decode.items()}
     sizes = _by_column("size", options.get("size"), sources)
     md5s = _by_column("md5", options.get("md5"), sources)
     sha256s = _by_column("sha256", options.get("sha256"), sources)
     found = {
         name: Fetched(
             given,
-            _field_of(decode.get(name)),
-            decode.get(name),
+            _field_of(decoders.get(name)),
+            decoders.get(name),
             size=sizes.get(name),
             md5=md5s.get(name),
             sha256=sha256s.get(name),
@@ -195,6 +206,15 @@ def _by_column(what: str, given: Sums | None, sources: Mapping[str, str]) -> Map
         if name not in sources:
             raise FormatError(f"{what}= names {name!r}, which is not fetched")
     return given
+
+
+def _decoder_of(given: Decode) -> Callable[[bytes], Any]:
+    """A decoder, or the one of this name as it is by itself."""
+    if not isinstance(given, str):
+        return given
+    if given not in _DECODERS:
+        raise FormatError(f"there is no decoder {given!r}; there are {', '.join(_DECODERS)}")
+    return _DECODERS[given]()
 
 
 def _field_of(decode: Callable[[bytes], Any] | None) -> Field:

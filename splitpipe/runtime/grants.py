@@ -426,9 +426,7 @@ def make_grants(
     """
     if positions is None:
         return Credits(sender, run=run, window=window, pooled=pooled)
-    size = (
-        UnitSize(unit, together) if splitting is None else PartSize(splitting, window, together)
-    )
+    size = UnitSize(unit, together) if splitting is None else PartSize(splitting, window, together)
     return Claims(
         sender,
         run=run,
