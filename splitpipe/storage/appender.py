@@ -69,6 +69,7 @@ class ColumnAppender:
         bins: number of bins; ``None`` goes on with the bins of the last segment.
         dealing: order in which the bins take records, for a new segment.
         max_open: how many files are held open.
+        anew: whether a new segment begins, with new bins, if the last has rows.
 
     Attributes:
         sizes: bytes of every bin's file as they are now, 0 without a file.
@@ -84,6 +85,7 @@ class ColumnAppender:
         bins: int | None = None,
         dealing: Sequence[int] | None = None,
         max_open: int = _OPEN_BINS,
+        anew: bool = False,
     ) -> None:
         self._directory = directory
         self._dataset = dataset
@@ -95,7 +97,7 @@ class ColumnAppender:
         self._dirty: set[str] = set()
         self._missing = 0
         self._max_open = max_open
-        self._choose_segment(bins, None if dealing is None else tuple(dealing))
+        self._choose_segment(bins, None if dealing is None else tuple(dealing), anew=anew)
         self._seeds = np.array(
             [record_seed(dataset, column.number, number) for number in self._numbers],
             dtype=np.uint64,
@@ -103,7 +105,9 @@ class ColumnAppender:
         self._run_seeds = [run_seed(dataset, column.number, n) for n in self._numbers]
         self._index_seed = index_seed(dataset, column.number)
 
-    def _choose_segment(self, bins: int | None, dealing: tuple[int, ...] | None) -> None:
+    def _choose_segment(
+        self, bins: int | None, dealing: tuple[int, ...] | None, *, anew: bool
+    ) -> None:
         """Go on with the last segment where that is what was asked for, else start one."""
         segments = list(self._column.layout.segments)
         last = segments.pop()
@@ -114,6 +118,7 @@ class ColumnAppender:
             self.sizes += [0] * last.bins
         elif (
             not last.rows
+            or anew
             or (bins is not None and bins != last.bins)
             or (dealing is not None and dealing != last.dealing)
         ):

@@ -7,6 +7,7 @@ they mean or a ``FormatError``.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex, TypedDict
 
@@ -15,7 +16,14 @@ from splitpipe.errors import FormatError
 from splitpipe.schema import BARE, Schema
 from splitpipe.storage.format import MAX_BINS
 
-__all__ = ["Compression", "WriterOptions", "checked_bins", "checked_keys", "checked_options"]
+__all__ = [
+    "FOR_STORES",
+    "Compression",
+    "WriterOptions",
+    "checked_bins",
+    "checked_keys",
+    "checked_options",
+]
 
 # Kinds of columns that gain by compression: media are compressed, scalars too short.
 _WORTHWHILE = ("bytes", "str", "json", "ndarray", "pickle")
@@ -33,12 +41,24 @@ class WriterOptions(TypedDict, total=False):
             questions: name -> ``int64``, ``float64``, ``str``, ``bool`` or ``json``.
         compression: ``"zstd"`` or a `Zstd` for every column that gains by it (all but
             scalars and media), or a mapping from column to one of them.
+        storage_options: for a dataset in a store: credentials and settings of it; in no message,
+            and not pickled.
+        bin_nbytes: there, about how large a bin becomes before it is uploaded; 64 MiB unless said.
+        spool_dir: there, the folder of this machine in which bins are until they are uploaded; the
+            one for temporary files unless said. They take about twice ``bins * bin_nbytes``.
     """
 
     dealing: Sequence[int] | None
     keys: bool | str | None
     metadata: Mapping[str, str] | None
     compression: str | Zstd | Mapping[str, str | Zstd] | None
+    storage_options: Mapping[str, Any] | None
+    bin_nbytes: int
+    spool_dir: str | os.PathLike[str]
+
+
+FOR_STORES = ("storage_options", "bin_nbytes", "spool_dir")
+"""Options that only a dataset in a store has."""
 
 
 def checked_options(options: Mapping[str, Any], bins: int) -> None:

@@ -99,6 +99,11 @@ class Session:
             self.fail()
             raise
 
+    @property
+    def place(self) -> str:
+        """Where the dataset is, for messages."""
+        return self.path
+
     # -- beginning -------------------------------------------------------------------------
 
     def _begin(self, found: Manifest | None, schema: Schema | None) -> None:
@@ -106,6 +111,9 @@ class Session:
         bins = self._opening.bins or DEFAULT_BINS
         if found is None or overwrite:
             self.manifest = empty_manifest(bins, schema or Schema("bytes"), replaces=found)
+            if found is None:
+                how = self._opening
+                self.manifest = replace(self.manifest, volume=how.volume, generation=how.generation)
         else:
             self.manifest = of_other_schema(self.path, found, schema, bins)
         if found is None or overwrite or not found.generation:
@@ -217,6 +225,10 @@ class Session:
         intakes = [*self._listed(), *coming]
         note = announcement(self.manifest.volume, intakes, self._lock.announced)
         self._lock.announce(note)
+
+    def check_changeable(self) -> None:
+        """Raise ``StorageError`` unless records that are there may be changed."""
+        self.check_usable()
 
     def check_usable(self) -> None:
         """Raise ``StorageError`` unless this process may still write."""

@@ -87,6 +87,8 @@ class Opening:
         compression: of each column that is compressed.
         name: what a new dataset, or the one that replaces another, is named after, so that the
             same records make the same files; ``None`` names it by chance.
+        volume: of a new dataset, which counts from 1 unless others are elsewhere already.
+        generation: the last commit of those.
     """
 
     bins: int | None = None
@@ -95,6 +97,8 @@ class Opening:
     overwrite: bool = False
     compression: Mapping[str, Zstd] | None = None
     name: bytes | None = None
+    volume: int = 1
+    generation: int = 0
 
 
 def empty_columns(schema: Schema, bins: int) -> tuple[Column, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,6 +21,7 @@ from splitpipe.schema import FieldLike, Schema
 from splitpipe.storage.buffer import Meta, RecordBuffer
 from splitpipe.storage.editor import Editor, KeyOrRow
 from splitpipe.storage.options import (
+    FOR_STORES,
     Compression,
     WriterOptions,
     checked_bins,
@@ -27,6 +29,7 @@ from splitpipe.storage.options import (
     checked_options,
 )
 from splitpipe.storage.session import DEFAULT_BINS, Opening, Session
+from splitpipe.stores.base import Store
 
 __all__ = ["DEFAULT_BINS", "DatasetWriter", "WriterOptions", "checked_bins"]
 
@@ -35,7 +38,11 @@ class DatasetWriter:
     """Writes records into a dataset; a clean exit of the ``with`` block commits them.
 
     Args:
-        path: the dataset's directory, created when missing.
+        path: the dataset's directory, created when missing; or its url (``s3://bucket/data``), or a
+            `Store`: bins are uploaded as they fill, and a commit is seen when its manifest, which
+            comes last, is there. Another writer that commits meanwhile wins: this one's commit is
+            then refused (`DatasetChanged`). There, records can be added and the whole dataset
+            replaced (``overwrite``), not more.
         schema: what a record is: a `Schema`, a mapping from column to type, or a single type
             for records that are plain values. Default: what the first record suggests.
         bins: how many bins share the records. Default: 64 for a new dataset; when appending,
@@ -63,7 +70,7 @@ class DatasetWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Store,
         schema: Schema | Mapping[str, FieldLike] | FieldLike | None = None,
         *,
         bins: int | None = None,
@@ -72,7 +79,6 @@ class DatasetWriter:
         **options: Unpack[WriterOptions],
     ) -> None:
         self._closed = True
-        self._path = os.path.abspath(os.fspath(path))
         if append and overwrite:
             raise FormatError("say append or overwrite, not both")
         if bins is not None:
@@ -83,7 +89,8 @@ class DatasetWriter:
         self._pid = os.getpid()
         said = None if schema is None else self._compression.applied(Schema.parse(schema))
         how = Opening(bins, options.get("dealing"), append, overwrite, self._compression.of(said))
-        self._session = Session(self._path, how, said)
+        self._session = _session(path, how, said, options)
+        self._path = self._session.place
         try:
             manifest = self._session.manifest
             # Nothing was ever said about what a record is: the first one will.
@@ -190,7 +197,7 @@ class DatasetWriter:
             ...     writer.add_column("square", "int64")
             ...     writer.update_column("square", [1, 4])
         """
-        self._session.check_usable()
+        self._session.check_changeable()
         schema = self._compression.applied(self._buffer.schema.with_field(name, field))
         self._session.use_compression(self._compression.of(schema))
         self._editor.add_column(name, schema[name])
@@ -218,7 +225,7 @@ class DatasetWriter:
             >>> with sp.DatasetWriter(path, append=True) as writer:
             ...     writer.update(1, {"n": 3})
         """
-        self._session.check_usable()
+        self._session.check_changeable()
         self._editor.update(key_or_row, values, meta)
 
     def update_many(self, changes: Iterable[tuple[Any, ...]]) -> None:
@@ -241,7 +248,7 @@ class DatasetWriter:
             FormatError: a value does not fit, or there are more or fewer than records. The
                 column is as it was.
         """
-        self._session.check_usable()
+        self._session.check_changeable()
         self._editor.update_column(name, values)
 
     def delete(self, records: KeyOrRow | Iterable[KeyOrRow]) -> None:
@@ -252,7 +259,7 @@ class DatasetWriter:
         Raises:
             KeyError, IndexError: there is no such record. Nothing was deleted.
         """
-        self._session.check_usable()
+        self._session.check_changeable()
         self._editor.delete(records)
 
     # -- committing ------------------------------------------------------------------------
@@ -323,7 +330,7 @@ class DatasetWriter:
 
     @property
     def path(self) -> str:
-        """The dataset's directory."""
+        """The dataset's directory, or url."""
         return self._path
 
     @property
@@ -354,3 +361,20 @@ class DatasetWriter:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.committed_rows} committed"
         return f"DatasetWriter({self._path!r}, {self.rows} records, {state})"
+
+
+def _session(
+    path: str | os.PathLike[str] | Store,
+    opening: Opening,
+    schema: Schema | None,
+    options: Mapping[str, Any],
+) -> Session:
+    given = {name: options[name] for name in FOR_STORES if options.get(name) is not None}
+    if not isinstance(path, str | os.PathLike) or "://" in os.fspath(path):
+        # By name: a room above this one, that most programs do not need.
+        upload = import_module("splitpipe.remote.upload")
+        made: Session = upload.UploadingSession(path, opening, schema, **given)
+        return made
+    if given:
+        raise TypeError(f"{path!r} is no url and no store: {min(given)} is for those")
+    return Session(os.path.abspath(os.fspath(path)), opening, schema)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from splitpipe.dataset import Dataset, OrderLike, concat
+from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 
 __all__ = ["Chain", "chained"]
@@ -77,7 +78,7 @@ class ChainOfDatasets(Chain):
             rows = order.indices(first, min(first + _BLOCK, stop))
             owner = np.searchsorted(starts, rows, side="right") - 1
             found: list[Any] = [None] * len(rows)
-            for number in np.unique(owner).tolist():
+            for number in distinct(owner).tolist():
                 places, part = np.flatnonzero(owner == number), self.parts[number]
                 local = rows[places] - self._starts[number]
                 if isinstance(part, Dataset):

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from splitpipe.distinct import distinct
 from splitpipe.order import Order, Rows, make_order
 from splitpipe.permutation import derive_key
 
@@ -83,7 +84,7 @@ class Draws(Order):
     def at(self, positions: Rows) -> Rows:
         numbers = positions // max(1, self._size)
         made = np.empty(len(positions), np.int64)
-        for number in np.unique(numbers).tolist():
+        for number in distinct(numbers).tolist():
             mine = np.flatnonzero(numbers == number)
             order, first = self._pieces(number)
             made[mine] = order.at(positions[mine] + (first - number * self._size))

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.order import GlobalOrder, Rows
 from splitpipe.permutation import KeyedPermutation, derive_key
 from splitpipe.pipeline.streams.spread import Spread
@@ -112,7 +113,7 @@ class RoundRobin(Schedule):
     def find(self, positions: Rows) -> Turns:
         part = np.searchsorted(np.array(self._starts[1:]), positions, side="right")
         streams, draws = np.empty(len(positions), np.uint16), np.empty(len(positions), np.int64)
-        for one in np.unique(part).tolist():
+        for one in distinct(part).tolist():
             mine = np.flatnonzero(part == one)
             rounds, place = np.divmod(positions[mine] - self._starts[one], len(self._left[one]))
             streams[mine] = self._left[one][place]
