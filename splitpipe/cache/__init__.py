@@ -5,7 +5,8 @@ is right. What an object means is not known here; where it comes from is a `Stor
 """
 
 from splitpipe.cache.ahead import Prefetch
-from splitpipe.cache.cache import BLOCK_NBYTES, EXTENT_NBYTES, BlockCache, CachedFile
+from splitpipe.cache.cache import BLOCK_NBYTES, BlockCache
+from splitpipe.cache.file import EXTENT_NBYTES, CachedFile
 from splitpipe.cache.ranges import Ranges
 from splitpipe.cache.sizes import default_directory, format_nbytes, parse_nbytes
 from splitpipe.cache.statistics import CacheStatistics

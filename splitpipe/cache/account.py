@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -98,6 +99,8 @@ class Account:
     @contextmanager
     def _held(self) -> Iterator[State]:
         with self._thread_lock:
+            if self._locks.descriptor < 0:
+                raise StorageError(errno.EBADF, "the cache is closed", self._path)
             self._locks.lock(_MUTEX)
             try:
                 self.state.finish()
@@ -141,6 +144,8 @@ class Account:
     def _join(self) -> None:
         """Take a row, and settle what a restart of the machine or dead processes left."""
         with self._held() as state:
+            if self._row is not None:
+                return
             others = self._living(state)
             if state.boot != this_boot():
                 if others:
@@ -220,6 +225,8 @@ class Account:
             nbytes: how much.
             was_used: how much of it was counted as used until now.
         """
+        if self._row is None:
+            self._join()  # a forked child
         with self._held() as state:
             if self._row is None or not self._free:
                 return None
@@ -274,13 +281,19 @@ class Account:
     def renew(self) -> None:
         """In a forked child: a row of its own, and none of its parent's locks."""
         self._thread_lock = threading.Lock()
-        self._row, self._free = None, []
+        self._row, self._free = None, []  # taken when it first needs room
         self._locks.renew()
 
-    def rejoin(self) -> None:
-        """After `renew`, before room is taken."""
-        if self._row is None:
-            self._join()
+    def check_there(self) -> None:
+        """Raise where somebody removed the folder.
+
+        Raises:
+            StorageError: with ``errno.ESTALE``.
+        """
+        descriptor = self._locks.descriptor
+        if descriptor >= 0 and os.fstat(descriptor).st_nlink == 0:
+            text = "the cache's folder was removed while it is in use; open the dataset again"
+            raise StorageError(errno.ESTALE, text, os.path.dirname(self._path))
 
     def close(self) -> None:
         """Leave; a second call does nothing."""

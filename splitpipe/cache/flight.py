@@ -116,4 +116,5 @@ class Flight:
             if not used:
                 opened.punch(self.first, self.count)
             opened.space.settle(slot, used=used)
-        opened.note_fresh(slot)
+        if opened.note_fresh(slot):
+            opened.space.later(opened.make_durable)

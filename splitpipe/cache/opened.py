@@ -190,9 +190,7 @@ class Opened:
             CacheFull: the disk is full, also after something else was thrown out.
             StorageError: the folder was removed.
         """
-        if os.fstat(self._locks.descriptor).st_nlink == 0:
-            text = "the cache's folder was removed while it is in use; open the dataset again"
-            raise StorageError(errno.ESTALE, text, self.path)
+        self.space.account.check_there()
         start = self.identity.extent(first, 1)[0]
         try:
             with files.translated("keep what was fetched", self.path):
@@ -293,11 +291,14 @@ class Opened:
         begin, end = max(begin, start), min(end, stop)
         target = into[begin - start : end - start]
         done = 0
+        descriptor = self.data
         while done < len(target):
-            read = os.preadv(self.data, [target[done:]], begin + done)
+            read = os.preadv(descriptor, [target[done:]], begin + done)
             if read <= 0:
                 raise StorageError(errno.EIO, "the cache's file was cut", self.path)
             done += read
+        if self.data != descriptor:
+            raise StorageError(errno.EBADF, "it was closed while it is read", self.path)
         fence()
         after = self.marks.marks[first : first + count]
         gone: Blocks = blocks[(before == 0) | ((before ^ after) & FIXED != 0)]

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -52,6 +52,10 @@ class Space:
         layout: of its folder.
         limit: of this process, in bytes.
         counters: what is told of evictions.
+
+    Attributes:
+        closing: set when the cache is closed.
+        later: has something done in the background; whoever has threads sets it.
     """
 
     def __init__(self, layout: Layout, limit: int, counters: Counters) -> None:
@@ -62,8 +66,11 @@ class Space:
         self.closing = threading.Event()
         self._looked_around = 0.0
         self._told = False
+        self.later: Callable[[Callable[[], object]], object] = lambda task: None
         with self._one:
             self.look_around()
+            if self.account.state.used > self.account.state.limit:
+                self.prune(self.account.state.limit)
 
     def _recount(self, restarted: bool) -> int:
         return sum(use_of(self.layout, d, restarted=restarted) for d in self.layout.found())
@@ -119,6 +126,7 @@ class Space:
             FormatError: they are damaged, and somebody has them open.
         """
         while True:
+            self.account.check_there()
             locks = open_object(self.layout, identity.digest) or self._made(identity)
             try:
                 marks = MarkFile(self.layout.marks(identity.digest))

@@ -103,6 +103,7 @@ class State:
 
     Attributes:
         evictions: grows with every eviction, between the clearing of marks and the punching.
+        clock_word: the clock, where it is quick to get.
 
     Raises:
         FormatError: it is none of ours.
@@ -118,6 +119,7 @@ class State:
         words = mapped[: _HEAD.itemsize].cast("Q")
         self._words = words
         self.evictions = words[5:6]
+        self.clock_word = words[4:5]
         if bytes(head["magic"][0]) != _MAGIC:
             raise FormatError(f"{path} is damaged; `splitpipe cache check` makes it anew")
 

@@ -4,7 +4,7 @@ Responsible for: `CachedStore`: any store's objects, read through a `BlockCache`
 
 Rules:
 - an object's version is pinned when it is first seen here: as long as this store is open, its bytes
-  are of that version, or reading raises `DatasetChanged`;
+  are of that version, or reading raises `DatasetChanged` (of the last hundred thousand objects);
 - what has no version is not kept: nobody could tell when it changes;
 - listing, asking and writing are the store's own.
 """
@@ -19,14 +19,16 @@ from functools import partial
 from typing import Final
 
 from splitpipe.cache.ahead import Prefetch
-from splitpipe.cache.cache import EXTENT_NBYTES, BlockCache, CachedFile
+from splitpipe.cache.cache import BlockCache
+from splitpipe.cache.file import EXTENT_NBYTES, CachedFile
 from splitpipe.cache.forks import renew_in_children
 from splitpipe.errors import CacheFull, DatasetChanged, StorageError
 from splitpipe.stores import ObjectStat, Store
 
 __all__ = ["CachedStore"]
 
-_OPEN: Final = 128
+_OPEN: Final = 128  # objects
+_KNOWN: Final = 200_000  # versions
 
 
 class CachedStore:
@@ -66,6 +68,8 @@ class CachedStore:
         with self._lock:
             self._stats.setdefault((key, None), stat)
             self._stats[key, stat.tag] = stat
+            while len(self._stats) > _KNOWN:
+                del self._stats[next(iter(self._stats))]
         return stat
 
     def read(
