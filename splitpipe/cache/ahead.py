@@ -26,6 +26,7 @@ from splitpipe.cache.opened import Opened
 from splitpipe.cache.pool import Pool
 from splitpipe.cache.ranges import Blocks, pieces, runs
 from splitpipe.cache.space import Space
+from splitpipe.distinct import distinct
 
 __all__ = ["Ahead", "Prefetch"]
 
@@ -104,7 +105,7 @@ class Ahead:
             self._under_way.add(prefetch)
             self._unused = [left for entry in self._unused if len((left := _unused(entry))[1])]
             for opened, blocks in wanted:
-                missing = np.unique(blocks[opened.marks.marks.take(blocks) == 0])
+                missing = distinct(blocks[opened.marks.marks.take(blocks) == 0])
                 most = opened.most_blocks(extent_nbytes)
                 for start, length in chain(*(pieces(*run, most=most) for run in runs(missing))):
                     nbytes = opened.identity.cost(start, length)

@@ -32,6 +32,7 @@ from splitpipe.cache.marks import DURABLE, MarkFile
 from splitpipe.cache.objects import is_whole
 from splitpipe.cache.ranges import Blocks, runs
 from splitpipe.cache.state import EVICTING, FILLING, MAKING
+from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 
 __all__ = ["Victims", "choose", "evict", "repair", "throw_out"]
@@ -75,7 +76,7 @@ def choose(layout: Layout, nbytes: int) -> tuple[list[Victims], list[bytes]]:
     sums = np.cumsum(np.concatenate(costs)[order])
     chosen = np.sort(order[: int(np.searchsorted(sums, nbytes)) + 1])
     found = []
-    for owner in np.unique(owners[chosen]).tolist():
+    for owner in distinct(owners[chosen]).tolist():
         those = chosen[owners[chosen] == owner]
         found.append(Victims(digests[owner], every_block[those], every_stamp[those]))
     return found, empty

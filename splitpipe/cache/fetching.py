@@ -22,6 +22,7 @@ from splitpipe.cache.opened import Opened
 from splitpipe.cache.pool import Pool
 from splitpipe.cache.ranges import Blocks, pieces, runs
 from splitpipe.cache.token import Token
+from splitpipe.distinct import distinct
 from splitpipe.errors import CacheFull
 
 __all__ = ["ensure", "read"]
@@ -55,7 +56,7 @@ def ensure(pool: Pool, wanted: Wanted, *, extent_nbytes: int) -> Token:
                 continue
             if not turn:
                 _refuse_too_much(wanted)
-            missing = np.unique(blocks[found == 0])
+            missing = distinct(blocks[found == 0])
             missed += len(missing)
             mine, others = opened.claim(missing, most=opened.most_blocks(extent_nbytes))
             flights += mine
@@ -79,7 +80,7 @@ def ensure(pool: Pool, wanted: Wanted, *, extent_nbytes: int) -> Token:
 
 def _refuse_too_much(wanted: Wanted) -> None:
     space = wanted[0][0].space
-    total = sum(opened.identity.cost_of(np.unique(blocks)) for opened, blocks in wanted)
+    total = sum(opened.identity.cost_of(distinct(blocks)) for opened, blocks in wanted)
     limit = space.account.state.limit
     if total > limit:
         text = f"{total} bytes are wanted at once, the cache may have {limit}"
@@ -164,8 +165,8 @@ def _copied(opened: Opened, blocks: Blocks, into: memoryview, *, start: int, sto
         opened.copy(first, count, into, start=start, stop=stop) for first, count in runs(blocks)
     ]
     found = np.concatenate([np.empty(0, np.int64), *left])
-    there = np.setdiff1d(blocks, found, assume_unique=True)
-    opened.marks.stamps[there] = opened.space.account.state.clock
+    # What went meanwhile is fetched now, and gets a stamp of its own.
+    opened.marks.stamps[blocks] = opened.space.account.state.clock
     return found
 
 

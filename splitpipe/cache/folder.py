@@ -55,7 +55,7 @@ class Layout:
 
     def _object(self, digest: bytes) -> str:
         name = digest.hex()
-        return os.path.join(self.root, "objects", name[:2], name)
+        return f"{self.root}/objects/{name[:2]}/{name}"
 
     def shelves(self) -> list[str]:
         """The folders that objects are in, in any order."""

@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ _ABOUT_AT: Final = 128
 _MARKS_AT: Final = 3072
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identity:
     """What an object is: equal for equal bytes.
 
@@ -62,13 +63,13 @@ class Identity:
     size: int
     block_nbytes: int
 
-    @property
+    @functools.cached_property
     def digest(self) -> bytes:
         """16 bytes that name it."""
         fields = [self.url, self.key, self.version, self.size, self.block_nbytes]
         return hashlib.blake2b(json.dumps(fields).encode(), digest_size=16).digest()
 
-    @property
+    @functools.cached_property
     def blocks(self) -> int:
         """How many there are."""
         return -(-self.size // self.block_nbytes)

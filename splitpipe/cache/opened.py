@@ -100,8 +100,9 @@ class Opened:
         flights: list[Flight] = []
         with self._lock:
             self._check_open()
-            busy = [block for block in missing.tolist() if block in self._busy]
-            free = missing[~np.isin(missing, busy)] if busy else missing
+            wanted = missing.tolist()
+            busy = [block for block in wanted if block in self._busy]
+            free = np.array([b for b in wanted if b not in self._busy], np.int64)
             got: list[int] = []
             for first, count in runs(free):
                 got.extend(self._try(first, count, busy))

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from splitpipe.distinct import distinct
 from splitpipe.errors import StorageError
 
 __all__ = ["Blocks", "Ranges", "blocks_of", "pieces", "runs", "touched"]
@@ -32,7 +33,7 @@ def blocks_of(ranges: Ranges, *, size: int, block_nbytes: int, name: str = "") -
         >>> blocks_of([(0, 5), (9, 21), (3, 3)], size=30, block_nbytes=8).tolist()
         [0, 1, 2]
     """
-    blocks: Blocks = np.unique(touched(ranges, size=size, block_nbytes=block_nbytes, name=name))
+    blocks: Blocks = distinct(touched(ranges, size=size, block_nbytes=block_nbytes, name=name))
     return blocks
 
 
