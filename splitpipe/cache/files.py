@@ -4,6 +4,7 @@ Responsible for: opening, writing whole buffers, mapping, giving places of a fil
 
 Rules:
 - a full disk, a full quota and too large a file are `CacheFull`: whoever reads goes on without;
+- what is mapped and written to has its places on the disk beforehand;
 - a map never shares an open file description with a lock: the kernel keeps a lock as long as
   anything of the description is mapped, in any process that inherited it.
 """
@@ -23,6 +24,7 @@ from typing import Final
 from splitpipe.errors import CacheFull, SplitpipeError, StorageError
 
 __all__ = [
+    "allocate",
     "close",
     "is_full",
     "map_file",
@@ -91,6 +93,17 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
             done += wrote
 
 
+def allocate(descriptor: int, nbytes: int) -> None:
+    """Have the disk give all places of a file that is to be mapped.
+
+    Where a map has no place on the disk, a full disk is a SIGBUS instead of an error.
+    """
+    if nbytes and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, nbytes)
+    else:
+        os.ftruncate(descriptor, nbytes)
+
+
 def sync(descriptor: int) -> None:
     """Have the content of a file on its disk."""
     getattr(os, "fdatasync", os.fsync)(descriptor)
@@ -132,7 +145,7 @@ def publish(path: str, content: bytes, *, nbytes: int | None = None) -> bool:
     try:
         try:
             write_at(descriptor, content, 0)
-            os.ftruncate(descriptor, len(content) if nbytes is None else nbytes)
+            allocate(descriptor, len(content) if nbytes is None else nbytes)
             os.fsync(descriptor)
         finally:
             close(descriptor)

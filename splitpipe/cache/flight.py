@@ -106,9 +106,9 @@ class Flight:
             try:
                 opened.write(self.first, data)
             except CacheFull as error:
-                opened.space.tell_full(error)
                 if not self._keep:
                     raise
+                opened.space.tell_full(error)
                 return
             opened.mark(slot, ahead=self._ahead)
             used = slot.nbytes

@@ -118,7 +118,7 @@ def make_marks(descriptor: int, identity: Identity, *, inode: int) -> None:
         text = json.dumps(about).encode()[: _MARKS_AT - _ABOUT_AT]
     page = head.ljust(_ABOUT_AT, b"\0") + text
     files.write_at(descriptor, page.ljust(_MARKS_AT, b"\0"), 0)
-    os.ftruncate(descriptor, identity.marks_nbytes)
+    files.allocate(descriptor, identity.marks_nbytes)
 
 
 class MarkFile:

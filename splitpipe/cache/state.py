@@ -28,8 +28,8 @@ from splitpipe.errors import FormatError
 
 __all__ = ["EVICTING", "FILLING", "MAKING", "NO_LIMIT", "ROWS", "SLOTS", "State", "this_boot"]
 
-ROWS: Final = 1024
-SLOTS: Final = 64
+ROWS: Final = 512
+SLOTS: Final = 32
 NO_LIMIT: Final = 1 << 62
 FILLING, EVICTING, MAKING = 1, 2, 3
 """What a slot is for: blocks that come, blocks that go, and an object's own small file."""
