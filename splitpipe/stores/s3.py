@@ -6,9 +6,9 @@ package brings what is used here, and so is what fsspec's own configuration says
 
 Why botocore, on which s3fs stands, and not s3fs: it hides the status, the headers and Retry-After
 of a response, asks again by itself where nobody counts it, and hands every thread's requests to one
-event loop. And why reads are signed by botocore but sent by `Connections`: what a ranged read has
-to compare is compared in one place for all of HTTP, and one process makes 2,400 ranged reads a
-second so where botocore makes 850 and s3fs 640 (10 kB each, from a server on loopback).
+event loop. And why what is read is signed by botocore, but sent by `Connections`: what a ranged
+read has to compare is compared in one place for all of HTTP, and one process makes 2,400 ranged
+reads a second so, where botocore makes 850 and s3fs 640 (10 kB each, from a server on loopback).
 
 Rules:
 - a read names the version it wants (If-Match) and compares what comes;
@@ -32,8 +32,9 @@ from splitpipe.stores.connections import Connections
 from splitpipe.stores.forking import ForkLock, abandon
 from splitpipe.stores.patience import Timeouts
 from splitpipe.stores.ranges import Target, look, read_range
+from splitpipe.stores.s3_listing import parsed_listing
 from splitpipe.stores.s3_session import OPTIONS, Session
-from splitpipe.stores.sealed import Sealed, told_url
+from splitpipe.stores.sealed import Sealed, told_url, travels
 
 __all__ = ["S3Store"]
 
@@ -86,6 +87,7 @@ class S3Store:
             self._sealed = Sealed(_checked(options or {}, self.url))
         self._lock = ForkLock()
         self._session: Session | None = None
+        self._handed: Sealed | None = None
 
     def stat(self, key: str) -> ObjectStat:
         """See `Store.stat`."""
@@ -103,29 +105,25 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, ObjectStat]]:
         """See `Store.list`; a thousand a request."""
-        session = self._begun()
-        more: dict[str, Any] = {}
+        query = {"list-type": "2", "encoding-type": "url", "prefix": self._prefix + prefix}
+        where = self.url + prefix
         while True:
-            found = session.call(
-                "list_objects_v2",
-                self.url + prefix,
-                Bucket=self._bucket,
-                Prefix=self._prefix + prefix,
-                **more,
-            )
-            for entry in found.get("Contents", ()):
-                key = entry["Key"].removeprefix(self._prefix)
+            session = self._begun()
+            data = read_range(session.connections, session.listing(where, query), 0, None, None)
+            page = parsed_listing(data, where)
+            for key, stat in page.objects:
+                key = key.removeprefix(self._prefix)
                 # A name that ends in a slash marks a folder for those who want to see folders.
                 if key and not key.endswith("/"):
-                    yield checked_key(key), ObjectStat(int(entry["Size"]), entry["ETag"])
-            if not found.get("IsTruncated"):
+                    yield checked_key(key), stat
+            if page.following is None:
                 return
-            more["ContinuationToken"] = found["NextContinuationToken"]
+            query["continuation-token"] = page.following
 
     def write(self, key: str, data: bytes, *, expected: str | None = None) -> ObjectStat:
         """See `Store.write`."""
         session = self._begun()
-        where, at = self._where(key), {"Bucket": self._bucket, "Key": self._key(key)}
+        where, at = self._where(key), {"Key": self._key(key)}
         condition: dict[str, Any] = {}
         if expected is not None:
             condition = {"IfNoneMatch": "*"} if expected == ABSENT else {"IfMatch": expected}
@@ -192,12 +190,12 @@ class S3Store:
         """Ask by signed urls."""
         session, name, where = self._begun(), self._key(key), self._where(key)
         try:
-            return ask(session.connections, session.target(self._bucket, name, where, head=head))
+            return ask(session.connections, session.target(name, where, head=head))
         except StorageError as error:
             # What it was signed with may have ended before its time: once more with what is new.
-            if error.errno != errno.EACCES or not session.forget(self._bucket, name):
+            if error.errno != errno.EACCES or not session.forget(name):
                 raise
-            return ask(session.connections, session.target(self._bucket, name, where, head=head))
+            return ask(session.connections, session.target(name, where, head=head))
 
     def _begun(self) -> Session:
         with self._lock:
@@ -205,7 +203,14 @@ class S3Store:
                 abandon(self._session)
                 self._session = None
             if self._session is None:
-                self._session = Session(self._sealed.open(), self._timeouts, self.url)
+                signing = self._handed.open().get("signing") if self._handed is not None else None
+                self._session = Session(
+                    self._sealed.open(),
+                    self._timeouts,
+                    url=self.url,
+                    bucket=self._bucket,
+                    signing=signing,
+                )
             return self._session
 
     def _key(self, key: str) -> str:
@@ -215,14 +220,21 @@ class S3Store:
         return self.url + key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.url, self._sealed, self._timeouts, self._part_nbytes)
+        session = self._session
+        signing = session.signing() if session is not None and travels() else None
+        handed = self._handed if signing is None else Sealed({"signing": signing})
+        return _again, (self.url, self._sealed, self._timeouts, self._part_nbytes, handed)
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r})"
 
 
-def _again(url: str, sealed: Sealed, timeouts: Timeouts, part_nbytes: int) -> S3Store:
-    return S3Store(url, options=sealed, timeouts=timeouts, part_nbytes=part_nbytes)
+def _again(
+    url: str, sealed: Sealed, timeouts: Timeouts, part_nbytes: int, handed: Sealed | None
+) -> S3Store:
+    store = S3Store(url, options=sealed, timeouts=timeouts, part_nbytes=part_nbytes)
+    store._handed = handed if handed is not None and handed.here() else None
+    return store
 
 
 def _checked(options: Mapping[str, Any], url: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from splitpipe.errors import StorageError
 
-__all__ = ["Sealed", "hidden", "told_url", "travelling"]
+__all__ = ["Sealed", "hidden", "told_url", "travelling", "travels"]
 
 _travels: ContextVar[bool] = ContextVar("travels", default=False)
 _here: weakref.WeakValueDictionary[str, Sealed] = weakref.WeakValueDictionary()
@@ -44,6 +44,11 @@ def travelling() -> Iterator[None]:
         yield
     finally:
         _travels.reset(token)
+
+
+def travels() -> bool:
+    """Whether what is pickled now may hold credentials."""
+    return _travels.get()
 
 
 class Sealed:
@@ -75,6 +80,10 @@ class Sealed:
             )
             raise StorageError(errno.EACCES, text)
         return dict(self._values)
+
+    def here(self) -> bool:
+        """Whether it can be opened here."""
+        return self._values is not None
 
     def __reduce__(self) -> tuple[Callable[..., Sealed], tuple[object, ...]]:
         shown = _travels.get() or not self._values
