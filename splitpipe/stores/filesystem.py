@@ -105,12 +105,7 @@ class FilesystemStore:
                 raise too_short(where, start, stop, known.size)
         if stop < start:
             raise too_short(where, start, stop, None)
-        data = b""
-        if stop > start:
-            nbytes = stop - start
-            data = self._ask(
-                key, filesystem, "cat_file", path, nbytes=nbytes, start=start, end=stop
-            )
+        data = self._range(key, filesystem, path, start, stop) if stop > start else b""
         if tag is not None:
             after = self.stat(key)
             if after.tag not in (tag, None):
@@ -122,6 +117,20 @@ class FilesystemStore:
             text = f"{len(data)} bytes came where {stop - start} were wanted"
             raise remote_error(errno.EIO, text, where, transient=True)
         return bytes(data)
+
+    def _range(self, key: str, filesystem: Any, path: str, start: int, stop: int) -> Any:
+        """What it gives for a range, however long; one that begins behind the end is said to."""
+        try:
+            return self._ask(
+                key, filesystem, "cat_file", path, nbytes=stop - start, start=start, end=stop
+            )
+        except StorageError as error:
+            passing = isinstance(error, RemoteError) and error.transient
+            if not passing and error.errno not in (errno.ENOENT, errno.EACCES):
+                size = self.stat(key).size
+                if size < stop:
+                    raise too_short(self.url + key, start, stop, size) from error
+            raise
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, ObjectStat]]:
         """See `Store.list`."""

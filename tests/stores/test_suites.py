@@ -94,3 +94,25 @@ class TestRetryingS3(StoreSuite):
         store = RetryingStore(S3Store(bucket.url, options=bucket.options))
         yield store
         store.close()
+
+
+@pytest.fixture(scope="session")
+def fsspec_thread() -> None:
+    """Fsspec's one thread, which lives as long as the process."""
+    import fsspec.asyn
+
+    fsspec.asyn.get_loop()
+    fsspec.asyn.get_lock()
+
+
+@pytest.mark.leaks("s3fs closes its connections when it is collected, in a loop that lives on")
+class TestFsspecAsynchronous(StoreSuite):
+    """An asynchronous file system, as those of Google's and Azure's stores are."""
+
+    conditions = False
+
+    @pytest.fixture
+    def store(self, bucket: Bucket, fsspec_thread: None) -> Iterator[Store]:
+        store = FilesystemStore(bucket.url + "/below", options=bucket.options)
+        yield store
+        store.close()
