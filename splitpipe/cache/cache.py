@@ -23,7 +23,7 @@ from typing import Final, Self
 from splitpipe.cache import fetching
 from splitpipe.cache.ahead import Ahead, Prefetch
 from splitpipe.cache.file import EXTENT_NBYTES, CachedFile
-from splitpipe.cache.folder import claim
+from splitpipe.cache.folder import claim, drop_mirrors
 from splitpipe.cache.forks import renew_in_children
 from splitpipe.cache.marks import Identity
 from splitpipe.cache.opened import Opened
@@ -212,6 +212,23 @@ class BlockCache:
             reserved_nbytes=account.state.reserved,
             processes=account.living,
         )
+
+    def prune(self, to_nbytes: int | str = 0, *, unused_for_s: float | None = None) -> int:
+        """Throw out what was wanted longest ago, in use or not.
+
+        Args:
+            to_nbytes: how much may stay.
+            unused_for_s: only objects that were not used for so long, by the clock of the machine.
+
+        Returns:
+            how many bytes went.
+        """
+        self._check_open()
+        gone = self._space.prune(parse_nbytes(to_nbytes), unused_for_s=unused_for_s)
+        self._space.look_around()
+        if self._space.account.living == 1:
+            drop_mirrors(self._layout)
+        return gone
 
     # -- ending ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -49,11 +50,22 @@ class Victims:
     stamps: npt.NDArray[np.uint64]
 
 
-def choose(layout: Layout, nbytes: int) -> tuple[list[Victims], list[bytes]]:
-    """What goes, so that at least so much does; and the objects that have no block."""
+def choose(
+    layout: Layout, nbytes: int, *, used_before: float | None = None, every: bool = False
+) -> tuple[list[Victims], list[bytes]]:
+    """What goes, so that at least so much does; and the objects that have no block.
+
+    Args:
+        layout: of the cache.
+        nbytes: how much.
+        used_before: only objects that were last used before, in seconds of Unix time.
+        every: whether to look at every object, however many there are.
+    """
     digests, stamps, blocks, costs, empty = [], [], [], [], []
-    for digest in _looked_at(layout):
+    for digest in layout.found() if every else _looked_at(layout):
         try:
+            if used_before is not None and os.stat(layout.marks(digest)).st_mtime > used_before:
+                continue
             marks = MarkFile(layout.marks(digest))
         except (FormatError, FileNotFoundError):
             continue

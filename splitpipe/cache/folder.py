@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from typing import Any, Final
 from splitpipe.cache import files
 from splitpipe.errors import FormatError, StorageError, UnsupportedVersion
 
-__all__ = ["MARKER", "Layout", "claim", "recognise"]
+__all__ = ["MARKER", "Layout", "claim", "drop_mirrors", "recognise"]
 
 MARKER: Final = "splitpipe-cache.json"
 _FORMAT: Final = "splitpipe-cache"
@@ -138,6 +139,18 @@ def recognise(root: str) -> dict[str, Any] | None:
             "choose another folder (cache_dir=, $SPLITPIPE_CACHE)"
         )
     return document
+
+
+def drop_mirrors(layout: Layout) -> None:
+    """Remove folders of those who use the cache whose links lead nowhere; nobody is there now."""
+    mirrors = os.path.join(layout.root, "mirrors")
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(mirrors):
+            path = os.path.join(mirrors, name)
+            with os.scandir(path) as entries:
+                links = [entry.path for entry in entries if entry.is_symlink()]
+            if not any(os.path.exists(link) for link in links):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _refuse_others(root: str) -> None:

@@ -186,12 +186,18 @@ class Space:
                 stride = min(state.limit // _STRIDE, _STRIDE_NBYTES)
                 return self._throw_out(max(wanted, stride))
 
-    def prune(self, to_nbytes: int) -> int:
-        """Throw out until at most so much is used; how many bytes went."""
+    def prune(self, to_nbytes: int, *, unused_for_s: float | None = None) -> int:
+        """Throw out until at most so much is used; how many bytes went.
+
+        Args:
+            to_nbytes: how much may stay.
+            unused_for_s: only of objects whose marks and stamps nobody changed for so long.
+        """
+        before = None if unused_for_s is None else time.time() - unused_for_s
         gone = 0
         with self._one, self.account.evicting():
             while (over := self.account.state.used - to_nbytes) > 0:
-                went = self._throw_out(over)
+                went = self._throw_out(over, used_before=before, every=True)
                 if not went:
                     break
                 gone += went
@@ -210,8 +216,10 @@ class Space:
                 f"{error}: what does not fit is read through memory", RuntimeWarning, stacklevel=2
             )
 
-    def _throw_out(self, nbytes: int) -> int:
-        victims, empty = choose(self.layout, nbytes)
+    def _throw_out(
+        self, nbytes: int, *, used_before: float | None = None, every: bool = False
+    ) -> int:
+        victims, empty = choose(self.layout, nbytes, used_before=used_before, every=every)
         gone = sum(evict(self.account, self.layout, those) for those in victims)
         gone += sum(self._remove(digest) for digest in empty)
         self._counters.add(evicted_nbytes=gone)

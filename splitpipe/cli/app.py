@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import splitpipe
+from splitpipe.cli.cache import CACHE_COMMANDS
 from splitpipe.cli.check import check
 from splitpipe.cli.compact import compact
 from splitpipe.cli.convert import convert
@@ -80,6 +81,12 @@ def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
 for command in (*_READING, *_WRITING, *_CARING, *_PROVING):
     app.command()(_ending_well(command))
 app.command("run")(_ending_well(run_job))
+_cache = typer.Typer(
+    name="cache", help="What this machine keeps of remote data.", no_args_is_help=True
+)
+for command in CACHE_COMMANDS:
+    _cache.command()(_ending_well(command))
+app.add_typer(_cache)
 
 
 def run(arguments: list[str]) -> int:
