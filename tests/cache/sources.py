@@ -30,12 +30,20 @@ class CountingStore(MemoryStore):
         self.asked = threading.Event()
         self.log = log
         self.error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def wait_for_reads(self, count: int) -> None:
+        """Wait until so many reads have begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.reads) >= count, 30)
 
     def read(
         self, key: str, start: int = 0, stop: int | None = None, *, tag: str | None = None
     ) -> bytes:
         data = super().read(key, start, stop, tag=tag)
-        self.reads.append((key, start, start + len(data)))
+        with self._changed:
+            self.reads.append((key, start, start + len(data)))
+            self._changed.notify_all()
         if self.log:
             with open(self.log, "ab", buffering=0) as file:
                 file.write(f"{key} {start} {start + len(data)} {os.getpid()}\n".encode())

@@ -78,8 +78,7 @@ def test_several_objects_are_ensured_at_once(cache: BlockCache, store: CountingS
         target=lambda: tokens.append(cache.ensure_all([(file, [(0, 1)]) for file in files]))
     )
     thread.start()
-    while len(store.reads) < 5:  # four of the pool, and the one that waits
-        assert store.asked.wait(10)
+    store.wait_for_reads(5)  # four of the pool, and the one that waits
     store.gate.set()
     thread.join(10)
     assert tokens[0].still_valid()

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,9 +33,7 @@ def test_a_forked_child_has_locks_of_its_own(tmp_path: Path) -> None:
         store.gate.clear()
         thread = threading.Thread(target=file.ensure, args=([(4 * BLOCK, 5 * BLOCK)],))
         thread.start()
-        store.asked.clear()
-        while len(store.reads) < 2:
-            assert store.asked.wait(10)
+        store.wait_for_reads(2)
 
         def child() -> None:
             store.gate = threading.Event()
@@ -194,11 +191,11 @@ def test_a_waiter_takes_over_from_the_dead(tmp_path: Path) -> None:
         forked(fetcher) as child,
     ):
         child.listen(messages=1)
-        done = []
+        done, pause = [], threading.Event()
         thread = threading.Thread(target=lambda: done.append(file.ensure([(0, file.size)])))
         thread.start()
         while not cache.statistics().waits:
-            time.sleep(0)
+            pause.wait(0.001)
         assert not done
         child.kill()
         thread.join(10)
