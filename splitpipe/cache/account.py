@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splitpipe.cache import files
-from splitpipe.cache.locks import LockFile
+from splitpipe.cache.folder import Layout
 from splitpipe.cache.state import (
     EVICTING,
     MAKING,
@@ -70,16 +70,17 @@ class Account:
     """The shared numbers of one cache, and this process's part in them.
 
     Args:
-        path: of the state file, made where there is none.
+        layout: of the cache; the file is made where there is none.
         limit: of this process, in bytes.
         recount: counts what the objects use; told whether the machine was started anew.
     """
 
-    def __init__(self, path: str, limit: int, *, recount: Callable[[bool], int]) -> None:
+    def __init__(self, layout: Layout, limit: int, *, recount: Callable[[bool], int]) -> None:
+        path = layout.state
         with files.translated("open its accounts", path):
             if not os.path.exists(path):
                 make_state(path)
-            self._locks = LockFile(path)
+            self._locks = layout.locks(path)
         self._path = path
         self._limit = limit
         self._recount = recount

@@ -25,7 +25,7 @@ from splitpipe.cache.cache import BlockCache
 from splitpipe.cache.eviction import throw_out
 from splitpipe.cache.folder import Layout
 from splitpipe.cache.inventory import layout_of
-from splitpipe.cache.locks import LockFile
+from splitpipe.cache.locks import Locks
 from splitpipe.cache.marks import FIXED, MarkFile
 from splitpipe.cache.objects import is_whole, remove_object
 from splitpipe.cache.ranges import Blocks, pieces, runs
@@ -160,7 +160,7 @@ class _Check:
                 if alone and remove_object(self._layout, digest):
                     self.say(f"{path} did not belong to its bytes: the object was removed")
             return
-        locks = LockFile(path)
+        locks = self._layout.locks(path)
         data = files.open_file(self._layout.data(digest))
         try:
             present = marks.present()
@@ -177,7 +177,7 @@ class _Check:
         space: Space,
         marks: MarkFile,
         data: int,
-        locks: LockFile,
+        locks: Locks,
         first: int,
         count: int,
         what: str,
@@ -192,7 +192,7 @@ class _Check:
         finally:
             locks.unlock(first, count)
 
-    def _compare(self, space: Space, marks: MarkFile, data: int, locks: LockFile) -> None:
+    def _compare(self, space: Space, marks: MarkFile, data: int, locks: Locks) -> None:
         """Compare what is there with the source."""
         identity = marks.identity
         store = self._store(identity.url)

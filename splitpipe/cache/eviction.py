@@ -28,7 +28,7 @@ import numpy.typing as npt
 from splitpipe.cache import files
 from splitpipe.cache.account import Account, Slot
 from splitpipe.cache.folder import Layout
-from splitpipe.cache.locks import LockFile
+from splitpipe.cache.locks import Locks
 from splitpipe.cache.marks import DURABLE, MarkFile
 from splitpipe.cache.objects import is_whole
 from splitpipe.cache.ranges import Blocks, runs
@@ -36,7 +36,7 @@ from splitpipe.cache.state import EVICTING, FILLING, MAKING
 from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 
-__all__ = ["Victims", "choose", "evict", "repair", "throw_out"]
+__all__ = ["Victims", "choose", "evict", "oldest", "repair", "throw_out"]
 
 _LOOKED_AT: Final = 2000  # objects, beyond which chance decides
 
@@ -106,6 +106,11 @@ def _looked_at(layout: Layout) -> Iterator[bytes]:
             return
 
 
+def oldest(victims: list[Victims]) -> list[Victims]:
+    """The objects that were wanted longest ago first: for where they go as a whole."""
+    return sorted(victims, key=lambda those: int(those.stamps.max()))
+
+
 def evict(account: Account, layout: Layout, victims: Victims) -> int:
     """Throw out blocks of one object, as far as nobody is at work on them or wanted them since.
 
@@ -114,7 +119,7 @@ def evict(account: Account, layout: Layout, victims: Victims) -> int:
     """
     path = layout.marks(victims.digest)
     try:
-        locks = LockFile(path)
+        locks = layout.locks(path)
     except FileNotFoundError:
         return 0
     gone = 0
@@ -138,7 +143,7 @@ def evict(account: Account, layout: Layout, victims: Victims) -> int:
 
 
 def throw_out(
-    account: Account, marks: MarkFile, data: int, locks: LockFile, *, first: int, count: int
+    account: Account, marks: MarkFile, data: int, locks: Locks, *, first: int, count: int
 ) -> int:
     """Throw out those of some blocks that are there; the caller holds their locks.
 
@@ -173,7 +178,7 @@ def repair(account: Account, layout: Layout, slot: Slot) -> None:
     used = 0
     path = layout.marks(slot.digest)
     with suppress(FileNotFoundError, FormatError):
-        locks = LockFile(path)
+        locks = layout.locks(path)
         try:
             marks = MarkFile(path)
             if slot.kind == MAKING:
@@ -185,7 +190,7 @@ def repair(account: Account, layout: Layout, slot: Slot) -> None:
     account.settle(slot, used=used)
 
 
-def _repair_blocks(layout: Layout, marks: MarkFile, locks: LockFile, slot: Slot) -> int:
+def _repair_blocks(layout: Layout, marks: MarkFile, locks: Locks, slot: Slot) -> int:
     blocks = np.arange(slot.first, min(slot.first + slot.count, marks.identity.blocks))
     found = marks.marks[blocks]
     numbers = found >> np.uint64(2)

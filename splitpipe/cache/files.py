@@ -26,6 +26,7 @@ from splitpipe.errors import CacheFull, SplitpipeError, StorageError
 __all__ = [
     "allocate",
     "close",
+    "has_holes",
     "is_full",
     "map_file",
     "open_file",
@@ -157,6 +158,22 @@ def publish(path: str, content: bytes, *, nbytes: int | None = None) -> bool:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+def has_holes(folder: str) -> bool:
+    """Whether places in a file can be given back to the disk here."""
+    path = os.path.join(folder, f".splitpipe-holes-{os.getpid()}-{os.urandom(4).hex()}")
+    descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        os.unlink(path)
+        write_at(descriptor, bytes(4096), 0)
+        return punch_hole(descriptor, 0, 4096)
+    except OSError as error:
+        if is_full(error):
+            return True  # nothing can be tried: what is usual
+        raise
+    finally:
+        close(descriptor)
 
 
 def punch_hole(descriptor: int, start: int, nbytes: int) -> bool:

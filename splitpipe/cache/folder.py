@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from splitpipe.cache import files
+from splitpipe.cache.locks import LIFE, LockFile, Locks, has_byte_locks
+from splitpipe.cache.stripes import StripedLocks
 from splitpipe.errors import FormatError, StorageError, UnsupportedVersion
 
-__all__ = ["MARKER", "Layout", "claim", "drop_mirrors", "recognise"]
+__all__ = ["MARKER", "Layout", "claim", "drop_mirrors", "known", "recognise"]
 
 MARKER: Final = "splitpipe-cache.json"
 _FORMAT: Final = "splitpipe-cache"
@@ -32,9 +34,21 @@ _MOST_NBYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What lies where in a cache's folder."""
+    """What lies where in a cache's folder.
+
+    Attributes:
+        root: the folder.
+        striped: whether the system lacks locks on bytes.
+    """
 
     root: str
+    striped: bool = False
+
+    def locks(self, path: str) -> Locks:
+        """Locks on bytes of one of its files."""
+        if self.striped:
+            return StripedLocks(path, os.path.join(self.root, "locks"), life=LIFE)
+        return LockFile(path)
 
     @property
     def state(self) -> str:
@@ -104,9 +118,15 @@ def claim(directory: str) -> Layout:
             document = {"format": _FORMAT, "version": _VERSION, "id": uuid.uuid4().hex}
             files.publish(os.path.join(layout.root, MARKER), json.dumps(document).encode() + b"\n")
         recognise(layout.root)
+    layout = known(layout.root)
     with files.translated("be opened here", layout.root):
         os.makedirs(layout.objects, mode=0o700, exist_ok=True)
     return layout
+
+
+def known(root: str) -> Layout:
+    """The names in a folder of ours."""
+    return Layout(root, striped=not has_byte_locks(os.path.join(root, MARKER)))
 
 
 def recognise(root: str) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitpipe.cache.folder import Layout, recognise
-from splitpipe.cache.locks import LIFE, LockFile
+from splitpipe.cache.folder import Layout, known, recognise
+from splitpipe.cache.locks import LIFE
 from splitpipe.cache.marks import MarkFile
 from splitpipe.errors import FormatError, StorageError
 
@@ -58,7 +58,7 @@ def layout_of(directory: str | os.PathLike[str]) -> Layout:
     root = os.path.abspath(os.fspath(directory))
     if recognise(root) is None:
         raise StorageError(errno.ENOENT, "there is no cache here", root)
-    return Layout(root)
+    return known(root)
 
 
 def inventory(directory: str | os.PathLike[str]) -> list[CachedObject]:
@@ -95,7 +95,7 @@ def _entry(layout: Layout, digest: bytes) -> CachedObject:
     if len(present) and int(present[-1]) == identity.blocks - 1:
         start, stop = identity.extent(identity.blocks - 1, 1)
         nbytes += stop - start - identity.block_nbytes
-    locks = LockFile(path)
+    locks = layout.locks(path)
     try:
         in_use = locks.is_locked(LIFE)
     finally:

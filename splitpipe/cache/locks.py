@@ -1,7 +1,7 @@
 """Locks that the kernel lets go when their owner dies.
 
-Responsible for: `LockFile`, locks on single bytes and ranges of bytes of a file, through an open
-file description of its own.
+Responsible for: `Locks`, the seam; `LockFile`, locks on bytes of a file through an open file
+description of its own; and whether there are such here. Where not, there are `StripedLocks`.
 
 Rules:
 - a lock belongs to the description, not to the process: threads that share a `LockFile` do not
@@ -17,21 +17,69 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 from splitpipe.cache import files
 
-__all__ = ["LIFE", "LockFile"]
+__all__ = ["LIFE", "LockFile", "Locks", "has_byte_locks"]
 
 LIFE: Final = 1 << 61
 """The byte of an object's lock file that says it is in use: held shared by all who have it open."""
 
+_NONE_HERE = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _FLOCK = struct.Struct("hhqqi4x")
 
 
 def _packed(kind: int, first: int, count: int) -> bytes:
     return _FLOCK.pack(kind, os.SEEK_SET, first, count, 0)
+
+
+class Locks(Protocol):
+    """Locks on bytes of one file, which end with whoever has them."""
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file; -1 when closed."""
+
+    def try_lock(self, first: int, count: int = 1, *, shared: bool = False) -> bool:
+        """Take a lock on ``count`` bytes, unless somebody has one that is against it."""
+
+    def lock(self, first: int) -> None:
+        """Take a lock on one byte, after whoever has it."""
+
+    def unlock(self, first: int, count: int = 1) -> None:
+        """Let go."""
+
+    def is_locked(self, first: int) -> bool:
+        """Whether somebody else holds this byte."""
+
+    def renew(self, *, shared: int | None = None) -> None:
+        """In a forked child: leave what the parent locked to the parent.
+
+        Args:
+            shared: a byte that this process holds shared from now on, without a moment between.
+        """
+
+    def close(self) -> None:
+        """Let go of everything; a second call does nothing."""
+
+
+def has_byte_locks(path: str) -> bool:
+    """Whether the system, and the file system of this file, have what `LockFile` needs."""
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return False
+    try:
+        locks = LockFile(path)
+    except OSError:
+        return True  # whoever opens it to work with it tells why it cannot
+    try:
+        locks.try_lock(0, shared=True)
+    except OSError as error:
+        return error.errno not in _NONE_HERE
+    finally:
+        locks.close()
+    return True
 
 
 class LockFile:

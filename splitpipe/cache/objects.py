@@ -19,7 +19,7 @@ import numpy as np
 
 from splitpipe.cache import files
 from splitpipe.cache.folder import Layout
-from splitpipe.cache.locks import LIFE, LockFile
+from splitpipe.cache.locks import LIFE, Locks
 from splitpipe.cache.marks import DURABLE, Identity, MarkFile, make_marks
 from splitpipe.cache.ranges import runs
 from splitpipe.errors import FormatError
@@ -54,7 +54,7 @@ def make_object(layout: Layout, identity: Identity) -> None:
         raise
 
 
-def open_object(layout: Layout, digest: bytes) -> LockFile | None:
+def open_object(layout: Layout, digest: bytes) -> Locks | None:
     """Its lock file, with its life held; None where there is no such object, or it is going.
 
     Raises:
@@ -62,7 +62,7 @@ def open_object(layout: Layout, digest: bytes) -> LockFile | None:
     """
     path = layout.marks(digest)
     try:
-        locks = LockFile(path)
+        locks = layout.locks(path)
     except FileNotFoundError:
         return None
     try:
@@ -93,7 +93,7 @@ def remove_object(layout: Layout, digest: bytes) -> bool:
     """
     path = layout.marks(digest)
     try:
-        locks = LockFile(path)
+        locks = layout.locks(path)
     except FileNotFoundError:
         return False
     try:
@@ -149,7 +149,7 @@ def _give_back(path: str, marks: MarkFile, present: int) -> None:
         files.close(descriptor)
 
 
-def _is_still(locks: LockFile, path: str) -> bool:
+def _is_still(locks: Locks, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(locks.descriptor), os.stat(path))
     except FileNotFoundError:

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from splitpipe.cache import files
 from splitpipe.cache.account import Account, Slot
-from splitpipe.cache.eviction import choose, evict, repair
+from splitpipe.cache.eviction import choose, evict, oldest, repair
 from splitpipe.cache.folder import Layout
-from splitpipe.cache.locks import LockFile
+from splitpipe.cache.locks import Locks
 from splitpipe.cache.marks import Identity, MarkFile
 from splitpipe.cache.objects import (
     is_whole,
@@ -32,7 +33,7 @@ from splitpipe.cache.objects import (
     remove_object,
     use_of,
 )
-from splitpipe.cache.state import FILLING, MAKING
+from splitpipe.cache.state import EVICTING, FILLING, MAKING, NO_LIMIT
 from splitpipe.cache.statistics import Counters
 from splitpipe.errors import CacheFull, FormatError, StorageError
 
@@ -60,12 +61,13 @@ class Space:
 
     def __init__(self, layout: Layout, limit: int, counters: Counters) -> None:
         self.layout = layout
-        self.account = Account(layout.state, limit, recount=self._recount)
+        self.account = Account(layout, limit, recount=self._recount)
         self._counters = counters
         self._one = threading.RLock()
         self.closing = threading.Event()
         self._looked_around = 0.0
         self._told = False
+        self._holes: bool | None = None
         self.later: Callable[[Callable[[], object]], object] = lambda task: None
         with self._one:
             self.look_around()
@@ -118,7 +120,7 @@ class Space:
 
     # -- objects -----------------------------------------------------------------------------
 
-    def open(self, identity: Identity) -> tuple[LockFile, MarkFile]:
+    def open(self, identity: Identity) -> tuple[Locks, MarkFile]:
         """An object's files, made where there are none, with its life held.
 
         Raises:
@@ -148,7 +150,7 @@ class Space:
         with self._one, self.account.making(digest):
             yield
 
-    def _made(self, identity: Identity) -> LockFile:
+    def _made(self, identity: Identity) -> Locks:
         digest, used = identity.digest, 0
         nbytes = identity.overhead_nbytes
         slot = self.take(digest, first=0, count=0, nbytes=nbytes, kind=MAKING)
@@ -219,14 +221,22 @@ class Space:
     def _throw_out(
         self, nbytes: int, *, used_before: float | None = None, every: bool = False
     ) -> int:
-        victims, empty = choose(self.layout, nbytes, used_before=used_before, every=every)
-        gone = sum(evict(self.account, self.layout, those) for those in victims)
-        gone += sum(self._remove(digest) for digest in empty)
+        if self._holes is None:
+            self._holes = files.has_holes(self.layout.root)
+        most = nbytes if self._holes else NO_LIMIT
+        victims, empty = choose(self.layout, most, used_before=used_before, every=every)
+        gone = 0
+        if self._holes:
+            gone = sum(evict(self.account, self.layout, those) for those in victims)
+        else:
+            for those in oldest(victims):
+                gone += self._remove(those.digest) if gone < nbytes else 0
+        gone += sum(self._remove(digest, only_empty=True) for digest in empty)
         self._counters.add(evicted_nbytes=gone)
         return gone
 
-    def _remove(self, digest: bytes) -> int:
-        """Remove the files of an object that has no block; what they used."""
+    def _remove(self, digest: bytes, *, only_empty: bool = False) -> int:
+        """Remove the files of an object that nobody has open; what they used."""
         with self.account.removing(digest) as alone:
             if not alone:
                 return 0
@@ -234,16 +244,18 @@ class Space:
                 marks = MarkFile(self.layout.marks(digest))
             except (FileNotFoundError, FormatError):
                 return 0
-            nbytes = marks.identity.overhead_nbytes
-            empty = not marks.marks.any()
-            if not empty:
+            identity, present = marks.identity, marks.present()
+            if only_empty and len(present):
                 return 0
+            nbytes = identity.overhead_nbytes + identity.cost_of(present)
+            kind, count = (EVICTING, identity.blocks) if len(present) else (MAKING, 0)
             slot = self.account.take(
-                MAKING, digest, first=0, count=0, nbytes=nbytes, was_used=nbytes
+                kind, digest, first=0, count=count, nbytes=nbytes, was_used=nbytes
             )
             if slot is None:
                 return 0
             gone = remove_object(self.layout, digest)
+            self.account.count_eviction()
             self.settle(slot, used=0 if gone else nbytes)
             return nbytes if gone else 0
 
