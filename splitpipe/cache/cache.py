@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,6 +42,7 @@ __all__ = ["BLOCK_NBYTES", "BlockCache"]
 
 BLOCK_NBYTES: Final = 256 << 10
 _LEAST_BLOCKS: Final = 4
+_DURABLE_S: Final = 0.3  # how long closing may take for it
 
 
 class BlockCache:
@@ -103,7 +105,7 @@ class BlockCache:
         self._lock = threading.Lock()
         self._pool = Pool(self._requests)
         self._ahead = Ahead(self._space, self._pool)
-        self._space.later = partial(self._pool.submit, later=True)
+        self._space.make_durable = partial(_make_durable, self._pool, self._files)
 
     # -- objects -----------------------------------------------------------------------------
 
@@ -243,7 +245,9 @@ class BlockCache:
         self._space.closing.set()
         self._pool.close(wait=wait)
         self._ahead.close()
+        end = time.monotonic() + _DURABLE_S
         for opened in list(self._files):
+            opened.fresh = opened.fresh and time.monotonic() < end
             opened.close()
         self._space.close()
 
@@ -277,6 +281,12 @@ class BlockCache:
 
     def __repr__(self) -> str:
         return f"BlockCache({self.directory!r}, limit_nbytes={self.limit_nbytes})"
+
+
+def _make_durable(pool: Pool, files: weakref.WeakSet[Opened]) -> None:
+    for opened in list(files):
+        if opened.fresh:
+            pool.submit(opened.make_durable, later=True)
 
 
 def _again(directory: str, limit_nbytes: int, requests: int) -> BlockCache:

@@ -116,5 +116,5 @@ class Flight:
             if not used:
                 opened.punch(self.first, self.count)
             opened.space.settle(slot, used=used)
-        if opened.note_fresh(slot):
-            opened.space.later(opened.make_durable)
+        opened.fresh = True
+        opened.space.note_fresh(used)

@@ -39,7 +39,6 @@ __all__ = ["Opened"]
 _PATIENCE_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.0003
 _LONGEST_PAUSE_S: Final = 0.005
-_DURABLE_NBYTES: Final = 32 << 20
 
 
 class Opened:
@@ -51,6 +50,9 @@ class Opened:
         identity: what it is.
         tag: its version there.
         counters: of the cache.
+
+    Attributes:
+        fresh: whether this process has filled blocks that are not durable yet.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Opened:
         self._tag = tag
         self._lock = threading.Lock()
         self._busy: dict[int, Flight] = {}
-        self._fresh: list[Slot] = []
+        self.fresh = False
         self._closing = False
         with files.translated("keep an object", self.path):
             self._locks, self.marks = space.open(identity)
@@ -215,17 +217,16 @@ class Opened:
         self.marks.stamps[there] = numbers + np.uint64(ahead)
         self.marks.marks[there] = (numbers << np.uint64(2)) | np.uint64(PRESENT)
 
-    def note_fresh(self, slot: Slot) -> bool:
-        """Blocks were filled; whether it is time for `make_durable`."""
-        with self._lock:
-            self._fresh.append(slot)
-            return sum(slot.nbytes for slot in self._fresh) >= _DURABLE_NBYTES
-
     def make_durable(self) -> None:
-        """Have the blocks that this process filled on the disk, and say so in their marks."""
-        with self._lock:
-            fresh, self._fresh = self._fresh, []
-        if not fresh or self.data < 0:
+        """Have the blocks that are there on the disk for certain, and say so in their marks.
+
+        Also those that others filled: what they wrote is in the same file.
+        """
+        self.fresh = False
+        marks = self.marks.marks
+        before = marks.copy()
+        blocks = np.flatnonzero((before != 0) & (before & np.uint64(DURABLE) == 0))
+        if not len(blocks) or self.data < 0:
             return
         with files.translated("make blocks durable", self.path):
             folder = files.open_file(os.path.dirname(self.path), os.O_RDONLY)
@@ -234,22 +235,16 @@ class Opened:
             finally:
                 files.close(folder)
             files.sync(self.data)
-        for slot in fresh:
-            self._say_durable(slot)
-
-    def _say_durable(self, slot: Slot) -> None:
-        first, count = slot.first, slot.count
-        with self._lock:
-            taken = any(block in self._busy for block in range(first, first + count))
-            if self._locks.descriptor < 0 or taken or not self._locks.try_lock(first, count):
-                return  # somebody is throwing one of them out
-            try:
-                marks = self.marks.marks[first : first + count]
-                numbers = np.arange(slot.number, slot.number + count, dtype=np.uint64)
-                same = (marks & FIXED) == ((numbers << np.uint64(2)) | np.uint64(PRESENT))
-                marks[same] |= np.uint64(DURABLE)
-            finally:
-                self._locks.unlock(first, count)
+        for first, count in runs(blocks):
+            with self._lock:
+                if self._locks.descriptor < 0:
+                    return
+                free = [b for b in range(first, first + count) if b not in self._busy]
+                for start, length in runs(np.array(free, np.int64)):
+                    for block in self._try(start, length, []):
+                        if (marks[block] ^ before[block]) & FIXED == 0:
+                            marks[block] |= np.uint64(DURABLE)
+                        self._locks.unlock(block)
 
     def discard(self, blocks: Blocks) -> None:
         """Throw out blocks whose bytes are wrong, unless somebody is fetching them anew."""
@@ -315,7 +310,7 @@ class Opened:
         """In a forked child: what the parent's threads were at is theirs."""
         self._lock = threading.Lock()
         self._busy = {}
-        self._fresh = []
+        self.fresh = False
         if not self._closing:
             self._locks.renew(shared=LIFE)
 
@@ -323,8 +318,9 @@ class Opened:
         """Close the files when nobody works on them any more; a second call does nothing."""
         if self._closing:
             return
-        with suppress(StorageError):
-            self.make_durable()
+        if self.fresh:
+            with suppress(StorageError):
+                self.make_durable()
         with self._lock:
             if not self._closing:
                 self._closing = True

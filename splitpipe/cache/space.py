@@ -41,6 +41,7 @@ __all__ = ["Space"]
 
 _STRIDE: Final = 32  # the part of the limit that goes at once
 _STRIDE_NBYTES: Final = 64 << 20
+_FRESH_NBYTES: Final = 64 << 20
 _LOOK_AROUND_S: Final = 0.25
 _PATIENCE_S: Final = 5.0
 _PAUSE_S: Final = 0.002
@@ -56,7 +57,7 @@ class Space:
 
     Attributes:
         closing: set when the cache is closed.
-        later: has something done in the background; whoever has threads sets it.
+        make_durable: has what was filled made durable in the background; who has threads sets it.
     """
 
     def __init__(self, layout: Layout, limit: int, counters: Counters) -> None:
@@ -68,7 +69,8 @@ class Space:
         self._looked_around = 0.0
         self._told = False
         self._holes: bool | None = None
-        self.later: Callable[[Callable[[], object]], object] = lambda task: None
+        self.make_durable: Callable[[], object] = lambda: None
+        self._fresh_nbytes = 0
         with self._one:
             self.look_around()
             if self.account.state.used > self.account.state.limit:
@@ -113,6 +115,13 @@ class Space:
                 limit = self.account.state.limit
                 text = f"no room for {nbytes} bytes within the cache's limit of {limit}"
                 raise CacheFull(0, text, self.layout.root)
+
+    def note_fresh(self, nbytes: int) -> None:
+        """Blocks were filled that are not durable yet."""
+        self._fresh_nbytes += nbytes  # a guess, where threads meet
+        if self._fresh_nbytes >= _FRESH_NBYTES:
+            self._fresh_nbytes = 0
+            self.make_durable()
 
     def settle(self, slot: Slot, *, used: int) -> None:
         """What room was taken for is there, or not."""

@@ -48,7 +48,7 @@ def fill(folder: Path, store: CountingStore) -> None:
         file.ensure([(0, 5 * BLOCK)])
         file._opened.make_durable()
         file.ensure([(8 * BLOCK, 17 * BLOCK)])
-        file._opened._fresh.clear()  # these are not
+        file._opened.fresh = False  # these are not
 
 
 def session(folder: Path, store: CountingStore) -> None:

@@ -9,6 +9,7 @@ here at every call that changes a file.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_what_was_not_synced_is_gone_after_a_restart(
         file.ensure([(0, 4 * BLOCK)])
         file._opened.make_durable()
         file.ensure([(8 * BLOCK, 12 * BLOCK)])
-        file._opened._fresh.clear()
+        file._opened.fresh = False
         path = file.path
     # The power fails: some pages of what was not synced are lost.
     with open(path, "r+b") as local:
@@ -168,15 +169,16 @@ def test_closing_makes_durable_what_came(tmp_path: Path) -> None:
 def test_a_long_session_makes_durable_as_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from splitpipe.cache import opened
+    from splitpipe.cache import space
 
-    monkeypatch.setattr(opened, "_DURABLE_NBYTES", 4 * BLOCK)
-    store = CountingStore()
+    monkeypatch.setattr(space, "_FRESH_NBYTES", 4 * BLOCK)
+    store, pause = CountingStore(), threading.Event()
     store.write("a", noise(16 * BLOCK))
     with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
         for start in range(0, file.size, BLOCK):
             file.ensure([(start, start + BLOCK)])
-        cache._pool.close()
+        while cache._pool._idle < len(cache._pool._threads):
+            pause.wait(0.001)
         assert (file.marks & np.uint64(DURABLE) != 0).sum() >= 4
 
 
