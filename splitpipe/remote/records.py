@@ -159,6 +159,16 @@ class RemoteRecords:
         """Records ``start`` to ``stop - 1`` in row order."""
         return self.iterate(Consecutive(len(self)), start, stop)
 
+    def ahead(self, order: Order, position: int) -> None:
+        """Fetch what follows in an order that others read, without waiting for it.
+
+        Args:
+            order: over these rows; `indices` of a stretch may give fewer rows than positions.
+            position: of the order, which was read up to here.
+        """
+        self._check_open()
+        self._streaming.ahead(order, position)
+
     # -- what the index alone says ---------------------------------------------------------
 
     def lengths(self, rows: Rows, names: Sequence[str]) -> Rows:

@@ -120,7 +120,14 @@ class Streaming:
             while block:
                 yield block.pop()
 
+    def ahead(self, order: Order, position: int) -> None:
+        """Ask for what follows in an order that somebody else reads, of which this is a part."""
+        if not self._keeping.warm and not self._alone(order, position):
+            self._ahead.go(order, position, self._prefetch)
+
     def _prefetch(self, positions: Rows) -> Any:
+        if not len(positions):
+            return None
         return self._keeping.prefetch(self._table.physical(positions))
 
     # -- records that are not kept ---------------------------------------------------------

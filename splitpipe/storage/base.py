@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -177,11 +177,24 @@ def _values(schema: Schema, name: str, values: Values) -> list[Any]:
     return list(values) if values.dtype.kind in "mM" else values.tolist()
 
 
-def iterate_blocks(records: Records, order: Order, start: int, stop: int) -> Iterator[Any]:
+def iterate_blocks(
+    records: Records,
+    order: Order,
+    start: int,
+    stop: int,
+    after: Callable[[int], None] | None = None,
+) -> Iterator[Any]:
     """`Records.iterate` for whoever has nothing better: blocks of about `BLOCK_NBYTES`.
 
     How many records a block has follows from how large those of the blocks before were; the
     first has few.
+
+    Args:
+        records: what is read.
+        order: over its rows.
+        start: the first position.
+        stop: the position after the last one.
+        after: called with the position behind each block, before its records are handed out.
     """
     names = tuple(records.schema)
     count, at = _FIRST_BLOCK_RECORDS, start
@@ -191,6 +204,8 @@ def iterate_blocks(records: Records, order: Order, start: int, stop: int) -> Ite
         mean = sum(map(_nbytes, block)) / len(block)
         count = int(min(_BLOCK_RECORDS, max(1.0, BLOCK_NBYTES / max(mean, 1.0)), 16 * count))
         at = end
+        if after is not None:
+            after(end)
         yield from block
 
 

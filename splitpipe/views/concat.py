@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -30,6 +31,7 @@ from splitpipe.storage.base import (
 )
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.views.catalogs import ChainedCatalog
+from splitpipe.views.following import follow, followers
 from splitpipe.views.subset import iterate_rows, one
 
 __all__ = ["Concat", "concat"]
@@ -155,8 +157,10 @@ class Concat:
         return found
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        """See `Records.iterate`."""
-        return iterate_blocks(self, order, start, stop)
+        """See `Records.iterate`; parts that fetch what they give are told what comes."""
+        told = followers(self.parts, self._starts.tolist(), order)
+        after = None if not told else partial(follow, told)
+        return iterate_blocks(self, order, start, stop, after)
 
     def iterate_rows(self, start: int, stop: int) -> Iterator[Any]:
         """Records ``start`` to ``stop - 1`` in row order: part after part."""

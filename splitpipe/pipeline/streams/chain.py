@@ -16,6 +16,7 @@ import numpy as np
 from splitpipe.dataset import Dataset, OrderLike, concat
 from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
+from splitpipe.views.following import follow, followers
 
 __all__ = ["Chain", "chained"]
 
@@ -74,17 +75,21 @@ class ChainOfDatasets(Chain):
     def iterate(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
         """Yield the records at positions of an order; each part reads those of a block together."""
         starts = np.array(self._starts)
+        records = [part.records if isinstance(part, Dataset) else None for part in self.parts]
+        told = followers(records, self._starts, order)
         for first in range(start, stop, _BLOCK):
-            rows = order.indices(first, min(first + _BLOCK, stop))
+            end = min(first + _BLOCK, stop)
+            rows = order.indices(first, end)
             owner = np.searchsorted(starts, rows, side="right") - 1
             found: list[Any] = [None] * len(rows)
             for number in distinct(owner).tolist():
                 places, part = np.flatnonzero(owner == number), self.parts[number]
                 local = rows[places] - self._starts[number]
                 if isinstance(part, Dataset):
-                    records = part[local]
+                    own = part[local]
                 else:
-                    records = [part[row] for row in local.tolist()]
-                for place, record in zip(places.tolist(), records, strict=True):
+                    own = [part[row] for row in local.tolist()]
+                for place, record in zip(places.tolist(), own, strict=True):
                     found[place] = record
+            follow(told, end)
             yield from found
