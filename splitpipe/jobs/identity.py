@@ -237,7 +237,7 @@ def source_of(shape: Shape, version: str | None = None) -> dict[str, Any]:
     data = (
         _data(source.sequence, version)
         if streams is None
-        else {**streams.told(), "data": [_data(one.source, version) for one in streams.streams]}
+        else {**streams.told(), "data": [_data(one, version) for one in streams.sources]}
     )
     return {
         "records": shape.positions,

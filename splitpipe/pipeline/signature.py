@@ -123,7 +123,7 @@ def _source(source: Source) -> dict[str, Any]:
         made["streams"] = _plain(
             {
                 **source.streams.told(),
-                "datasets": [_dataset(one.source) for one in source.streams.streams],
+                "datasets": [_dataset(one) for one in source.streams.sources],
             }
         )
     return made

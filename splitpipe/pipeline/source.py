@@ -107,7 +107,8 @@ class SequenceSource:
         """Positions that are worth asking for at once: more than one where each waits for something
         far away, which the sequence says.
         """
-        return max(1, int(getattr(self.sequence, "together", 1)))
+        parts = [self.sequence] if self.streams is None else self.streams.sources
+        return max(1, *(int(getattr(part, "together", 1)) for part in parts))
 
     @property
     def dealt(self) -> bool:

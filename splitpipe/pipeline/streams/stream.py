@@ -211,6 +211,11 @@ class Streams:
                 raise GraphError(f"stream {name!r}: {error}") from error
 
     @property
+    def sources(self) -> tuple[Any, ...]:
+        """What is drawn from, without how much of it."""
+        return tuple(stream.source for stream in self.streams)
+
+    @property
     def most(self) -> int:
         """How often a record comes in an epoch at most."""
         pairs = zip(self.streams, self.counts, strict=True)

@@ -119,6 +119,19 @@ class TestSaying:
         assert repr(sp.Stream(range(3), choose=2)) == "Stream(range(0, 3), choose=2)"
 
 
+class Slow(list[Any]):
+    together = 16
+
+
+def test_how_many_are_worth_asking_for_is_what_the_most_patient_says() -> None:
+    source = sp.Pipeline(sp.Streams([range(9), Slow([1, 2, 3])])).source
+    assert isinstance(source, SequenceSource)
+    assert source.together == 16
+    source = sp.Pipeline(sp.Streams([range(9)])).source
+    assert isinstance(source, SequenceSource)
+    assert source.together == 1
+
+
 class TestStream:
     @pytest.mark.parametrize("name", SCHEDULES)
     @pytest.mark.parametrize("shuffle", [None, "global"])
