@@ -101,20 +101,23 @@ def plan_reading(
     if shuffle not in _SHUFFLES:
         raise FormatError(f"shuffle is None, 'binwise' or 'global', not {shuffle!r}")
     how = policy or Policy()
-    whole = _whole(manifest, how, window)
+    whole = _whole(manifest)
     records = -(-manifest.live_rows // machines)
-    data = whole.nbytes + whole.index_nbytes
-    if cache_limit is None or data <= cache_limit:
-        touched = _touched(manifest, shuffle, machines, how)
+    data, fixed = whole.nbytes + whole.index_nbytes, _OPENING_REQUESTS + len(manifest.columns)
+    if cache_limit is None or data + whole.sums_nbytes <= cache_limit:
+        touched = _touched(manifest, machines, how)
         egress = int(touched * whole.nbytes) + whole.index_nbytes
-        requests = int(touched * whole.requests) + whole.index_requests + _OPENING_REQUESTS
-        return ReadingPlan("keep", records, requests, egress, egress, data, None)
-    needed = whole.window_nbytes if shuffle == "binwise" else whole.front_nbytes
-    if shuffle != "global" and needed + whole.index_nbytes <= cache_limit:
-        requests = whole.requests + whole.index_requests + _OPENING_REQUESTS
-        egress = whole.nbytes + whole.index_nbytes
-        peak = min(cache_limit, data)
-        return ReadingPlan("pass", records, requests, egress, peak, data, None)
+        requests = int(touched * whole.requests(how.near_nbytes)) + fixed
+        kept = egress + int(touched * len(whole.bins) + 1) * BLOCK_NBYTES
+        return ReadingPlan("keep", records, requests, egress, kept, data, None)
+    if shuffle == "binwise" and _window_nbytes(whole, window, cache_limit) <= cache_limit:
+        requests = whole.requests(how.extent_nbytes) + fixed
+        return ReadingPlan("pass", records, requests, data, cache_limit, data, None)
+    # Of every bin a piece is being read, and the next one comes.
+    piece = max(BLOCK_NBYTES, cache_limit // 16 // max(1, len(whole.bins)))
+    if shuffle is None and 2 * piece * len(whole.bins) + whole.index_nbytes <= cache_limit:
+        requests = whole.requests(piece) + fixed
+        return ReadingPlan("pass", records, requests, data, cache_limit, data, None)
     return _picked(whole, records, manifest.live_rows, cache_limit)
 
 
@@ -125,7 +128,7 @@ def _picked(whole: _Whole, records: int, rows: int, cache_limit: int) -> Reading
     return ReadingPlan(
         "pick",
         records,
-        values + whole.index_requests + _OPENING_REQUESTS,
+        values + -(-whole.index_nbytes // BLOCK_NBYTES) + _OPENING_REQUESTS,
         nbytes + whole.index_nbytes,
         min(cache_limit, whole.index_nbytes),
         whole.nbytes + whole.index_nbytes,
@@ -135,39 +138,40 @@ def _picked(whole: _Whole, records: int, rows: int, cache_limit: int) -> Reading
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """What all of a dataset is, in bytes and requests."""
+    """What all of a dataset is."""
 
+    bins: tuple[int, ...]
     nbytes: int
-    requests: int
     index_nbytes: int
-    index_requests: int
+    sums_nbytes: int
     record_nbytes: int
     values: int
-    window_nbytes: int
-    largest_bins: tuple[int, ...]
-    front_nbytes: int
+    largest: tuple[int, ...]
+
+    def requests(self, nbytes: int) -> int:
+        """How many requests bring all bins, so many bytes at once."""
+        return sum(-(-size // nbytes) for size in self.bins)
 
 
-def _whole(manifest: Manifest, how: Policy, window: int) -> _Whole:
+def _whole(manifest: Manifest) -> _Whole:
     bins = [size for column in manifest.columns for size in column.bin_sizes if size]
-    indexes = [manifest.index_size(column) for column in manifest.columns]
-    values = [manifest.rows - column.missing for column in manifest.columns]
     of_first = sorted(manifest.columns[0].bin_sizes, reverse=True)
     # A bin of the first column stands for those of the same number in the others.
     share = sum(bins) / max(1, sum(of_first))
-    largest = tuple(int(size * share) for size in of_first)
     return _Whole(
+        bins=tuple(bins),
         nbytes=sum(bins),
-        requests=sum(-(-size // how.extent_nbytes) for size in bins),
-        index_nbytes=sum(indexes),
-        index_requests=sum(-(-size // how.extent_nbytes) for size in indexes),
+        index_nbytes=sum(map(manifest.index_size, manifest.columns)),
+        sums_nbytes=sum(map(manifest.sums_size, manifest.columns)),
         record_nbytes=sum(map(_record_nbytes, manifest.columns)),
-        values=sum(values),
-        # The window that is read, and the next one, which comes meanwhile.
-        window_nbytes=sum(largest[: 2 * window]) + 2 * window * BLOCK_NBYTES,
-        largest_bins=largest,
-        front_nbytes=2 * BLOCK_NBYTES * len(bins),
+        values=sum(manifest.rows - column.missing for column in manifest.columns),
+        largest=tuple(int(size * share) for size in of_first),
     )
+
+
+def _window_nbytes(whole: _Whole, window: int, limit: int) -> int:
+    """What lies in a cache for a binwise order: the window, what comes next, and the index."""
+    return sum(whole.largest[:window]) + window * BLOCK_NBYTES + limit // 3 + whole.index_nbytes
 
 
 def _record_nbytes(column: Column) -> int:
@@ -176,7 +180,7 @@ def _record_nbytes(column: Column) -> int:
     return max(0, sum(column.bin_sizes) - heads - column.dead_nbytes)
 
 
-def _touched(manifest: Manifest, shuffle: str | None, machines: int, how: Policy) -> float:
+def _touched(manifest: Manifest, machines: int, how: Policy) -> float:
     """Which part of the extents holds a record that this machine reads."""
     if machines == 1:
         return 1.0
@@ -190,16 +194,13 @@ def _touched(manifest: Manifest, shuffle: str | None, machines: int, how: Policy
 def _advice(whole: _Whole, picked: int, values: int, limit: int) -> str | None:
     """The widest binwise window with which every bin comes once."""
     window = 0
-    room = limit - whole.index_nbytes
-    while 2 * (window + 1) <= len(whole.largest_bins):
-        wanted = sum(whole.largest_bins[: 2 * (window + 1)]) + 2 * (window + 1) * BLOCK_NBYTES
-        if wanted > room:
-            break
+    while window < len(whole.largest) and _window_nbytes(whole, window + 1, limit) <= limit:
         window += 1
+    requests = whole.requests(Policy().extent_nbytes)
     alone = picked + values * REQUEST_NBYTES
-    if not window or whole.nbytes + whole.requests * REQUEST_NBYTES >= alone:
+    if not window or whole.nbytes + requests * REQUEST_NBYTES >= alone:
         return None
     return (
-        f"shuffle='binwise', window={window}: {whole.requests:,} requests and "
+        f"shuffle='binwise', window={window}: {requests:,} requests and "
         f"{whole.nbytes / 1e6:,.1f} MB with the same cache"
     )

@@ -74,7 +74,7 @@ class Streaming:
         ahead, block = policy.ahead_nbytes, _BLOCK_NBYTES
         if not keeping.remembers:
             # The rest is for what is being read.
-            ahead, block = min(ahead, limit_nbytes // 4), min(block, limit_nbytes // 16)
+            ahead, block = min(ahead, limit_nbytes // 3), min(block, limit_nbytes // 16)
         self._block_rows = min(_MOST_ROWS, self._rows_of(block))
         self._ahead = Ahead(self._rows_of(ahead) if ahead else 0)
         self._behind = Behind()

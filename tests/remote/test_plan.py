@@ -1,0 +1,116 @@
+"""What a plan says is what a server counts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import splitpipe as sp
+from splitpipe.cli.app import run
+from splitpipe.remote import plan_reading
+from splitpipe.testing.faults import FaultProxy
+from tests.remote.making import Place
+
+Opened = Callable[..., sp.Dataset]
+ROWS, NBYTES, BINS = 700, 20_000, 24
+LIMIT = 6_000_000
+
+
+@pytest.fixture
+def place(in_s3: Place, tmp_path: Path) -> Place:
+    path = str(tmp_path / "local")
+    rng = np.random.default_rng(0)
+    sp.write_split_data(path, [rng.bytes(NBYTES) for _ in range(ROWS)], splits=BINS)
+    in_s3.put(path, "data")
+    return in_s3
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.parametrize(
+    ("shuffle", "limit", "how", "workers"),
+    [
+        ("global", None, "keep", None),
+        ("global", None, "keep", 2),
+        ("binwise", None, "keep", None),
+        ("binwise", LIMIT, "pass", None),
+        ("binwise", LIMIT, "pass", 2),
+        (None, 13_500_000, "pass", None),
+        ("global", LIMIT, "pick", None),
+        ("global", LIMIT, "pick", 2),
+    ],
+)
+def test_one_epoch(
+    place: Place,
+    opened: Opened,
+    s3_proxy: FaultProxy,
+    shuffle: str | None,
+    limit: int | None,
+    how: str,
+    workers: int | None,
+) -> None:
+    through = Place(place.root, place.server.options_at(s3_proxy.url))
+    dataset = opened(through, "data", cache_limit=limit)
+    plan = plan_reading(dataset.records.manifest, shuffle, cache_limit=limit)
+    assert plan.how == how
+    pipe = sp.Pipeline(dataset, shuffle=shuffle, seed=3)
+    if workers:
+        pipe = pipe.map(len, workers=workers)
+    with pipe.loader(**({} if workers else {"executor": "inline"})) as loader:
+        assert sum(1 for _ in loader) == plan.records
+    requests = len(s3_proxy.log())
+    # Every byte once, and the manifest, the list and some heads.
+    assert s3_proxy.statistics().nbytes_down < 1.05 * plan.egress_nbytes + 50_000
+    assert plan.requests / 3 < requests < 2 * plan.requests
+    assert dataset.records._cache.statistics().used_nbytes <= max(plan.cache_nbytes, limit or 0)
+
+
+def test_a_second_epoch_asks_for_nothing(
+    place: Place, opened: Opened, s3_proxy: FaultProxy
+) -> None:
+    through = Place(place.root, place.server.options_at(s3_proxy.url))
+    dataset = opened(through, "data")
+    list(dataset)
+    s3_proxy.forget()
+    pipe = sp.Pipeline(dataset, shuffle="global", seed=3).map(len, workers=2)
+    with pipe.loader() as loader:
+        assert sum(1 for _ in loader) == ROWS
+    assert s3_proxy.log() == []
+
+
+def test_what_is_cheaper() -> None:
+    # A thousand times the cache; no file of it is here.
+    from splitpipe.storage.committed import Column, Manifest
+    from splitpipe.storage.layout import BinLayout, Segment
+
+    rows = 1_000_000
+    layout = BinLayout([Segment(0, rows, 0, 64, None, b"\0" * 4 * 65)])
+    column = Column("data", sp.Field("bytes"), 0, (64 + rows * 10_000 // 64,) * 64, layout)
+    manifest = Manifest(bytes(16), 1, 1, rows, (column,))
+    plan = plan_reading(manifest, "global", cache_limit=1_000_000_000)
+    assert plan.how == "pick"
+    assert plan.requests > rows
+    found = re.search(r"window=(\d+)", plan.advice or "")
+    assert found is not None
+    better = plan_reading(manifest, "binwise", window=int(found[1]), cache_limit=1_000_000_000)
+    assert better.how == "pass"
+    assert better.requests < plan.requests / 100
+    half = plan_reading(manifest, "global", machines=10**6)
+    assert half.egress_nbytes < 0.1 * plan.data_nbytes
+
+
+def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local = str(tmp_path / "local")
+    assert run(["plan", local, "--shuffle", "global", "--cache-limit", "6MB"]) == 0
+    assert "every record comes by itself" in capsys.readouterr().out
+    assert run(["plan", f"file://{local}", "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["how"] == "keep"
+    assert run(["plan", local, "--shuffle", "sideways"]) == 1
+    assert "sideways" in capsys.readouterr().err
+    assert run(["plan", str(tmp_path / "nothing")]) == 1
