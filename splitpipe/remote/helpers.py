@@ -18,7 +18,7 @@ __all__ = ["Helpers"]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-_REQUESTS = 8
+_REQUESTS = 16
 
 
 class Helpers:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import errno
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.errors import CacheFull, FormatError, StorageError
+from splitpipe.errors import CacheFull, FormatError, SplitpipeError, StorageError
 from splitpipe.remote.catalog import RemoteCatalog
 from splitpipe.remote.columns import RemoteColumn
 from splitpipe.remote.helpers import Helpers
@@ -154,6 +155,13 @@ class RemoteRecords:
         """See `Records.iterate`; what follows in the order, also behind ``stop``, is fetched."""
         self._check_open()
         return self._streaming.stream(order, start, stop, self._read_all)
+
+    def prefetch(self, rows: Rows) -> None:
+        """Ask for rows that will be read soon, without waiting: for whoever knows what comes."""
+        self._check_open()
+        if len(rows) and not self._keeping.warm:
+            with suppress(SplitpipeError):  # whoever reads them will be told
+                self._keeping.prefetch(self._table.physical(rows), wait=False)
 
     def iterate_rows(self, start: int, stop: int) -> Iterator[Any]:
         """Records ``start`` to ``stop - 1`` in row order."""

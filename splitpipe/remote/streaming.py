@@ -41,8 +41,9 @@ _MOST_ROWS = 2048
 _BLOCK_NBYTES = 4 << 20
 # Records by which it is judged how an order is fetched.
 _MOST_LOOKED = 1 << 16
-# Blocks of records, each fetched by itself, that come before they are asked for.
-_PICKED_AHEAD = 2
+# Records that are each fetched by itself, in a block, and blocks that come before they are asked for.
+_PICKED_ROWS = 64
+_PICKED_AHEAD = 3
 
 
 class Streaming:
@@ -150,7 +151,7 @@ class Streaming:
 
     def _picked(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """Records that are kept nowhere, some blocks of them fetched before they are wanted."""
-        size = self._rows_of(_BLOCK_NBYTES)
+        size = min(_PICKED_ROWS, self._rows_of(_BLOCK_NBYTES))
         first = min(stop, start + min(size, _FIRST_ROWS))
         bounds = [(start, first), *pairwise([*range(first, stop, size), stop])]
         coming: deque[Future[list[Any]]] = deque()

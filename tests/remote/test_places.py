@@ -94,6 +94,20 @@ def test_views(in_s3: Place, opened: Opened, tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
+def test_what_comes_can_be_said(in_s3: Place, opened: Opened, local: str) -> None:
+    in_s3.put(local, "data")
+    remote = opened(in_s3, "data")
+    for _ in range(2):
+        remote.records.prefetch(np.arange(0, 600, 7))
+    remote.records.prefetch(np.empty(0, dtype=np.int64))
+    with sp.open_dataset(local) as truth:
+        assert remote.get_batch(range(0, 600, 7)) == truth.get_batch(range(0, 600, 7))
+        list(remote)
+        remote.records.prefetch(np.arange(600))
+        assert list(remote) == list(truth)
+
+
+@pytest.mark.deadline(120)
 def test_it_goes_on_where_a_state_says(in_s3: Place, opened: Opened, local: str) -> None:
     in_s3.put(local, "data")
     remote = opened(in_s3, "data", cache_limit="2MB")
