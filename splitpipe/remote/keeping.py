@@ -199,26 +199,21 @@ class Keeping:
             return changed(url, f"commit {ours.generation} is read, {now.generation} is there now")
         return error
 
-    def prefetch(self, rows: Rows, *, wait: bool = True) -> Prefetch | None:
+    def prefetch(self, rows: Rows, names: Sequence[str]) -> Prefetch | None:
         """Ask for what some rows need, without waiting for more than their index entries.
 
         Args:
             rows: physical.
-            wait: for these; else they are asked for, and the rest when they are here.
+            names: of columns.
 
         Returns:
             What was asked for; ``None`` where all is here.
         """
-        policy, columns = self._policy, list(self.columns.values())
+        policy, columns = self._policy, [self.columns[name] for name in names]
         # Neighbours stay until they are needed only where everything does.
         widened = policy.neighbours and self.remembers
         extent = policy.extent_nbytes // self._mirror.block_nbytes if widened else 1
-        index = self.index_of(columns, rows)
-        if not wait:
-            entries = [pair for c, spans in index for pair in c.files.opened(c.files.wanted(spans))]
-            if any(file.missing(ranges) for file, ranges in entries):
-                return self._mirror.cache.prefetch(entries, extent_nbytes=policy.extent_nbytes)
-        self.have(index)
+        self.have(self.index_of(columns, rows))
         wanted: list[tuple[CachedFile, Ranges]] = []
         for column, spans in self.data_of(columns, rows):
             left = column.files.known.lacking(spans) if self.remembers else spans

@@ -16,13 +16,13 @@ from __future__ import annotations
 import errno
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from splitpipe.errors import CacheFull, FormatError, SplitpipeError, StorageError
+from splitpipe.errors import CacheFull, FormatError, StorageError
 from splitpipe.remote.catalog import RemoteCatalog
 from splitpipe.remote.columns import RemoteColumn
 from splitpipe.remote.helpers import Helpers
@@ -149,19 +149,20 @@ class RemoteRecords:
             return read_through(self._through, physical, columns, out)
 
     def _read_all(self, rows: Rows) -> list[Any]:
-        return records_of(self.schema, self.read(rows, self._names))
+        return self._read_some(self.schema, rows)
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `Records.iterate`; what follows in the order, also behind ``stop``, is fetched."""
         self._check_open()
-        return self._streaming.stream(order, start, stop, self._read_all)
+        return self._streaming.stream(order, start, stop, self._read_all, self.schema)
 
-    def prefetch(self, rows: Rows) -> None:
-        """Ask for rows that will be read soon, without waiting: for whoever knows what comes."""
+    def iterate_columns(self, order: Order, start: int, stop: int, schema: Schema) -> Iterator[Any]:
+        """Records of some columns, as `iterate`; nothing of the others is fetched."""
         self._check_open()
-        if len(rows) and not self._keeping.warm:
-            with suppress(SplitpipeError):  # whoever reads them will be told
-                self._keeping.prefetch(self._table.physical(rows), wait=False)
+        return self._streaming.stream(order, start, stop, partial(self._read_some, schema), schema)
+
+    def _read_some(self, schema: Schema, rows: Rows) -> list[Any]:
+        return records_of(schema, self.read(rows, tuple(schema)))
 
     def iterate_rows(self, start: int, stop: int) -> Iterator[Any]:
         """Records ``start`` to ``stop - 1`` in row order."""

@@ -27,12 +27,15 @@ from splitpipe.remote.helpers import Helpers
 from splitpipe.remote.keeping import Keeping
 from splitpipe.remote.memory import Through, read_through
 from splitpipe.remote.policy import Policy
+from splitpipe.schema import Schema
 from splitpipe.storage.base import Order, Rows, records_of
 from splitpipe.storage.table import TableRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+
+    from splitpipe.cache import Prefetch
 
 __all__ = ["Consecutive", "Streaming"]
 
@@ -41,7 +44,7 @@ _MOST_ROWS = 2048
 _BLOCK_NBYTES = 4 << 20
 # Records by which it is judged how an order is fetched.
 _MOST_LOOKED = 1 << 16
-# Records that are each fetched by itself, in a block, and blocks that come before they are asked for.
+# Records of a block that are each fetched by itself, and blocks that come before they are wanted.
 _PICKED_ROWS = 64
 _PICKED_AHEAD = 3
 
@@ -77,7 +80,8 @@ class Streaming:
             # The rest is for what is being read.
             ahead, block = min(ahead, limit_nbytes // 3), min(block, limit_nbytes // 16)
         self._block_rows = min(_MOST_ROWS, self._rows_of(block))
-        self._ahead = Ahead(self._rows_of(ahead) if ahead else 0)
+        self._ahead_rows = self._rows_of(ahead) if ahead else 0
+        self._aheads: dict[tuple[str, ...], Ahead] = {}
         self._behind = Behind()
         self._pickers = Helpers()
         self._chosen: tuple[Order, bool] | None = None
@@ -87,7 +91,12 @@ class Streaming:
         return max(1, int(nbytes / self._mean))
 
     def stream(
-        self, order: Order, start: int, stop: int, read: Callable[[Rows], list[Any]]
+        self,
+        order: Order,
+        start: int,
+        stop: int,
+        read: Callable[[Rows], list[Any]],
+        schema: Schema,
     ) -> Iterator[Any]:
         """Records at positions of an order.
 
@@ -96,10 +105,13 @@ class Streaming:
             start: the first position.
             stop: the position after the last one.
             read: gives the records of rows, whatever it takes.
+            schema: which columns they have.
         """
+        names = tuple(schema)
+        whole = names == tuple(self._table.schema)
         position, count = start, min(_FIRST_ROWS, self._block_rows)
         while position < stop:
-            if self._keeping.warm:
+            if whole and self._keeping.warm:
                 try:
                     for record in self._table.iterate(order, position, stop):
                         position += 1
@@ -109,11 +121,11 @@ class Streaming:
                     self._keeping.forget()
                 continue
             if self._alone(order, position):
-                yield from self._picked(order, position, stop)
+                yield from self._picked(order, position, stop, schema)
                 return
             end = min(stop, position + count)
             block = read(order.indices(position, end))
-            self._ahead.go(order, end, self._prefetch)
+            self._ask(order, end, names)
             if not self._keeping.remembers:
                 self._keeping.done_with(self._behind.bins(order, start))
             position, count = end, min(2 * count, self._block_rows)
@@ -123,13 +135,21 @@ class Streaming:
 
     def ahead(self, order: Order, position: int) -> None:
         """Ask for what follows in an order that somebody else reads, of which this is a part."""
-        if not self._keeping.warm and not self._alone(order, position):
-            self._ahead.go(order, position, self._prefetch)
+        if not self._alone(order, position):
+            self._ask(order, position, tuple(self._table.schema))
 
-    def _prefetch(self, positions: Rows) -> Any:
+    def _ask(self, order: Order, position: int, names: tuple[str, ...]) -> None:
+        if self._keeping.warm:
+            return
+        ahead = self._aheads.get(names)
+        if ahead is None:
+            ahead = self._aheads[names] = Ahead(self._ahead_rows)
+        ahead.go(order, position, partial(self._prefetch, names))
+
+    def _prefetch(self, names: tuple[str, ...], positions: Rows) -> Prefetch | None:
         if not len(positions):
             return None
-        return self._keeping.prefetch(self._table.physical(positions))
+        return self._keeping.prefetch(self._table.physical(positions), names)
 
     # -- records that are not kept ---------------------------------------------------------
 
@@ -149,7 +169,7 @@ class Streaming:
             self._chosen = order, cheaper_alone(columns, rows, extent_nbytes=extent)
         return self._chosen[1]
 
-    def _picked(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+    def _picked(self, order: Order, start: int, stop: int, schema: Schema) -> Iterator[Any]:
         """Records that are kept nowhere, some blocks of them fetched before they are wanted."""
         size = min(_PICKED_ROWS, self._rows_of(_BLOCK_NBYTES))
         first = min(stop, start + min(size, _FIRST_ROWS))
@@ -160,7 +180,7 @@ class Streaming:
             for number in range(len(bounds)):
                 while begun < min(len(bounds), number + 1 + _PICKED_AHEAD):
                     rows = self._table.physical(order.indices(*bounds[begun]))
-                    coming.append(self._pickers.submit(partial(self._pick, rows)))
+                    coming.append(self._pickers.submit(partial(self._pick, schema, rows)))
                     begun += 1
                 block = coming.popleft().result()
                 block.reverse()
@@ -170,13 +190,13 @@ class Streaming:
             for one in coming:
                 one.cancel()
 
-    def _pick(self, rows: Rows) -> list[Any]:
-        schema = self._table.schema
+    def _pick(self, schema: Schema, rows: Rows) -> list[Any]:
         return records_of(schema, read_through(self._through, rows, tuple(schema)))
 
     def close(self) -> None:
         """Ask for nothing more."""
-        self._ahead.close()
+        for ahead in self._aheads.values():
+            ahead.close()
         self._pickers.close()
 
 

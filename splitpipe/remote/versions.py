@@ -47,7 +47,7 @@ def _raw_manifest(store: Store) -> bytes:
             if stat.size > LARGEST_MANIFEST:
                 text = f"{MANIFEST_NAME} has {stat.size} bytes: that is no manifest"
                 raise FormatError(f"{store.url}: {text}")
-            return store.read(MANIFEST_NAME, tag=stat.tag)
+            return store.read(MANIFEST_NAME, 0, stat.size, tag=stat.tag)
         except DatasetChanged:
             if attempt == _ATTEMPTS - 1:
                 raise

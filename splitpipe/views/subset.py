@@ -170,6 +170,10 @@ class Columns:
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `Records.iterate`: columns that were left out are not read."""
+        straight = getattr(self.parent, "iterate_columns", None)
+        if straight is not None:
+            found: Iterator[Any] = straight(order, start, stop, self.schema)
+            return found
         return iterate_blocks(self, order, start, stop)
 
     def layout(self) -> BinLayout:

@@ -145,6 +145,15 @@ def test_damage_in_the_cache_is_healed(local: Dataset, tmp_path: Path) -> None:
         assert same(list(remote), list(local))
 
 
+def test_columns_that_are_not_wanted_do_not_come(local: Dataset, tmp_path: Path) -> None:
+    with remote_of(local, tmp_path / "cache") as remote:
+        order = global_order(500, seed=1, epoch=0)
+        some = remote.select(["n", "text"])
+        assert same(list(some.iterate(order)), list(local.select(["n", "text"]).iterate(order)))
+        files = remote.records._cache.files.values()
+        assert not any(file.requests for file in files if "c002" in file.key or "c003" in file.key)
+
+
 @pytest.mark.parametrize("limit", [4 * 4096, 40 * 4096])
 def test_a_cache_that_is_too_small(local: Dataset, tmp_path: Path, limit: int) -> None:
     cache: Any = StandInCache(str(tmp_path / "cache"), limit)
