@@ -14,7 +14,8 @@ Rules:
   Python; it does not depend on addresses, on the order of sets or on the numbers of lines;
 - what cannot be identified is refused, with the way that led to it: a fingerprint that misses a
   difference would give old results for new ones;
-- nothing is called but ``__reduce_ex__``, which pickling would call as well.
+- nothing is called but ``__reduce_ex__``, which pickling would call as well, and a method
+  ``__fingerprint__`` of what travels with more than decides what it is (caches, credentials).
 
 What it cannot see: names that code looks up by a string, and data outside of the graph.
 """
@@ -268,6 +269,11 @@ class _Digest:
         if isinstance(value, np.generic):
             self._say(_name(kind))
             self._array(np.asarray(value), way)
+            return
+        known = getattr(kind, "__fingerprint__", None)
+        if known is not None:
+            self._say("known", _name(kind))
+            self.add(known(value), way)
             return
         try:
             reduce = copyreg.dispatch_table.get(kind)
