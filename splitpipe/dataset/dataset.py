@@ -252,6 +252,11 @@ class Dataset(Telling, Viewable, Sequence[Any]):
             raise IndexError(f"positions {start} to {stop} of an order of {len(order)}")
         return self._records.iterate(order, start, stop)
 
+    @property
+    def together(self) -> int:
+        """Records that are worth asking for at once: more than one where each is waited for."""
+        return int(getattr(self._records, "together", 1))
+
     def __repr__(self) -> str:
         if not isinstance(self._records, TableRecords):
             return f"Dataset({self._records!r})"

@@ -50,12 +50,6 @@ class RawDataset(Dataset):
         super().__init__(records)
         self.on_error = on_error
 
-    @property
-    def together(self) -> int:
-        """Samples that are worth asking for at once: so many files come at a time."""
-        records: Any = self._records
-        return int(records.together)
-
     def outcomes(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
         """As `Dataset.iterate`, with an ``Unreadable`` in the place of what cannot be read."""
         records: Any = self._records
@@ -119,10 +113,11 @@ class RawDataset(Dataset):
         # By name: pipelines are a room above this one.
         begin = import_module("splitpipe.running").Pipeline
         pipe = begin(source, shuffle=shuffle, seed=seed, window=window, on_error=policy)
+        if not transforms:  # a stage for workers to run in, in any case: graphs say no workers
+            pipe = pipe.map(_itself, workers=workers, name="samples")
         for number, transform in enumerate(transforms):
             add = pipe.flat_map if gives_many(transform) else pipe.map
-            more = {"workers": workers} if number == 0 and workers is not None else {}
-            pipe = add(transform, on_error=policy, **more)
+            pipe = add(transform, on_error=policy, workers=None if number else workers)
         made: Pipeline = pipe
         return made
 
@@ -133,11 +128,19 @@ class RawDataset(Dataset):
     def __reduce__(self) -> Any:
         return RawDataset, (self._records, self.on_error)
 
+    def __fingerprint__(self) -> Any:
+        """What decides the samples: not what becomes of those that fail."""
+        return self._records
+
     def __repr__(self) -> str:
         return f"RawDataset({self._records!r})"
 
     def __str__(self) -> str:
         return str(self.plan())
+
+
+def _itself(sample: Any) -> Any:
+    return sample
 
 
 def _pushed(records: Records) -> RawRecords | TransformedRecords | None:

@@ -58,12 +58,31 @@ class _Crew:
             # Nothing of it is kept while the next one is waited for.
             del work, future, function, arguments
 
+    def submit(self, work: _Work, most: int) -> bool:
+        """Give it work; False: it has ended, or is another process's."""
+        if self.process != os.getpid():  # whose thread may hold the lock for ever
+            return False
+        with self.lock:
+            if self.closed:
+                return False
+            self.busy += 1
+            if self.busy > len(self.threads) < most:
+                name = f"splitpipe-fetch-{len(self.threads)}"
+                thread = threading.Thread(target=self.run, name=name, daemon=True)
+                thread.start()
+                self.threads.append(thread)
+            self.work.put(work)
+            return True
+
     def end(self) -> None:
-        if self.closed or self.process != os.getpid():
+        """Let the threads end when they have done what they were given; nobody is waited for."""
+        if self.process != os.getpid():
             return
-        self.closed = True
-        for _ in self.threads:
-            self.work.put(None)
+        with self.lock:
+            if not self.closed:
+                self.closed = True
+                for _ in self.threads:
+                    self.work.put(None)
 
 
 class Pool:
@@ -81,37 +100,39 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self._most = threads
-        self._crew: _Crew | None = None
+        # By process, and by how often it was closed: what a dictionary does it does at once, and a
+        # forked child does not wait for a lock that nobody there holds.
+        self._crews: dict[tuple[int, int], _Crew] = {}
+        self._closed = 0
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have a function called; what is cancelled before its turn never is."""
-        crew = self._own()
         future: Future[Any] = Future()
-        with crew.lock:
-            crew.busy += 1
-            if crew.busy > len(crew.threads) < self._most:
-                name = f"splitpipe-fetch-{len(crew.threads)}"
-                thread = threading.Thread(target=crew.run, name=name, daemon=True)
-                crew.threads.append(thread)
-                thread.start()
-        crew.work.put((future, function, arguments))
+        work = (future, function, arguments)
+        while not self._crew().submit(work, self._most):
+            self._closed += 1
         return future
 
-    def _own(self) -> _Crew:
-        crew = self._crew
-        if crew is None or crew.closed or crew.process != os.getpid():
-            crew = self._crew = _Crew()
-            weakref.finalize(self, crew.end)
-        return crew
+    def _crew(self) -> _Crew:
+        key = os.getpid(), self._closed
+        known = self._crews.get(key)
+        if known is not None:
+            return known
+        made = _Crew()
+        known = self._crews.setdefault(key, made)
+        if known is made:
+            weakref.finalize(self, made.end)
+        return known
 
     def close(self) -> None:
         """Let the threads end; a second call does nothing, and work begins anew."""
-        crew, self._crew = self._crew, None
-        if crew is None or crew.process != os.getpid():
-            return
-        crew.end()
-        for thread in crew.threads:
-            thread.join(_CLOSING_S)
+        self._closed += 1
+        for key in list(self._crews):
+            crew = self._crews.pop(key, None)
+            if crew is not None and key[0] == os.getpid():
+                crew.end()
+                for thread in crew.threads:
+                    thread.join(_CLOSING_S)
 
     def __reduce__(self) -> Any:
         return Pool, (self._most,)

@@ -163,6 +163,11 @@ class RawRecords:
         """Samples whose files come at a time."""
         return self.fetcher.access.concurrency if self.fetched else 1
 
+    def prefetch(self, rows: Rows) -> None:
+        """Have the files of some rows come into the cache, if there is one; waits for none."""
+        if self.fetcher.access.cache_dir is not None and self.fetched:
+            self.fetcher.prefetch(list(self.locations(rows)))
+
     # -- views -----------------------------------------------------------------------------
 
     def selected(self, selection: Selection) -> RawRecords:
@@ -234,7 +239,7 @@ class RawRecords:
                     block = next(rows, None)
                     if block is None:
                         more = False
-                        self._prefetch(order, stop)
+                        self._come(order, stop)
                         break
                     window.extend(self._begun(block, list(self.fetched), whole=True))
                 if not window:
@@ -335,7 +340,7 @@ class RawRecords:
     def _record(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: values[name] for name in self.schema}
 
-    def _prefetch(self, order: Order, stop: int) -> None:
+    def _come(self, order: Order, stop: int) -> None:
         """Have what is behind the last position come into the cache: others will ask for it."""
         if self.fetcher.access.cache_dir is None or not self.fetched:
             return
@@ -346,9 +351,7 @@ class RawRecords:
         if until - start <= self._ahead // 2 and until < len(order):
             return
         self._reached = order, until
-        rows = order.indices(start, until)
-        if len(rows):
-            self.fetcher.prefetch(list(self.locations(rows)))
+        self.prefetch(order.indices(start, until))
 
     def locations(self, rows: Rows) -> Iterator[Location]:
         """Where the files of rows lie; what cannot be said is left out."""
@@ -394,6 +397,10 @@ class RawRecords:
             self.selection,
             self._ahead,
         )
+
+    def __fingerprint__(self) -> Any:
+        """What decides the samples: not how files come."""
+        return self.identity, self.schema.to_json(), self.fetched, self.rules.base
 
     def __repr__(self) -> str:
         names = ", ".join(self.fetched) or "nothing"

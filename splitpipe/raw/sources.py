@@ -102,7 +102,8 @@ def _of_dataset(source: Dataset, options: TableOptions) -> Table:
         len(records) if manifest is None else (manifest.dataset.hex(), manifest.generation)
     )
     base = getattr(records, "path", None) or os.getcwd()
-    return _made(records, repr(source), str(base), _digest(known), options)
+    table = _made(records, repr(source), str(base), _digest(known), options)
+    return replace(table, borrowed=True)
 
 
 def _of_name(name: str, options: TableOptions, access: Access) -> Table:

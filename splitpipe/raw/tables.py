@@ -61,6 +61,7 @@ class Table:
         key: the column that names samples.
         files: the columns that are paths by what the table is: of a folder, or a list.
         copies: of a remote table, its files here.
+        borrowed: whether the records are somebody else's, who closes them.
         catalog: answers questions in SQL about its rows.
     """
 
@@ -71,6 +72,7 @@ class Table:
     key: str | None = None
     files: tuple[str, ...] = ()
     copies: Copies | None = None
+    borrowed: bool = False
     catalog: TableCatalog = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -96,18 +98,20 @@ class Table:
     def close(self) -> None:
         """Let go of its files; a second call does nothing."""
         self.catalog.close()
-        self.records.close()
+        if not self.borrowed:
+            self.records.close()
         if self.copies is not None:
             self.copies.close()
 
     def __reduce__(self) -> Any:
         records = self.records if self.copies is None else None
         known = (self.name, self.base, self.identity, self.key, self.files, self.copies)
+        # Where it arrives nobody else has it.
         return _again, (records, known)
 
 
 def _again(records: Records | None, known: tuple[Any, ...]) -> Table:
-    copies = known[-1]
+    copies = known[5]
     return Table(copies.open() if records is None else records, *known)
 
 

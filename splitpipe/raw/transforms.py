@@ -153,6 +153,10 @@ class TransformedRecords:
     def __reduce__(self) -> Any:
         return TransformedRecords, (self.parent, self.transforms)
 
+    def __fingerprint__(self) -> Any:
+        """What decides what is made."""
+        return self.parent, self.transforms
+
     def __repr__(self) -> str:
         return f"{self.parent!r}, through {', '.join(map(_name, self.transforms))}"
 

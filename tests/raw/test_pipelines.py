@@ -220,3 +220,48 @@ def test_a_retry_reads_again(table: Path) -> None:
         pipe = ds.pipeline(on_error=sp.retry(3, delay_s=0.0))
         assert list(pipe) == list(range(COUNT))
     assert tried.count("files/15.txt") == 3
+
+
+def test_workers_are_no_part_of_the_graph(table: Path) -> None:
+    for transforms in ([], [number_of], [number_of, twice]):
+        with opened(table, transforms=transforms) as ds:
+            with ds.pipeline(workers=2).loader() as loader:
+                expected = list(loader)
+            with ds.pipeline(workers=3).loader() as loader:
+                for _ in range(50):
+                    next(loader)
+                state = loader.state_dict()
+            with ds.pipeline().loader(state=state, executor="inline") as loader:
+                assert list(loader) == expected[50:]
+
+
+def test_it_is_known_by_what_decides_its_samples(table: Path, tmp_path: Path) -> None:
+    from splitpipe.pipeline.stages.fingerprint import fingerprint
+
+    def known(**more: Any) -> str:
+        with opened(table, **more) as ds:
+            return fingerprint(ds)
+
+    assert known() == known()
+    same = {"on_error": "skip", "concurrency": 3, "cache_dir": tmp_path / "cache"}
+    assert known(**same) == known()
+    assert known(max_size=3) != known()
+    assert known(transforms=[number_of]) != known()
+    assert known(columns=["file"]) != known()
+    with opened(table) as ds:
+        assert fingerprint(ds.subset([1])) != fingerprint(ds.subset([2]))
+
+
+@pytest.mark.deadline(120)
+def test_a_job_stores_what_was_fetched(table: Path, tmp_path: Path) -> None:
+    with opened(table, transforms=[number_of, twice]) as ds:
+        pipe = ds.pipeline(workers=2).map(_record)
+        sp.Job(pipe, tmp_path / "out").run()
+        with sp.open_dataset(tmp_path / "out") as made:
+            assert [(r["n"], r["part"]) for r in made] == [
+                part for n in range(COUNT) for part in twice(n)
+            ]
+
+
+def _record(made: tuple[int, str]) -> dict[str, Any]:
+    return {"n": made[0], "part": made[1]}

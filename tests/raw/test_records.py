@@ -266,3 +266,38 @@ def test_stat_is_not_needed(store: Counting, monkeypatch: pytest.MonkeyPatch) ->
     given = {"base": "memory://x/set", "stores": {"memory://x": store}}
     with sp.open_raw(rows(), fetch="file", **given) as ds:
         assert ds[0]["file"] == b"content 0"
+
+
+def test_a_dataset_that_is_a_table_stays_open(tmp_path: Path) -> None:
+    with sp.DatasetWriter(tmp_path / "ours") as writer:
+        writer.write_many([{"file": "1.bin"}])
+    (tmp_path / "1.bin").write_bytes(b"1")
+    with sp.open_dataset(tmp_path / "ours") as table:
+        with sp.open_raw(table, fetch="file", base=tmp_path) as ds:
+            assert ds[0] == {"file": b"1"}
+        assert table[0] == {"file": "1.bin"}
+
+
+def test_closing_while_others_read_loses_nothing(store: Counting) -> None:
+    given = {"base": "memory://x/set", "stores": {"memory://x": store}}
+    ds = sp.open_raw(rows(), fetch="file", concurrency=3, **given)
+    wrong: list[Any] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            batch = ds.get_batch([3, 9], columns=["file"])["file"]
+            if batch != [b"content 3", b"content 9"]:
+                wrong.append(batch)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(50):
+        ds.close()
+    ended.set()
+    for reader in readers:
+        reader.join(20)
+        assert not reader.is_alive()
+    ds.close()
+    assert wrong == []
