@@ -156,49 +156,79 @@ class TableCatalog:
         return names
 
     def _fill(self, connection: sqlite3.Connection, names: Sequence[str], clause: str) -> None:
-        """Insert all rows, with some of their columns."""
-        numbers = {name: self._numbers(name, clause) for name in names}
+        """Insert all rows, with some of their columns: one pass over the table, a second one where
+        a column of text turned out late not to be of numbers.
+        """
+        columns = [_Column(name, self._records.schema[name].kind == "str") for name in names]
         listed = "".join(f', "{name}"' for name in names)
         marks = ", ".join("?" * (len(names) + 1))
-        connection.execute("BEGIN")
-        first = 0
-        for rows in _blocks(len(self._records)):
-            batch = self._records.read(rows, names) if names else {}
-            columns = [_bound(batch[name], numbers=numbers[name]) for name in names]
-            places = range(first, first + len(rows))
-            connection.executemany(
-                f"INSERT INTO records (row{listed}) VALUES ({marks})",
-                zip(places, *columns, strict=True),
-            )
-            first += len(rows)
-        connection.execute("COMMIT")
+        statement = f"INSERT INTO records (row{listed}) VALUES ({marks})"
+        while True:
+            connection.execute("BEGIN")
+            first = 0
+            for rows in _blocks(len(self._records)):
+                batch = self._records.read(rows, names) if names else {}
+                values = [column.bound(batch[column.name]) for column in columns]
+                places = range(first, first + len(rows))
+                connection.executemany(statement, zip(places, *values, strict=True))
+                first += len(rows)
+            for column in columns:
+                column.check(clause)
+            if not any(column.mixed for column in columns):
+                connection.execute("COMMIT")
+                return
+            connection.execute("ROLLBACK")
+            columns = [_Column(c.name, c.numbers and c.strange is None) for c in columns]
 
-    def _numbers(self, name: str, clause: str) -> bool:
-        """Whether a column of text holds numbers alone.
+
+class _Column:
+    """A column on its way into SQLite.
+
+    Args:
+        name: of it.
+        numbers: whether it is text that may be numbers.
+    """
+
+    def __init__(self, name: str, numbers: bool) -> None:
+        self.name = name
+        self.numbers = numbers
+        self.strange: str | None = None
+        """Text in it that is no number."""
+        self._some = False
+
+    @property
+    def mixed(self) -> bool:
+        """Whether text was taken for a number, and other text is none."""
+        return self._some and self.strange is not None
+
+    def bound(self, values: Any) -> list[Any]:
+        """Values as SQLite takes them."""
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            return [_small(value) for value in values.tolist()]
+        if not self.numbers or self.strange is not None:
+            return [_plain(value) for value in values]
+        made: list[Any] = []
+        for text in values:
+            number = _number(text) if text else None
+            if number is None and text:
+                self.strange = text
+                return [_plain(value) for value in values]
+            made.append(number)
+        self._some = self._some or any(text is not None for text in values)
+        return made
+
+    def check(self, clause: str) -> None:
+        """Refuse a clause that compares text with a number.
 
         Raises:
-            FormatError: it does not, and the clause compares it with a number.
+            FormatError: it does.
         """
-        if self._records.schema[name].kind != "str":
-            return False
-        some, strange = False, None
-        for rows in _blocks(len(self._records)):
-            for text in self._records.read(rows, [name])[name]:
-                if text and _number(text) is None:
-                    strange = text
-                    break
-                some = some or bool(text)
-            if strange is not None:
-                break
-        if strange is None:
-            return some
-        if _compared(name).search(clause):
+        if self.strange is not None and _compared(self.name).search(clause):
             raise FormatError(
-                f"the clause {clause!r:.200} compares column {name!r} with a number, and there is "
-                f"text in it, such as {strange!r:.60}: say CAST({name} AS REAL), which takes that "
-                "for 0, or leave such rows out of the table"
+                f"the clause {clause!r:.200} compares column {self.name!r} with a number, and "
+                f"there is text in it, such as {self.strange!r:.60}: say CAST({self.name} AS REAL),"
+                " which takes that for 0, or leave such rows out of the table"
             )
-        return False
 
 
 def _compared(name: str) -> re.Pattern[str]:
@@ -208,15 +238,6 @@ def _compared(name: str) -> re.Pattern[str]:
     between = r"\s+(?:NOT\s+)?(?:BETWEEN|IN\s*\()\s*"
     text = f"{column}(?:{sign}|{between}){number}|[\\d.]{sign}{column}"
     return re.compile(text, re.IGNORECASE)
-
-
-def _bound(values: Any, *, numbers: bool) -> list[Any]:
-    """Values as SQLite takes them."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        return [_small(value) for value in values.tolist()]
-    if numbers:
-        return [_number(text) if text else None for text in values]
-    return [_plain(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

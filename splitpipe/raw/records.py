@@ -239,7 +239,7 @@ class RawRecords:
                     block = next(rows, None)
                     if block is None:
                         more = False
-                        self._come(order, stop)
+                        self.ahead(order, stop)
                         break
                     window.extend(self._begun(block, list(self.fetched), whole=True))
                 if not window:
@@ -340,14 +340,16 @@ class RawRecords:
     def _record(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: values[name] for name in self.schema}
 
-    def _come(self, order: Order, stop: int) -> None:
-        """Have what is behind the last position come into the cache: others will ask for it."""
+    def ahead(self, order: Order, stop: int) -> None:
+        """An order is read up to a position: have what is behind it come into the cache, where
+        others will ask for it.
+        """
         if self.fetcher.access.cache_dir is None or not self.fetched:
             return
         until = min(len(order), stop + self._ahead)
         known, reached = self._reached
         # Half of it again, and not every position anew with every claim.
-        start = stop if known is not order or not stop <= reached else reached
+        start = reached if known == order and stop <= reached else stop
         if until - start <= self._ahead // 2 and until < len(order):
             return
         self._reached = order, until

@@ -337,3 +337,33 @@ def test_any_rows_in_memory_come_back(rows: list[dict[str, Any]], chosen: list[i
         assert list(ds) == [{**row, "file": b"%d" % n} for n, row in enumerate(full)]
         places = [n % len(rows) for n in chosen]
         assert list(ds.subset(places)) == [ds[n] for n in places]
+
+
+@given(
+    texts=st.lists(st.sampled_from(["", "1", "2.5", "007", "x", "-3", "1e3"]), max_size=12),
+    early=st.integers(0, 3),
+)
+@settings(max_examples=60)
+def test_a_column_is_of_numbers_as_a_whole_or_of_text(texts: list[str], early: int) -> None:
+    from splitpipe.raw import catalog
+    from splitpipe.schema import Schema
+    from splitpipe.storage.base import MemoryRecords
+
+    values = ["5"] * early + [*texts, "5"]
+    table = MemoryRecords(Schema({"w": "str"}), {"w": values})
+    asked = catalog.TableCatalog(table)
+    known = {"": None, "1": 1, "2.5": 2.5, "-3": -3, "5": 5}
+    before, catalog._BLOCK = catalog._BLOCK, 2
+    try:
+        if all(text in known for text in values):
+            expected = [n for n, t in enumerate(values) if known[t] is not None and known[t] > 1]
+            assert asked.where("w > 1").tolist() == expected
+            assert asked.where("w IS NULL").tolist() == [n for n, t in enumerate(values) if not t]
+        else:
+            with pytest.raises(sp.FormatError, match="compares"):
+                asked.where("w > 1")
+            for text in ("", "5", "007"):
+                found = asked.where("w = ?", [text]).tolist()
+                assert found == [n for n, t in enumerate(values) if t == text]
+    finally:
+        catalog._BLOCK = before
