@@ -265,3 +265,14 @@ def test_a_job_stores_what_was_fetched(table: Path, tmp_path: Path) -> None:
 
 def _record(made: tuple[int, str]) -> dict[str, Any]:
     return {"n": made[0], "part": made[1]}
+
+
+def test_a_row_that_is_damaged_is_left_out_alone(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    lines[31] = lines[31] + ",one,too,many"
+    table.write_text("\n".join(lines) + "\n")
+    with opened(table) as ds:
+        with pytest.raises(sp.CorruptRecord):
+            ds[30]
+        pipe = sp.Pipeline(ds, on_error="skip").map(number_of)
+        assert list(pipe) == [n for n in range(COUNT) if n != 30]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.stores import LocalStore
-from splitpipe.testing.faults import FaultProxy, HttpFault
+from splitpipe.testing.faults import FaultProxy, HttpFault, chaos
 from tests.server_fixtures import Bucket
 from tests.servers import FileServer, S3Server
 
@@ -171,3 +174,60 @@ def test_credentials_are_asked_for_where_they_are_needed(
     wrong = {**filled.options, "key": "", "secret": ""}
     with pytest.raises(sp.SplitpipeError):
         sp.open_raw(f"{filled.url}-nothing/table.parquet", fetch="file", storage_options=wrong)
+
+
+@pytest.mark.deadline(180)
+@pytest.mark.long
+def test_whatever_the_network_does_the_bytes_are_right(
+    served: FileServer, cache: dict[str, Any]
+) -> None:
+    with (
+        FaultProxy(served.url) as proxy,
+        sp.open_raw(f"{proxy.url}/set/part1.parquet", fetch="file", **cache) as ds,
+    ):
+        proxy.inject(*chaos(0.3), seed=7)
+        for seed in range(3):
+            pipe = sp.Pipeline(ds, shuffle="global", seed=seed).map(number_of, workers=2)
+            with pipe.loader() as loader:
+                assert sorted(loader) == list(range(10, COUNT))
+
+
+@pytest.mark.deadline(120)
+def test_a_worker_that_is_killed_loses_nothing(
+    served: FileServer, tmp_path: Path, cache: dict[str, Any]
+) -> None:
+    with sp.open_raw(f"{served.url}/set/part1.parquet", fetch="file", **cache) as ds:
+        pipe = ds.pipeline(shuffle="global", seed=1, workers=2).map(Dying(tmp_path / "died", 17))
+        with pipe.loader() as loader:
+            found = list(loader)
+        assert (tmp_path / "died").exists()
+        order = sp.Pipeline(ds, shuffle="global", seed=1).map(number_of)
+        assert found == list(order)
+
+
+@dataclass(frozen=True)
+class Dying:
+    """Kills its process at a sample, the first time that it is there."""
+
+    mark: Path
+    at: int
+
+    def __call__(self, sample: dict[str, Any]) -> int:
+        number = number_of(sample)
+        if number == self.at and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+
+def test_a_file_that_changes_is_an_error_and_not_a_mixture(
+    served: FileServer, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"cache_dir": tmp_path / "cache", "cache_limit": "64 MB"}
+    with sp.open_raw(f"{served.url}/set/part0.parquet", fetch="file", **given) as ds:
+        assert ds[3]["file"] == content(3)
+        path = served.folder / "set" / "files" / "3.bin"
+        path.write_bytes(b"another")
+        assert ds[3]["file"] == content(3)  # what was opened
+    with sp.open_raw(f"{served.url}/set/part0.parquet", fetch="file", **given) as ds:
+        assert ds[3]["file"] == b"another"
