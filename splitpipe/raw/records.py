@@ -40,6 +40,9 @@ __all__ = ["Fetched", "RawRecords"]
 _BLOCK = 256
 """Rows of the table that are read at once."""
 
+_UNKNOWN = 8
+"""Samples that are fetched ahead before it is known how large they are."""
+
 _HELD_NBYTES = 64 << 20
 """Bytes of files that are held ahead of whoever reads, about."""
 
@@ -132,7 +135,7 @@ class RawRecords:
         owner: bool = True,
     ) -> None:
         self.table = table
-        self.fetched = dict(fetched)
+        self.fetched = {name: column for name, column in fetched.items() if name in columns}
         self.rules = rules
         self.fetcher = fetcher
         self.selection = selection
@@ -149,6 +152,7 @@ class RawRecords:
         self._owner = owner
         self._failing = Failing(table, rules)
         self._reached: tuple[Order | None, int] = None, 0
+        self._mean: float | None = None  # bytes of a sample's files
 
     def __len__(self) -> int:
         return len(self.table.records) if self.selection is None else len(self.selection)
@@ -182,7 +186,7 @@ class RawRecords:
     def _viewed(self, columns: Sequence[str], selection: Selection | None) -> RawRecords:
         return RawRecords(
             self.table,
-            {name: column for name, column in self.fetched.items() if name in columns},
+            self.fetched,
             columns,
             rules=self.rules,
             fetcher=self.fetcher,
@@ -230,18 +234,17 @@ class RawRecords:
     def outcomes(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """As `iterate`, with an `Unreadable` in the place of a sample that cannot be read."""
         window: deque[_Coming] = deque()
-        rows = self._blocks(order, start, stop)
-        mean, more = 0.0, True
+        at = start
         try:
             while True:
-                room = self._ahead if not mean else min(self._ahead, int(_HELD_NBYTES / mean))
-                while more and len(window) <= max(1, room):
-                    block = next(rows, None)
-                    if block is None:
-                        more = False
+                room = self._room()
+                step = max(1, min(_BLOCK, room // 4))  # rows of the table are read together
+                while at < stop and len(window) + step <= room:
+                    end = min(stop, at + step)
+                    window.extend(self._begun(order.indices(at, end), [*self.fetched], whole=True))
+                    at = end
+                    if at == stop:
                         self.ahead(order, stop)
-                        break
-                    window.extend(self._begun(block, list(self.fetched), whole=True))
                 if not window:
                     return
                 one = window.popleft()
@@ -250,20 +253,24 @@ class RawRecords:
                 except Exception as error:
                     yield Unreadable(one.row, error)
                     continue
-                nbytes = sum(_size(cell) for cell in one.cells)
-                mean += (nbytes - mean) / 8 if mean else nbytes
+                self._learn(sum(map(_size, one.cells)))
                 del one
-                yield self._record(values)
+                yield {name: values[name] for name in self.schema}
                 del values
         finally:
             for one in window:
                 one.cancel()
 
-    def _blocks(self, order: Order, start: int, stop: int) -> Iterator[Rows]:
-        """Rows of an order, few at a time: what is read ahead is counted in blocks."""
-        step = max(1, min(_BLOCK, self._ahead // 4))
-        for first in range(start, stop, step):
-            yield order.indices(first, min(first + step, stop))
+    def _room(self) -> int:
+        """Samples that may be under way: few before it is known how large they are."""
+        if self._mean is None:
+            return min(self._ahead, _UNKNOWN)
+        return max(1, min(self._ahead, int(_HELD_NBYTES / max(self._mean, 1.0))))
+
+    def _learn(self, nbytes: int) -> None:
+        """Take note of the size of a sample's files."""
+        mean = self._mean
+        self._mean = float(nbytes) if mean is None else mean + (nbytes - mean) / 8
 
     def _begun(self, rows: Rows, names: Sequence[str], *, whole: bool = False) -> list[_Coming]:
         """Samples whose files are on their way.
@@ -336,9 +343,6 @@ class RawRecords:
             return data if column.decode is None else column.decode(data)
         except Exception as error:
             raise self._failing.told(error, row, cell.row, cell.name, cell.text) from error
-
-    def _record(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in self.schema}
 
     def ahead(self, order: Order, stop: int) -> None:
         """An order is read up to a position: have what is behind it come into the cache, where

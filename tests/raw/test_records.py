@@ -301,3 +301,28 @@ def test_closing_while_others_read_loses_nothing(store: Counting) -> None:
         assert not reader.is_alive()
     ds.close()
     assert wrong == []
+
+
+def test_what_is_no_column_is_not_fetched(store: Counting) -> None:
+    given = {"base": "memory://x/set", "stores": {"memory://x": store}}
+    with sp.open_raw(rows(), fetch=["file", "other"], columns=["n", "other"], **given) as ds:
+        assert [sample["n"] for sample in ds] == list(range(COUNT))
+        assert len(store.reads) == COUNT
+        assert ds.plan().requests == COUNT
+        assert list(ds[0]) == ["n", "other"]
+
+
+def test_large_files_are_read_ahead_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitpipe.raw.records._HELD_NBYTES", 10_000)
+    large = Counting()
+    for number in range(COUNT):
+        large.write(f"{number}.bin", bytes(5000))
+    given = {"base": "memory://x", "stores": {"memory://x": large}, "ahead": 32}
+    with sp.open_raw(rows(), fetch="file", **given) as ds:
+        coming = iter(ds)
+        next(coming)
+        assert len(large.reads) <= 9  # before anything was known
+        for number in range(1, 30):
+            next(coming)
+            assert len(large.reads) <= max(9, number + 3)
+        coming.close()  # type: ignore[attr-defined]
