@@ -74,10 +74,24 @@ PID, STARTED_AT, FINISHED_AT, FIRST_AT = range(FREQUENT + 8, FREQUENT + 12)
 GENERATORS = ("random", "numpy.random", "torch")
 DRAWN = FREQUENT + 12
 # Where the worker is (see `splitpipe.runtime.notes`): numbers from 1, 0 for nowhere.
-NOTES = 7
-AT_EPOCH, AT_START, AT_STOP, AT_HEAD, AT_POSITION, AT_STAGE, AT_SINCE = range(
-    DRAWN + len(GENERATORS), DRAWN + len(GENERATORS) + NOTES
-)
+NOTES = 14
+(
+    AT_EPOCH,
+    AT_START,
+    AT_STOP,
+    AT_HEAD,
+    AT_POSITION,
+    AT_STAGE,
+    AT_SINCE,
+    # Which item it is, for a stage that may leave it out: which stage, and who runs there.
+    AT_MARK,
+    AT_ITEM_STAGE,
+    AT_PASS,
+    AT_ITEM_EPOCH,
+    AT_NUMBER,
+    AT_PART_HIGH,
+    AT_PART_LOW,
+) = range(DRAWN + len(GENERATORS), DRAWN + len(GENERATORS) + NOTES)
 RUNNING = DRAWN + len(GENERATORS) + NOTES
 """Seconds for which workers ran that were replaced; only in rows that are nobody's any more."""
 FIELDS = RUNNING + 1

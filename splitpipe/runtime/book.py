@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from splitpipe.errors import FormatError, SplitpipeError
+from splitpipe.errors import FormatError, PoisonRecord, SplitpipeError
 from splitpipe.order import Order
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.guarding import Origin, policies
@@ -29,10 +29,12 @@ from splitpipe.pipeline.plan import Plan
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import Context
 from splitpipe.pipeline.stages.failed import FailedItem, Ledger
-from splitpipe.pipeline.stages.policy import LeaveOut, leave_out_of
+from splitpipe.pipeline.stages.policy import LeaveOut, decide, leave_out_of
+from splitpipe.runtime.blame import Accusations, Blame
 from splitpipe.runtime.board import WAITS_FOR_INPUT
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import Meter
+from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.quarantine import append, check_writable
 from splitpipe.transport.anonymous import Descriptor, anonymous_file
 
@@ -110,6 +112,8 @@ class Book:
         log: of the run; None: nobody reads it.
         worker: its name.
         pause: waits so many seconds, or less when the run is over.
+        notes: where stages note which item they are at; None: nowhere.
+        accused: items that have ended too many workers.
     """
 
     def __init__(
@@ -118,8 +122,12 @@ class Book:
         *,
         worker: str = "",
         pause: Callable[[float], object] = time.sleep,
+        notes: Notes | None = None,
+        accused: Accusations | None = None,
     ) -> None:
         self._log = log
+        self._notes = notes
+        self._accused: Accusations = {} if accused is None else accused
         self._worker = worker
         self._run = "" if log is None else f"{log.run:016x}"
         self._told: Counter[str] = Counter()
@@ -153,6 +161,12 @@ class Book:
             return None, None
         index = int(known[2][position])
         return index, _key(source.sequence, index)
+
+    def blame(self, context: Context) -> Blame | None:
+        """Return what a stage tells of the items that it may leave out; None: nobody asks."""
+        if self._notes is None and not self._accused:
+            return None
+        return Blame(context.stage, context.epoch, self._notes, self._accused)
 
     def ledger(self, body: Body) -> ChainLedger:
         """Return what the stages of `body` enter their failures in, for one pass."""
@@ -204,6 +218,11 @@ class ChainLedger(Ledger):
 
     def enter(self, failed: FailedItem, policy: LeaveOut) -> None:
         self._book.enter(failed, policy)
+
+    def blame(self, context: Context, policy: LeaveOut | None) -> Blame | None:
+        if policy is None or decide(policy, PoisonRecord(), 0) is not policy:
+            return None  # such an item ends the run
+        return self._book.blame(context)
 
     def keep(self, items: Iterator[Any]) -> Iterator[Any]:
         return kept(items)

@@ -9,6 +9,8 @@ Rules:
 - one item at which three workers died is at fault itself, whatever happened in between
   (`PoisonRecord`). Of the first of them it need only be known that it may have been that item; for
   the others its position was noted;
+- where the stage that treated it may leave it out, it is (`Record.accused`), and the run goes on.
+  What the system killed for want of memory is no fault of an item, as little as a `MemoryError` is;
 - who ends by itself before it could begin would do so again, and has said why: that is not tried a
   second time;
 - a kill is called one for want of memory where the system counted one, and only there.
@@ -16,18 +18,22 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitpipe.errors import PipelineError, PoisonRecord, WorkerDied, WorkerStalled
+from splitpipe.pipeline.guarding import policies
 from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.source import SequenceSource
-from splitpipe.runtime.notes import NO_STAGE, Site
+from splitpipe.runtime.notes import NO_STAGE, Accused, Site
 from splitpipe.runtime.watchdog import Stall
 
 __all__ = ["POISON", "Death", "Record"]
+
+log = logging.getLogger("splitpipe")
 
 POISON = 3
 """Workers that one item may kill."""
@@ -106,6 +112,16 @@ class Death:
         return how
 
 
+def leaves_out(task: Task) -> bool:
+    """Whether a stage of a task may leave items out."""
+    return any(policy.leaves_out for policy in policies(task.body.stages))
+
+
+def _may_be_left_out(death: Death) -> bool:
+    """Whether a worker died at an item that its stage may leave out."""
+    return death.site is not None and death.site.item is not None and not death.memory
+
+
 class Record:
     """The deaths of a run.
 
@@ -129,13 +145,18 @@ class Record:
         self._progress: object = None
         self._in_a_row = 0
         self._sites: list[Site] = []
+        self._guarded = any(leaves_out(task) for task in tasks)
+        self.accused: dict[Accused, str] = {}
+        """Items that are to be left out, and how they have ended workers."""
         self.deaths: Counter[int] = Counter()
         """How many there were, by the number of the task."""
 
     @property
     def suspects(self) -> bool:
-        """Whether an item is known at which a worker died: the next may tell in which stage."""
-        return any(site.position is not None for site in self._sites)
+        """Whether an item is known at which a worker died, or one may be left out: the next may
+        tell in which stage.
+        """
+        return self._guarded or any(site.position is not None for site in self._sites)
 
     def note(self, dead: Sequence[Death], progress: object) -> PipelineError | None:
         """Take note of workers that died together.
@@ -156,9 +177,14 @@ class Record:
                 return self._error(death, death.text)
             if death.site is not None:
                 self._sites = [*self._sites[-MOST_SITES:], death.site]
-                poison = self._poison(death, death.site)
-                if poison is not None:
-                    return poison
+                found = self._poison(death, death.site)
+                if found is not None and not _may_be_left_out(death):
+                    advice = "Look at that item with executor='inline', repair it or leave it out"
+                    return PoisonRecord(f"{found}. {advice}")
+                if found is not None:
+                    self._leave_out(death.site, found)
+        if all(map(_may_be_left_out, dead)):
+            return None  # a third death at the most, and it is left out
         self._in_a_row = self._in_a_row + 1 if progress == self._progress else 1
         self._progress = progress
         if self._restarts is not None and self._in_a_row > self._restarts:
@@ -174,16 +200,23 @@ class Record:
             return WorkerDied(text)
         return WorkerStalled(f"{text}. Where it was:\n{death.stall.stacks}")
 
-    def _poison(self, death: Death, site: Site) -> PoisonRecord | None:
+    def _leave_out(self, site: Site, text: str) -> None:
+        assert site.item is not None
+        self.accused[site.item] = text
+        self._sites = [one for one in self._sites if one.item != site.item]
+        log.warning("%s. It is left out, as its stage says (on_error)", text)
+
+    def _poison(self, death: Death, site: Site) -> str | None:
+        """Return what is said of the item at `site`, where it has ended enough workers."""
         if site.position is None:
             return None
         same = [one for one in self._sites if one.may_be(site)]
         known = [one for one in same if one.position is not None]
         if len(same) < POISON or len(known) < POISON - 1:
             return None
-        return PoisonRecord(
+        return (
             f"{self._item(site)} has ended {len(same)} workers{self._stage(known)}; the last: "
-            f"{death.text}. Look at that item with executor='inline', repair it or leave it out"
+            f"{death.text}"
         )
 
     def _item(self, site: Site) -> str:

@@ -17,6 +17,7 @@ from splitpipe.pipeline.bodies import upstream
 from splitpipe.pipeline.plan import Plan
 from splitpipe.pipeline.resuming import Fact, Facts, Resume, as_facts, settle
 from splitpipe.pipeline.source import FactorySource
+from splitpipe.runtime.budgets import budgeted
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ledger
 
@@ -41,6 +42,8 @@ def going_on(
     parts = [part for task in plan.tasks for part in task.body.parts]
     if any(isinstance(part.source, FactorySource) for part in parts):
         return None  # it is read from its beginning anyway: what it gave before is counted then
+    if any(budgeted(task.body) for task in plan.tasks if not task.pool):
+        return None  # who judges a budget has to have seen the whole epoch
     whole, facts = plan.whole, Facts()
     wanted: dict[str, int] = {}
     at: set[int] = set()

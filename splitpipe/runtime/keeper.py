@@ -288,6 +288,7 @@ class Keeper:
             stages=self._record.suspects,
             pickled=pickled,
             forsaken=self._forsaken,
+            accused=dict(self._record.accused),
         )
 
     def _renew(self, port: _Port, intake: Intake, region: Region, receiver: Receiver) -> None:

@@ -18,14 +18,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
 
-__all__ = ["NO_STAGE", "Notes", "Pausing", "SharedNotes", "Site", "begun", "site_of"]
+__all__ = ["NO_STAGE", "Accused", "Notes", "Pausing", "SharedNotes", "Site", "begun", "site_of"]
 
 NO_STAGE = -1
+
+_EXACT = 1 << 53
+"""Whole numbers below it are whole as floats."""
+
+
+class Accused(NamedTuple):
+    """An item, as a stage names it that may leave it out.
+
+    Attributes:
+        mark: of the stage.
+        epoch: which pass, with that of a `repeat` in its upper bits.
+        number: of the item.
+        part: which of the items with that number.
+    """
+
+    mark: int
+    epoch: int
+    number: int
+    part: int
 
 
 class Notes:
@@ -37,10 +56,11 @@ class Notes:
         stages: whether to note which stage runs, and since when.
     """
 
-    __slots__ = ("_first", "_last", "_row", "items", "stages")
+    __slots__ = ("_accused", "_first", "_last", "_row", "items", "stages")
 
     def __init__(self, row: Row, *, items: bool = False, stages: bool = False) -> None:
         self._row = row
+        self._accused: dict[int, tuple[Accused, float]] = {}
         self._first = 0
         self._last = 0.0
         self.items = items
@@ -49,7 +69,8 @@ class Notes:
     def begin(self, epoch: int, start: int, stop: int) -> None:
         """A unit begins: positions ``start:stop``; `stop` is 0 where nobody knows it yet."""
         row = self._row
-        row[b.AT_POSITION] = 0
+        row[b.AT_POSITION] = row[b.AT_MARK] = 0
+        self._accused.clear()
         row[b.AT_START] = self._first = start
         row[b.AT_STOP] = stop
         row[b.AT_EPOCH] = epoch + 1  # last: from now on it counts
@@ -71,6 +92,31 @@ class Notes:
             del item
             row[b.AT_HEAD] = head
             row[b.AT_POSITION] = number
+
+    def accuse(self, item: Accused) -> None:
+        """A stage that may leave `item` out begins to treat it."""
+        self._accused.pop(item.mark, None)
+        self._accused[item.mark] = item, self._row[b.AT_STAGE]
+        self._tell_item(item, self._row[b.AT_STAGE])
+
+    def acquit(self, mark: int) -> None:
+        """The stage with this mark has treated its item."""
+        self._accused.pop(mark, None)
+        if self._accused:
+            self._tell_item(*next(reversed(self._accused.values())))
+        else:
+            self._row[b.AT_MARK] = 0
+
+    def _tell_item(self, item: Accused, stage: float) -> None:
+        row = self._row
+        row[b.AT_MARK] = 0
+        if item.number >= _EXACT:
+            return
+        row[b.AT_ITEM_STAGE] = stage
+        row[b.AT_PASS], row[b.AT_ITEM_EPOCH] = item.epoch >> 32, item.epoch & 0xFFFFFFFF
+        row[b.AT_NUMBER] = item.number
+        row[b.AT_PART_HIGH], row[b.AT_PART_LOW] = item.part >> 32, item.part & 0xFFFFFFFF
+        row[b.AT_MARK] = item.mark  # last: from now on it counts
 
     def inside(self, items: Iterator[Any], stage: int) -> Iterator[Any]:
         """Yield the `items` that stage number `stage` makes: while it is asked for one, it runs."""
@@ -188,6 +234,8 @@ class Site:
         head: the part of the body from which it had its last item.
         position: of that item; None where it was not noted.
         stage: number of the stage that ran; `NO_STAGE` where it was not noted.
+        item: which item that stage was treating, where it may leave it out; None: it may not, or it
+            was not noted.
     """
 
     task: int
@@ -197,12 +245,15 @@ class Site:
     head: int = 0
     position: int | None = None
     stage: int = NO_STAGE
+    item: Accused | None = None
 
     def may_be(self, other: Site) -> bool:
         """Whether this may have been at the item of `other`, of which the position is known."""
         assert other.position is not None
         if (self.task, self.epoch) != (other.task, other.epoch):
             return False
+        if self.item is not None and other.item is not None:
+            return self.item == other.item
         if self.position is not None:
             return (self.head, self.position) == (other.head, other.position)
         return self.start <= other.position < (self.stop or other.position + 1)
@@ -240,4 +291,16 @@ def site_of(row: Row, task: int) -> Site | None:
         head=int(row[b.AT_HEAD]),
         position=position - 1 if position else None,
         stage=int(row[b.AT_STAGE]) - 1,
+        item=_item_of(row),
+    )
+
+
+def _item_of(row: Row) -> Accused | None:
+    if not row[b.AT_MARK] or row[b.AT_STAGE] != row[b.AT_ITEM_STAGE]:
+        return None  # another stage runs: it works on what that one has made
+    return Accused(
+        int(row[b.AT_MARK]),
+        (int(row[b.AT_PASS]) << 32) + int(row[b.AT_ITEM_EPOCH]),
+        int(row[b.AT_NUMBER]),
+        (int(row[b.AT_PART_HIGH]) << 32) + int(row[b.AT_PART_LOW]),
     )

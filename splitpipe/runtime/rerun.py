@@ -1,11 +1,13 @@
 """Failed items, tried again.
 
-Responsible for: `rerun`, which makes exactly the items of a quarantine once more, in this process,
-and tells of each whether it passes now.
+Responsible for: `rerun`, which makes exactly the items of a quarantine once more, and tells of each
+whether it passes now.
 
 Rules:
 - an item is made as it is in a run: by the same stages, from the same records, with the same random
   numbers. Only what leads to the stage in which it failed is run;
+- that happens in this process, but for items that have ended workers (`PoisonRecord`): each of them
+  is made in a process of its own, of which the end is told;
 - where all stages before that treat each item by itself, nothing but its record is read; elsewhere
   the epoch is read from its beginning as far as the item;
 - nothing is written down: what fails again is told, and the quarantine stays as it is.
@@ -19,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from splitpipe.errors import GraphError
+from splitpipe.errors import GraphError, PoisonRecord, WorkerDied, WorkerStalled
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.graph import Node, Part, make_graph
 from splitpipe.pipeline.guarding import guarded, may_fail, with_policies
@@ -36,6 +38,9 @@ from splitpipe.runtime.holding import kept
 __all__ = ["Rerun", "rerun"]
 
 PASSES, FAILS, ABSENT = "passes", "fails", "absent"
+
+ALONE_S = 60.0
+"""How long a stage may take over an item that is made in a process of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class Rerun:
 
 
 def rerun(items: Iterable[FailedItem], pipe: Pipeline | Mapping[str, Pipeline]) -> Iterator[Rerun]:
-    """Make failed items once more, in this process, and yield what becomes of each.
+    """Make failed items once more and yield what becomes of each: in this process, but for items
+    that have ended workers, each of which gets one of its own.
 
     Args:
         items: of one pipeline, as `read_quarantine` or `Loader.errors` gives them.
@@ -87,8 +93,51 @@ def rerun(items: Iterable[FailedItem], pipe: Pipeline | Mapping[str, Pipeline]) 
         ['parse 1: passes']
     """
     groups: dict[tuple[str, int, int], list[FailedItem]] = defaultdict(list)
+    fatal: list[FailedItem] = []
     for item in items:
-        groups[item.stage, item.epoch, item.repeat].append(item)
+        if item.error.endswith(f".{PoisonRecord.__name__}"):
+            fatal.append(item)
+        else:
+            groups[item.stage, item.epoch, item.repeat].append(item)
+    yield from _rerun(groups, pipe)
+    for item in fatal:
+        yield _elsewhere(item, pipe)
+
+
+def _elsewhere(item: FailedItem, pipe: Pipeline | Mapping[str, Pipeline]) -> Rerun:
+    """Make an item once more, in another process."""
+    alone = Pipeline([item]).map(_Again(pipe), workers=1)
+    try:
+        with alone.loader(prefetch=1, restarts=0, deadline_s=ALONE_S) as loader:
+            made: Rerun = next(loader)
+            return made
+    except (WorkerDied, WorkerStalled) as error:
+        context = Context(item.stage, epoch=item.epoch + (item.repeat << 32))
+        known = {"position": item.position, "part": item.part, "source": item.source}
+        known.update(record=item.record, key=item.key)
+        return Rerun(item, FAILS, FailedItem.of(error, context, **known))
+
+
+class _Again:
+    """Makes an item once more, in the process that calls it.
+
+    Args:
+        pipe: that it is of.
+    """
+
+    def __init__(self, pipe: Pipeline | Mapping[str, Pipeline]) -> None:
+        self._pipe = pipe
+
+    def __call__(self, item: FailedItem) -> Rerun:
+        (made,) = _rerun({(item.stage, item.epoch, item.repeat): [item]}, self._pipe)
+        return made
+
+
+def _rerun(
+    groups: Mapping[tuple[str, int, int], list[FailedItem]],
+    pipe: Pipeline | Mapping[str, Pipeline],
+) -> Iterator[Rerun]:
+    """Make items of some stages and epochs once more, in this process."""
     outputs = pipe if isinstance(pipe, Mapping) else {"": pipe}
     nodes = {name: one.node for name, one in outputs.items()}
     graph = make_graph(with_policies(nodes, LeaveOut()))

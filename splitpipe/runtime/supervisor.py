@@ -23,6 +23,7 @@ from typing import Any
 
 from splitpipe.errors import ChannelError, WorkerDied
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
+from splitpipe.runtime.blame import Accusations
 from splitpipe.runtime.board import Board
 from splitpipe.runtime.capture import tells
 from splitpipe.runtime.failure import Failure
@@ -66,6 +67,7 @@ class Beginning:
         stages: whether they note which stage runs.
         pickled: what tasks run, as it travels, by their number; kept for the next time.
         forsaken: edges that nobody reads any more.
+        accused: items that have ended too many workers, and are to be left out.
     """
 
     course: Course
@@ -74,6 +76,7 @@ class Beginning:
     stages: bool = False
     pickled: dict[int, bytes] = field(default_factory=dict)
     forsaken: frozenset[int] = frozenset()
+    accused: Accusations = field(default_factory=dict)
 
 
 class Supervisor:
@@ -282,6 +285,7 @@ class Supervisor:
             items=self._beginning.items,
             stages=self._beginning.stages or timed,
             stacks=self._stacks() if timed else None,
+            accused=self._beginning.accused,
         )
 
     def _stacks(self) -> Stacks:

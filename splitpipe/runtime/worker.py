@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
 from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.stages.globals import Watch
+from splitpipe.runtime.blame import Accusations
 from splitpipe.runtime.board import Board
 from splitpipe.runtime.book import Book, waiting
 from splitpipe.runtime.failure import Failure
@@ -98,6 +99,7 @@ class WorkerSpec:
         items: whether it notes which item it is at.
         stages: whether it notes which stage runs.
         stacks: where it says where it is, when it is asked; None where nobody asks.
+        accused: items that have ended too many workers.
     """
 
     course: Course
@@ -118,6 +120,7 @@ class WorkerSpec:
     items: bool = False
     stages: bool = False
     stacks: Stacks | None = None
+    accused: Accusations = field(default_factory=dict)
 
 
 def main(spec: WorkerSpec) -> None:
@@ -269,4 +272,11 @@ def _book(spec: WorkerSpec, arena: Arena | Shelf, meter: Meter) -> Book:
     its run.
     """
     pause = arena.wait_for_shut if isinstance(arena, Shelf) else time.sleep
-    return Book(spec.board.log, worker=spec.name, pause=waiting(meter, pause))
+    noting = spec.items and spec.stages and type(meter.notes) is Notes
+    return Book(
+        spec.board.log,
+        worker=spec.name,
+        pause=waiting(meter, pause),
+        notes=meter.notes if noting else None,
+        accused=spec.accused,
+    )

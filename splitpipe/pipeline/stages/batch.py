@@ -112,15 +112,19 @@ class Batch(Operation):
 
     def _made(self, held: list[Any], first: tuple[int, int], guard: Guard) -> list[Any]:
         """Return the batch of the rows `held`; none where it is left out."""
-        while True:
+        again = not held or guard.begin(first, items=len(held))
+        made: list[Any] = []
+        while again:
             try:
                 rows = new_rows(self.size, self.collate, ragged_rule(self.ragged))
                 for row in held:
                     rows.add(row)
-                return [rows.finish()]
+                made = [rows.finish()]
+                again = False
             except Exception as error:
-                if not guard.failed(error, first, items=len(held)):
-                    return []
+                again = guard.failed(error, first, items=len(held))
+        guard.end_item()
+        return made
 
 
 def check_rows(collate: Collate | None, ragged: Ragged) -> None:

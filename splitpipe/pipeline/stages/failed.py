@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from splitpipe.errors import BudgetExceeded
 from splitpipe.pipeline.stages.policy import LeaveOut
@@ -27,7 +27,7 @@ from splitpipe.pipeline.stages.policy import LeaveOut
 if TYPE_CHECKING:
     from splitpipe.pipeline.stages.base import Context
 
-__all__ = ["FIRST", "Counts", "FailedItem", "Ledger", "too_many"]
+__all__ = ["FIRST", "Counts", "FailedItem", "Ledger", "Watching", "too_many"]
 
 FIRST = 3
 """How many items an error shows that says that there were too many."""
@@ -160,6 +160,16 @@ class Counts:
             self.outer.retry()
 
 
+class Watching(Protocol):
+    """Who is told which item a stage is at."""
+
+    def begin(self, place: tuple[int, int]) -> Exception | None:
+        """The item at `place` is about to be treated: return why it is not to be; None: it is."""
+
+    def end(self) -> None:
+        """It was treated."""
+
+
 class Ledger:
     """Where a stage enters what it leaves out, for one who sees a whole epoch in order."""
 
@@ -189,6 +199,12 @@ class Ledger:
         failed = self.described(context, error, place, tries=tries, action=policy.action)
         self.enter(failed, policy)
         self.judge(context, policy, failed, error)
+
+    def blame(self, context: Context, policy: LeaveOut | None) -> Watching | None:
+        """Return what has to be told which item a stage is at, and says which not to treat; None:
+        nobody asks.
+        """
+        return None
 
     def described(
         self, context: Context, error: BaseException, place: tuple[int, int], **known: Any

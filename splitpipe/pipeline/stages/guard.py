@@ -20,13 +20,44 @@ class Guard:
         context: of the stage.
     """
 
-    __slots__ = ("_context", "_policy", "_treated", "_tries")
+    __slots__ = ("_blame", "_context", "_policy", "_treated", "_tries")
 
     def __init__(self, policy: Policy, context: Context) -> None:
         self._policy = policy
         self._context = context
         self._treated = -1
         self._tries = 0
+        self._blame = context.ledger.blame(context, leave_out_of(policy))
+
+    @property
+    def watched(self) -> bool:
+        """Whether `begin` and `end` have to be called around every item."""
+        return self._blame is not None
+
+    def begin(self, place: tuple[int, int] | None = None, *, items: int = 1) -> bool:
+        """The item that was taken last is about to be treated: return whether it is to be. If not,
+        it is left out, and counted, as if it had failed.
+
+        Args:
+            place: of the item; None: the one that the context says.
+            items: how many are left out with it.
+
+        Raises:
+            BudgetExceeded: one more must not be left out.
+        """
+        if self._blame is None:
+            return True
+        place = self._place() if place is None else place
+        error = self._blame.begin(place)
+        if error is None:
+            return True
+        self.leave_out(error, place, tries=1, items=items)
+        return False
+
+    def end_item(self) -> None:
+        """It was treated."""
+        if self._blame is not None:
+            self._blame.end()
 
     def failed(
         self, error: Exception, place: tuple[int, int] | None = None, *, items: int = 1
@@ -71,10 +102,12 @@ class Guard:
             raise error
         context, counts = self._context, self._context.counts
         counts.leave_out(items, quarantined=policy.path is not None)
-        if place is None:
-            at = context.place
-            place = (counts.treated - 1, 0) if at is None else (at.number, at.part)
+        place = self._place() if place is None else place
         context.ledger.left_out(context, policy, error, place, tries)
+
+    def _place(self) -> tuple[int, int]:
+        at = self._context.place
+        return (self._context.counts.treated - 1, 0) if at is None else (at.number, at.part)
 
     def end(self) -> None:
         """There are no more items.

@@ -83,7 +83,7 @@ class Guarded(Operation):
     def _streamed(self, items: Iterator[Any], context: Context) -> Iterator[Any]:
         """Run the operation over the stream, and begin it anew behind an item that failed."""
         guard = Guard(self.policy, context)
-        feed = _Feed(context.counts)
+        feed = _Feed(context.counts, guard if guard.watched else None)
         stream = feed.items(items)
         while True:
             try:
@@ -103,7 +103,7 @@ class Guarded(Operation):
             counts.treated += 1
             part = 0 if place is None else place.part
             outputs: deque[tuple[int, Any]] | None = None
-            again = True
+            again = guard.begin()
             while again:
                 try:
                     outputs = self._outputs(item, context)
@@ -112,6 +112,7 @@ class Guarded(Operation):
                     if place is not None:
                         place.part = part
                     again = guard.failed(error)
+            guard.end_item()
             del item
             while outputs:
                 number, output = outputs.popleft()
@@ -131,27 +132,38 @@ class Guarded(Operation):
 
 
 class _Feed:
-    """The items of a stage, one of them once more where that is wanted."""
+    """The items of a stage, one of them once more where that is wanted.
 
-    __slots__ = ("_counts", "again", "broken")
+    Args:
+        counts: of the stage.
+        guard: is told of each, and says whether it is to be treated; None: nobody asks.
+    """
 
-    def __init__(self, counts: Counts) -> None:
+    __slots__ = ("_counts", "_guard", "again", "broken")
+
+    def __init__(self, counts: Counts, guard: Guard | None) -> None:
         self._counts = counts
+        self._guard = guard
         self.again = False
         """Whether the item that was given last is to be given again."""
         self.broken = False
         """Whether the input itself failed."""
 
     def items(self, items: Iterator[Any]) -> Iterator[Any]:
-        counts = self._counts
+        counts, guard = self._counts, self._guard
         try:
             for item in items:
                 counts.treated += 1
+                if guard is not None and not guard.begin():
+                    del item
+                    continue
                 yield item
                 while self.again:
                     self.again = False
                     yield item
                 del item
+                if guard is not None:
+                    guard.end_item()
         except BaseException:
             self.broken = True
             raise

@@ -7,8 +7,9 @@ which failures a policy may be about at all. What a policy decides is done by
 Rules:
 - an item is left out whole, at its place, or the run fails; nothing is put in its stead;
 - only what the data or the work on one item can bring about may be left out or tried again:
-  `Exception`, but not `MemoryError`, and of splitpipe's own errors those of stored bytes and of
-  storage alone. What the machinery of a run raises, Ctrl-C and SystemExit always end it;
+  `Exception`, but not `MemoryError`, and of splitpipe's own errors those of stored bytes, those of
+  storage, and an item that ends its worker (`PoisonRecord`), alone. What the machinery of a run
+  raises, Ctrl-C and SystemExit always end it;
 - which items are left out depends on them alone, never on workers, executors or time. (A retry that
   succeeds gives the item that a first try would have given.)
 """
@@ -26,6 +27,7 @@ from splitpipe.errors import (
     FormatError,
     GraphError,
     LockedError,
+    PoisonRecord,
     SplitpipeError,
     StorageError,
 )
@@ -307,7 +309,7 @@ def _covers(errors: tuple[type[BaseException], ...], error: BaseException) -> bo
 def _of_an_item(kind: type[BaseException]) -> bool:
     """Whether an item, and not the machinery, may be the reason of such an error."""
     if issubclass(kind, SplitpipeError):
-        stored = issubclass(kind, (FormatError, StorageError))
+        stored = issubclass(kind, (FormatError, StorageError, PoisonRecord))
         return stored and not issubclass(kind, (CacheFull, LockedError))
     return issubclass(kind, Exception) and not issubclass(kind, MemoryError)
 
