@@ -1,4 +1,4 @@
-"""Run the whole suite, in four processes: ``python -m tests``.
+"""Run the whole suite, in five processes: ``python -m tests``.
 
 Side by side they take little more than half the time that one would on two processors, since most
 tests wait for processes that they start. Each is an ordinary run of pytest over its folders;
@@ -20,6 +20,7 @@ NAMED = (
     ("splitpipe", "cli", "conversion", "formats", "integrations", "pipeline", "tokens"),
     ("runtime",),
     ("faults", "jobs", "recording", "safety", "verification"),
+    ("cache", "raw", "remote", "stores"),
 )
 
 
