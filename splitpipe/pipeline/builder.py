@@ -88,7 +88,8 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         window: how many bins a binwise order mixes at a time.
         on_error: what becomes of records that cannot be read, of a source with random access:
             ``"raise"``, ``"skip"``, or a policy (`splitpipe.skip`, `splitpipe.retry`,
-            `splitpipe.quarantine`); None: as the loader says.
+            `splitpipe.quarantine`); None: as the source says that was opened with one, or else as
+            the loader says.
 
     Raises:
         GraphError: the source cannot be used, or cannot be shuffled as asked.
@@ -116,7 +117,9 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         seed = check_count("seed", seed, least=0)
         window = check_count("window", window, least=1)
         made = make_source(source, shuffle=shuffle, seed=seed, window=window)
-        made = guarded_source(made, on_error)
+        # What was opened with a policy of its own (``open_raw``) has it here, too.
+        policy = getattr(source, "on_error", None) if on_error is None else on_error
+        made = guarded_source(made, policy)
         object.__setattr__(self, "node", Node(source=made, seed=seed))
 
     @property

@@ -185,6 +185,16 @@ def test_without_a_policy_the_first_failure_ends_it(broken: Path) -> None:
             list(loader)
 
 
+def test_any_pipeline_has_the_policy_that_it_was_opened_with(broken: Path) -> None:
+    good = [n for n in range(COUNT) if n not in BROKEN]
+    with opened(broken, on_error="skip") as ds:
+        pipe = sp.Pipeline(ds).map(number_of)
+        assert list(pipe.loader(executor="inline")) == good
+        loader = sp.Pipeline(ds, on_error="raise").loader(executor="inline")
+        with loader, pytest.raises(sp.StorageError, match="sample 7 "):
+            list(loader)
+
+
 def test_one_failure_does_not_fetch_others_anew(broken: Path) -> None:
     from splitpipe.stores import LocalStore  # the store whose reads are counted
 
