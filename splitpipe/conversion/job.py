@@ -32,6 +32,7 @@ from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.schema import BARE, Schema
+from splitpipe.storage import files
 from splitpipe.storage.options import Compression, checked_bins
 from splitpipe.storage.snapshot import read_manifest
 
@@ -149,7 +150,7 @@ class _Conversion:
         progress: Progress | None,
     ) -> None:
         self._source = source
-        self._path = os.path.abspath(os.fspath(path))
+        self._path = files.local(path)
         self._workers = workers
         self._progress = progress
         if reads_from(source.records, self._path):

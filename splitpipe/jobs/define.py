@@ -9,12 +9,11 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
-from splitpipe.errors import FormatError, GraphError, StorageError
+from splitpipe.errors import FormatError, GraphError
 from splitpipe.jobs.faults import policy_said
 from splitpipe.jobs.looking import JobOptions, Looked, look
 from splitpipe.jobs.running import Order, Preview, preview, run
@@ -23,7 +22,7 @@ from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import Workers
 from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.schema import FieldLike, Schema
-from splitpipe.stores.sealed import told_url
+from splitpipe.storage import files
 
 __all__ = ["Job", "JobRunOptions", "job"]
 
@@ -113,14 +112,7 @@ class Job:
             raise FormatError("a column has as many bins as its dataset: leave bins out")
         if column is None and options.get("missing"):
             raise FormatError("missing=True is for jobs that make a column")
-        if "://" in os.fspath(output):
-            raise StorageError(
-                errno.ENOTSUP,
-                "a job goes on in what it has written, which objects in a store do not allow: give "
-                "it a local directory and copy that there, or write the pipeline's items with a "
-                "DatasetWriter, which can be given a url",
-                told_url(os.fspath(output)),
-            )
+        files.local(output)  # it goes on in what it has written: objects cannot be added to
         policy_said(options.get("on_error"))
         self._pipeline = pipeline
         self._output = os.fspath(output)

@@ -155,8 +155,11 @@ class UploadingSession(Session):
         volume = 1 if found is None else following(found.volume)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
         for number in range(volume, volume + _MOST_CLAIMS):
+            key, said = claim_key(number), json.dumps(owner).encode()
             try:
-                self._store.write(claim_key(number), json.dumps(owner).encode(), expected=ABSENT)
+                stat = self._store.write(key, said, expected=ABSENT)
+                if found is not None:  # a manifest has to be replaced: better known now than then
+                    self._store.write(key, said, expected=stat.tag)
             except DatasetChanged:
                 _log.warning(
                     "%s: another writer has begun volume %d and has not committed it: it is at "

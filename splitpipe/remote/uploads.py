@@ -80,51 +80,56 @@ class Uploads:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splitpipe-upload")
         self._changed = threading.Condition()
         self._waiting = self._count = 0
-        self._failed: list[tuple[Upload, Exception]] = []
+        self._failed: list[tuple[Upload, Exception]] = []  # since it was told last
+        self._kept: list[Upload] = []
         self._ended = False
 
     def add(self, upload: Upload) -> None:
         """Publish a file soon; waits while too much is under way.
 
         Raises:
-            StorageError: an earlier one failed; that one and this one are tried from now on.
+            StorageError: an earlier one failed; that one and this one are tried by the next call.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._fits(upload.size) or bool(self._failed))
-            failed, self._failed = self._failed, []
-            for one, _ in failed:
-                self._begin(one)
-            self._begin(upload)
-        if failed:
-            raise failed[0][1]
+            self._kept.append(upload)
+            self._tell()
+            self._begin_kept()
 
     def _fits(self, size: int) -> bool:
         return not self._count or self._waiting + size <= self._limit
 
-    def _begin(self, upload: Upload) -> None:
-        self._waiting += upload.size
-        self._count += 1
-        self._pool.submit(self._publish, upload)
+    def _begin_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        for upload in kept:
+            self._waiting += upload.size
+            self._count += 1
+            self._pool.submit(self._publish, upload)
+
+    def _tell(self) -> None:
+        """Raise what went wrong since it was told last; what failed is kept."""
+        failed, self._failed = self._failed, []
+        self._kept = [*(upload for upload, _ in failed), *self._kept]
+        if failed:
+            raise failed[0][1]
 
     def forget_kept(self) -> None:
         """Give up what failed of files that are still needed here: they will come anew."""
         with self._changed:
             self._changed.wait_for(lambda: not self._count)
             self._failed = [pair for pair in self._failed if not pair[0].keep]
+            self._kept = [upload for upload in self._kept if not upload.keep]
 
     def settle(self) -> None:
-        """Wait until everything is published, what failed before once more.
+        """Wait until everything is published, what was told to have failed once more.
 
         Raises:
-            StorageError: something could not be; it is kept, and tried again by the next call.
+            StorageError: something could not be; it is tried by the next call.
         """
         with self._changed:
-            again, self._failed = self._failed, []
-            for upload, _ in again:
-                self._begin(upload)
+            self._begin_kept()
             self._changed.wait_for(lambda: not self._count)
-            if self._failed:
-                raise self._failed[0][1]
+            self._tell()
 
     def _publish(self, upload: Upload) -> None:
         failure: Exception | None = None

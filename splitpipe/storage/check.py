@@ -152,7 +152,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         >>> facts.rows, facts.bins, facts.record_nbytes, facts.segments
         (10, 2, 30, ((0, 10, 0, 2),))
     """
-    directory = os.path.abspath(os.fspath(path))
+    directory = files.local(path)
     records = open_table(directory)
     try:
         manifest = records.manifest
@@ -219,7 +219,7 @@ def check_dataset(path: str | os.PathLike[str], *, progress: Progress | None = N
         >>> report.ok, report.checked
         (True, 10)
     """
-    directory = os.path.abspath(os.fspath(path))
+    directory = files.local(path)
     rows = read_manifest(directory).rows
     findings: list[Finding] = []
     found = checked = 0

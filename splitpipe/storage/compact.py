@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from splitpipe.storage import files
 from splitpipe.storage.base import Rows
 from splitpipe.storage.check import describe
 from splitpipe.storage.session import Opening, Session
@@ -73,7 +74,7 @@ def compact(
         >>> compact(path).rows
         1
     """
-    directory = os.path.abspath(os.fspath(path))
+    directory = files.local(path)
     before = describe(directory)
     wanted = bins or max(segment[3] for segment in before.segments)
     # The lock is taken first, so that nothing is committed between reading and replacing.

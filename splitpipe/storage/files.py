@@ -12,18 +12,22 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from splitpipe.errors import FormatError, SplitpipeError, StorageError
+from splitpipe.stores.sealed import told_url
 
 __all__ = [
     "begins_with",
     "check_size",
     "close",
     "is_there",
+    "local",
     "make_directory",
     "open_file",
     "opened",
@@ -40,8 +44,35 @@ __all__ = [
     "write_at",
 ]
 
+# As it was written, or after it was taken for a path.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
 # Without waiting: a pipe in place of a file is opened at once, and found to be none of ours.
 _ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"))
+
+
+def local(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a file or directory of this machine.
+
+    Raises:
+        StorageError: it is a url, which would be made a directory of a strange name.
+
+    Example:
+        >>> local("s3://bucket/data")
+        Traceback (most recent call last):
+        splitpipe.errors.StorageError: [Errno ...] this works on directories of this machine, not \
+in a store; write there with a DatasetWriter, read from there with open_dataset: 's3://bucket/data'
+    """
+    text = os.fspath(path)
+    found = _URL.match(text)
+    if found is None:
+        return os.path.abspath(text)
+    raise StorageError(
+        errno.ENOTSUP,
+        "this works on directories of this machine, not in a store; write there with a "
+        "DatasetWriter, read from there with open_dataset",
+        told_url(f"{found[1]}://{found[2]}"),
+    )
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def repair(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
         >>> list(sp.open_dataset(path))
         [b'a', b'b']
     """
-    directory = os.path.abspath(os.fspath(path))
+    directory = files.local(path)
     read_manifest(directory)
     lock = WriterLock(os.path.join(directory, LOCK_NAME))
     try:

@@ -18,6 +18,7 @@ from typing import Any, Self, Unpack
 
 from splitpipe.errors import FormatError
 from splitpipe.schema import FieldLike, Schema
+from splitpipe.storage import files
 from splitpipe.storage.buffer import Meta, RecordBuffer
 from splitpipe.storage.editor import Editor, KeyOrRow
 from splitpipe.storage.options import (
@@ -377,4 +378,4 @@ def _session(
         return made
     if given:
         raise TypeError(f"{path!r} is no url and no store: {min(given)} is for those")
-    return Session(os.path.abspath(os.fspath(path)), opening, schema)
+    return Session(files.local(path), opening, schema)

@@ -81,7 +81,7 @@ class DatasetSink:
         about: Mapping[str, Any],
         options: WritingOptions,
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = files.local(path)
         self._names = tuple(schema)
         self._about = dict(about)
         self._append = options.get("append", False)
@@ -325,7 +325,7 @@ def token_info(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         >>> run["packing"]["length"], run["report"]["samples"]
         (2, 2)
     """
-    directory = os.path.abspath(os.fspath(path))
+    directory = files.local(path)
     document = _document(directory, read_manifest(directory).dataset.hex())
     runs: list[dict[str, Any]] = document["runs"]
     unfinished = document.get("unfinished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.errors import DatasetChanged, LockedError, StorageError
-from splitpipe.stores import open_store
+from splitpipe.stores import MemoryStore, ObjectStat, open_store
 from splitpipe.testing.faults import FaultProxy, chaos
 from tests.server_fixtures import Bucket, bucket, s3_proxy, s3_server
 
@@ -130,6 +131,49 @@ def test_a_killed_writer_leaves_nothing_that_is_seen(
 
 
 def test_jobs_are_refused(place: tuple[str, dict[str, Any]]) -> None:
-    with pytest.raises(StorageError, match="a job") as refused:
+    with pytest.raises(StorageError, match="not in a store; write there with a DatasetWriter"):
         sp.Job(sp.Pipeline(range(3)), place[0])
-    assert "DatasetWriter" in str(refused.value)
+
+
+@pytest.mark.parametrize("work", [sp.compact, sp.repair, sp.check_dataset, sp.token_info])
+@pytest.mark.parametrize("url", ["s3://me:secret@bucket/data?token=1", Path("s3://me:secret@b/d")])
+def test_what_works_on_directories_alone_says_so(work: Any, url: Any, tmp_path: Path) -> None:
+    os.chdir(tmp_path)
+    with pytest.raises(StorageError, match="not in a store") as refused:
+        work(url)
+    assert "secret" not in str(refused.value)
+    assert "token" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_copies_and_tokens_are_written_here(tmp_path: Path) -> None:
+    with sp.DatasetWriter(tmp_path / "a") as writer:
+        writer.write("text")
+    with pytest.raises(StorageError, match="not in a store"):
+        sp.convert(tmp_path / "a", "s3://bucket/copy")
+    with pytest.raises(StorageError, match="not in a store"):
+        sp.tokenize(["abc"], "s3://bucket/t", str.encode, length=2, eos=0, vocabulary=256)
+
+
+def test_a_server_that_cannot_be_written_to(file_server: Any, tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as refused:
+        sp.DatasetWriter(f"{file_server.url}/data", spool_dir=tmp_path)
+    assert refused.value.errno == errno.ENOTSUP
+    assert not list(tmp_path.glob("*/files"))
+
+
+def test_a_store_that_cannot_replace_on_condition(tmp_path: Path) -> None:
+    class Careless(MemoryStore):
+        """As some are: an object can be made where there is none, and that is all."""
+
+        def write(self, key: str, data: bytes, *, expected: str | None = None) -> ObjectStat:
+            if expected:
+                raise StorageError(errno.ENOTSUP, "no such condition", key)
+            return super().write(key, data, expected=expected)
+
+    store = Careless()
+    with sp.DatasetWriter(store, spool_dir=tmp_path) as writer:
+        writer.write("one")
+    with pytest.raises(StorageError) as refused:
+        sp.DatasetWriter(store, overwrite=True, spool_dir=tmp_path)
+    assert refused.value.errno == errno.ENOTSUP
