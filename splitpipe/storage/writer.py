@@ -46,8 +46,8 @@ class DatasetWriter:
             replaced (``overwrite``), not more.
         schema: what a record is: a `Schema`, a mapping from column to type, or a single type
             for records that are plain values. Default: what the first record suggests.
-        bins: how many bins share the records. Default: 64 for a new dataset; when appending,
-            the bins of the last session go on being filled.
+        bins: how many bins share the records. Default: 64 for a new dataset, in a store 16 that
+            are uploaded together; when appending, the bins of the last session go on being filled.
         append: add to the dataset that is there, or change it.
         overwrite: replace the dataset that is there. The old records stay readable until the
             commit, and open readers keep them until they close.

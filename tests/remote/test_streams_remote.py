@@ -120,7 +120,8 @@ def test_a_network_that_fails(
     for name in ("web", "books"):
         sources[name] = sp.open_dataset(f"{bucket.url}/{name}", **options)
     # What stalls is waited for until a request's time is over, which tests of stores do.
-    quick = [fault for fault in chaos(0.2) if fault.kind not in ("stall", "trickle")]
+    slow = ("stall", "stall_midway", "trickle")
+    quick = [fault for fault in chaos(0.2) if fault.kind not in slow]
     s3_proxy.inject(*quick, seed=5)
     pipe = sp.Pipeline(streams_of(sources, "random"), shuffle="global", seed=4)
     assert list(pipe) == list(truth_of("random"))
