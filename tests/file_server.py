@@ -48,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("If-Range", tag) != tag:
                 asked = None
             if asked is None:
-                self._answer(200, file.read() if body else stat.st_size, headers, body=body)
+                self._answer(200, stat.st_size, headers, body=False)
+                if body:
+                    self._send(file.fileno(), stat.st_size)
                 return
             start = int(asked[1])
             stop = min(stat.st_size, int(asked[2]) + 1 if asked[2] else stat.st_size)
@@ -59,6 +61,11 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stat.st_size}"
             data = os.pread(file.fileno(), stop - start, start)
             self._answer(206, data, headers, body=body)
+
+    def _send(self, file: int, nbytes: int) -> None:
+        at = 0
+        while at < nbytes:
+            at += os.sendfile(self.connection.fileno(), file, at, min(1 << 18, nbytes - at))
 
     def _answer(
         self, status: int, content: bytes | int, headers: dict[str, str], *, body: bool

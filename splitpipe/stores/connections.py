@@ -85,7 +85,7 @@ class Connections:
         """
         origin = "/".join(url.split("/", 3)[:3])
         patience = self._patience.setdefault(origin, Patience(self.timeouts))
-        stall_s, whole_s = patience.allowed(nbytes)
+        stall_s, _ = patience.allowed(nbytes)
         begun = time.monotonic()
         try:
             response = self._manager(origin).urlopen(
@@ -100,7 +100,7 @@ class Connections:
             )
         except (HTTPError, OSError) as error:
             raise _translated(error, where) from cause(error)
-        return Answer(response, where, patience, begun, begun + whole_s, bare=method == "HEAD")
+        return Answer(response, where, patience, begun, nbytes, bare=method == "HEAD")
 
     def close(self) -> None:
         """Close what is not in use; the next request connects anew."""
@@ -145,7 +145,7 @@ class Answer:
         where: str,
         patience: Patience,
         begun: float,
-        deadline: float,
+        nbytes: int,
         *,
         bare: bool,
     ) -> None:
@@ -156,7 +156,7 @@ class Answer:
         self._patience = patience
         self._begun = begun
         self._headed = time.monotonic()
-        self._deadline = deadline
+        self._nbytes = nbytes
         self._bare = bare
         self._whole = bare
 
@@ -177,7 +177,9 @@ class Answer:
                     break
                 pieces.append(data)
                 have += len(data)
-                if time.monotonic() > self._deadline:
+                # What is known of the server now, not what was known when it was asked.
+                _, whole_s = self._patience.allowed(max(have, self._nbytes))
+                if time.monotonic() > self._begun + whole_s:
                     raise self._slow(have)
         except (HTTPError, OSError) as error:
             if isinstance(error, RemoteError):

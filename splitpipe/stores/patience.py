@@ -4,9 +4,9 @@ Responsible for: `RetryPolicy` and `Timeouts`, what users choose; `Patience`, wh
 a server is, so that a request that hangs is given up long before the limit of `Timeouts`.
 
 Rules:
-- a request is given up early only where somebody will repeat it (`attempting`), and every
-  repetition is given four times as long, up to the limits: a server that is slow at times is never
-  given up for being slower than it was;
+- a request is given up early only where somebody will repeat it (`attempting`), and after each that
+  was given up the next is given twice as long, up to the limits: a server that is slow at times is
+  never given up for being slower than it was;
 - nothing here sleeps, and no clock but a monotonic one is read.
 """
 
@@ -21,8 +21,10 @@ from splitpipe.stores.forking import ForkLock
 
 __all__ = ["Patience", "RetryPolicy", "Timeouts", "attempting"]
 
-LEAST_S = 0.2  # a busy machine alone may let a packet lie for so long
-GROWTH = 4.0
+LEAST_S = 0.05  # giving up early costs a request, waiting costs time: of a busy machine, too
+GROWTH = 2.0
+FIRST_S = 2.0  # where nothing is known of a server yet
+FIRST_NBYTES_PER_S = 1 << 18
 
 _attempt: ContextVar[int | None] = ContextVar("attempt", default=None)
 
@@ -48,8 +50,8 @@ class RetryPolicy:
         120.0
     """
 
-    attempts: int = 8
-    base_s: float = 0.1
+    attempts: int = 14
+    base_s: float = 0.01
     longest_s: float = 10.0
     deadline_s: float = 120.0
     retry_after_s: float = 60.0
@@ -83,9 +85,9 @@ class Timeouts:
 
 
 @contextlib.contextmanager
-def attempting(number: int) -> Iterator[None]:
-    """Let requests know that they are attempt ``number``, from 0, and are repeated if they fail."""
-    token = _attempt.set(number)
+def attempting(given_up: int) -> Iterator[None]:
+    """Let requests know that they are repeated if they fail, and how many were given up before."""
+    token = _attempt.set(given_up)
     try:
         yield
     finally:
@@ -102,11 +104,14 @@ class Patience:
         >>> patience = Patience(Timeouts())
         >>> patience.allowed(1000)
         (20.0, 20.06103515625)
+        >>> with attempting(1):
+        ...     patience.allowed(0)
+        (4.0, 4.0)
         >>> for _ in range(50):
         ...     patience.took(0.01, 1000, 0.0)
         >>> with attempting(0):
         ...     patience.allowed(0)
-        (0.2, 0.2)
+        (0.05, 0.05)
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -122,11 +127,15 @@ class Patience:
         timeouts = self.timeouts
         stall_s, rate = timeouts.stall_s, timeouts.nbytes_per_s
         attempt = _attempt.get()
-        # Too few are known at first, and connections are still being opened.
-        if attempt is not None and self._known >= 16:
-            usual_s = max(LEAST_S, 2 * self._mean_s + 4 * self._spread_s) * GROWTH**attempt
-            stall_s = min(stall_s, usual_s)
-            rate = max(rate, self._nbytes_per_s / 16 / GROWTH**attempt)
+        if attempt is not None:
+            usual_s, usual_rate = FIRST_S, float(FIRST_NBYTES_PER_S)
+            # Too few are known at first, and connections are still being opened.
+            if self._known >= 16:
+                usual_s = max(LEAST_S, 2 * self._mean_s + 4 * self._spread_s)
+                usual_rate = self._nbytes_per_s / 16 or usual_rate
+            more = GROWTH**attempt
+            stall_s = min(stall_s, usual_s * more)
+            rate = max(rate, usual_rate / more)
         return stall_s, stall_s + nbytes / rate
 
     def took(self, first_s: float, nbytes: int, rest_s: float) -> None:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -128,20 +129,20 @@ class RetryingStore:
 
     def _again(self, ask: Callable[[], Answered], *, once: bool = False) -> Answered:
         """The answer of the first attempt that has one; ``once`` as writes without a condition."""
-        begun, waited_s = self._clock(), 0.0
+        begun, timeouts = self._clock(), 0
         for number in range(self.policy.attempts):
             self._count(requests=1, retries=int(number > 0))
             try:
-                with attempting(number):
+                with attempting(timeouts):
                     return ask()
             except RemoteError as error:
+                timeouts += error.errno == errno.ETIMEDOUT
                 took_s = self._clock() - begun
                 pause_s = self._pause_s(error, number, took_s, once)
                 if pause_s is None:
                     self._count(failures=1)
                     raise _given_up(error, number + 1, took_s, once) from error
                 self._sleep(pause_s)
-                waited_s += pause_s
                 self._count(waited_s=pause_s)
         raise AssertionError("the last attempt returns or raises")
 

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -206,11 +207,20 @@ class Session:
         }
         try:
             session = botocore.session.Session(profile=options.get("profile"))
+            session.register_component("data_loader", _loader())
             if client.get("region_name") is None and session.get_config_variable("region") is None:
                 client["region_name"] = "us-east-1"
             return session.create_client("s3", config=Config(**settings), **client)
         except Exception as error:
             raise translated(error, url) from cause(error)
+
+
+@functools.cache
+def _loader() -> Any:
+    """What reads the description of S3: 70 ms of each client, but for the first."""
+    import botocore.session
+
+    return botocore.session.Session().get_component("data_loader")
 
 
 def _configured() -> dict[str, Any]:

@@ -171,7 +171,7 @@ def test_a_patient_reader_learns_what_is_usual(reached: tuple[Store, FaultProxy]
         other.close()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_with_a_third_of_all_requests_faulty_every_byte_is_right(
     reached: tuple[Store, FaultProxy], seed: int
 ) -> None:
@@ -181,7 +181,7 @@ def test_with_a_third_of_all_requests_faulty_every_byte_is_right(
     proxy.inject(*chaos(0.3), HttpFault(kind="wrong_range", rate=0.03), seed=seed)
     rng = random.Random(seed)
     places = [(start, start + rng.randrange(1, 60_000)) for start in
-              (rng.randrange(len(DATA) - 60_000) for _ in range(300))]  # fmt: skip
+              (rng.randrange(len(DATA) - 60_000) for _ in range(150))]  # fmt: skip
 
     def read(place: tuple[int, int]) -> bool:
         return again.read("a", *place, tag=tag) == DATA[place[0] : place[1]]
@@ -190,8 +190,8 @@ def test_with_a_third_of_all_requests_faulty_every_byte_is_right(
         assert all(pool.map(read, places))
     told, seen = again.statistics(), proxy.statistics()
     assert told.failures == 0
-    assert told.requests == 300 + told.retries
-    assert sum(seen.faults.values()) >= 60
+    assert told.requests == len(places) + told.retries
+    assert sum(seen.faults.values()) >= 30
 
 
 def test_bits_that_flip_on_the_way_are_not_seen_here(reached: tuple[Store, FaultProxy]) -> None:
@@ -207,7 +207,7 @@ def test_writes_survive_faults_and_happen_once(bucket: Bucket, s3_proxy: FaultPr
     again = RetryingStore(store, RetryPolicy(attempts=20, base_s=0.001))
     s3_proxy.inject(*chaos(0.3), seed=3)
     try:
-        for i in range(40):
+        for i in range(15):
             data = os.urandom(1000)
             stat = again.write(f"k{i}", data, expected="")
             s3_proxy.inject()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitpipe.errors import CorruptRecord, DatasetChanged, RemoteError, StorageError
@@ -90,7 +90,7 @@ def test_it_asks_until_there_is_an_answer() -> None:
 
 def test_waiting_grows_with_full_jitter() -> None:
     many: list[list[float]] = []
-    for seed in range(200):
+    for seed in range(100):
         clock = Clock()
         again = RetryingStore(
             Troubled(*(passing() for _ in range(9))),
@@ -107,7 +107,7 @@ def test_waiting_grows_with_full_jitter() -> None:
         assert max(waits) <= longest
         assert max(waits) > 0.9 * longest
         assert min(waits) < 0.1 * longest
-        assert sum(waits) / len(waits) == pytest.approx(longest / 2, rel=0.2)
+        assert sum(waits) / len(waits) == pytest.approx(longest / 2, rel=0.25)
 
 
 def test_the_deadline_ends_it_before_the_attempts() -> None:
@@ -117,6 +117,23 @@ def test_the_deadline_ends_it_before_the_attempts() -> None:
         again.stat("a")
     assert clock.now - 1000.0 <= 10.0
     assert 3 < store.asked < 50
+
+
+def test_the_time_for_a_request_grows_only_where_it_was_too_short() -> None:
+    clock = Clock()
+    stalled = remote_error(errno.ETIMEDOUT, "slow", "x", transient=True)
+    patience = Patience(Timeouts())
+    allowed: list[float] = []
+
+    class Slow(Troubled):
+        def stat(self, key: str) -> ObjectStat:
+            allowed.append(patience.allowed(0)[0])
+            return super().stat(key)
+
+    store = Slow(passing(), stalled, passing(), stalled, passing())
+    MemoryStore.write(store, "a", b"x")
+    retrying(store, clock).stat("a")
+    assert allowed == [2.0, 2.0, 4.0, 4.0, 8.0, 8.0]
 
 
 def test_what_the_server_asks_for_is_waited_at_least() -> None:
@@ -273,6 +290,7 @@ def test_policies_that_cannot_be_followed_are_refused() -> None:
 # -- patience
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0.0001, 100.0), min_size=16, max_size=60), st.integers(0, 8))
 def test_patience_is_between_its_limits_and_grows(took: list[float], attempt: int) -> None:
     patience = Patience(Timeouts())
@@ -284,6 +302,6 @@ def test_patience_is_between_its_limits_and_grows(took: list[float], attempt: in
             allowed.append(patience.allowed(1 << 20))
     assert LEAST_S <= allowed[0][0] <= allowed[1][0] <= 20.0
     assert allowed[0][1] <= allowed[1][1] <= 20.0 + (1 << 20) / 16_384
-    with attempting(4):
+    with attempting(9):
         assert patience.allowed(0)[0] == 20.0
     assert patience.allowed(0)[0] == 20.0  # nobody would repeat it

@@ -88,6 +88,7 @@ class TestRetrying(StoreSuite):
         return RetryingStore(MemoryStore())
 
 
+@pytest.mark.long
 class TestRetryingS3(StoreSuite):
     @pytest.fixture
     def store(self, bucket: Bucket) -> Iterator[Store]:
@@ -105,6 +106,7 @@ def fsspec_thread() -> None:
     fsspec.asyn.get_lock()
 
 
+@pytest.mark.long
 @pytest.mark.leaks("s3fs closes its connections when it is collected, in a loop that lives on")
 class TestFsspecAsynchronous(StoreSuite):
     """An asynchronous file system, as those of Google's and Azure's stores are."""

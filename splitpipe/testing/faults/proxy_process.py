@@ -112,6 +112,7 @@ class Proxy:
         self.upstream = host, port
         self.plan = Plan()
         self.counts = Counts()
+        self._serving: set[object] = set()
 
     def command(self, asked: dict[str, Any]) -> Any:
         """Do what a line on stdin says; what to answer."""
@@ -135,12 +136,15 @@ class Proxy:
         """One connection of a client, with one of its own to the server."""
         self.counts.connections += 1
         ends = _Ends(self.upstream)
+        task = asyncio.current_task()
+        self._serving.add(task)  # the loop itself keeps no task that sleeps from being collected
         try:
             while await Exchange(self, reader, writer, ends).run():
                 pass
         except (Gone, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
+            self._serving.discard(task)
             ends.drop()
             writer.close()
 
