@@ -299,7 +299,7 @@ def _look(
 def _watch(say: Callable[..., None]) -> None:
     """Have this process say what it fetches and throws out."""
     fetch = opened_module.Opened.fetch
-    throw_out = eviction_module.throw_out
+    clear = eviction_module._clear
 
     def fetched(
         self: opened_module.Opened, first: int, count: int, *, streamed: bool = False
@@ -307,14 +307,12 @@ def _watch(say: Callable[..., None]) -> None:
         say("stream" if streamed else "fetch", self.identity.key, first, count)
         return fetch(self, first, count, streamed=streamed)
 
-    def thrown_out(account: Any, marks: Any, *args: Any, first: int, count: int) -> int:
-        there = first + np.flatnonzero(marks.marks[first : first + count])
-        for block in there.tolist():
-            say("evict", marks.identity.key, block, 1)
-        return throw_out(account, marks, *args, first=first, count=count)
+    def cleared(account: Any, marks: Any, first: int, count: int) -> Any:
+        say("evict", marks.identity.key, first, count)
+        return clear(account, marks, first, count)
 
     opened_module.Opened.fetch = fetched  # type: ignore[method-assign]
-    eviction_module.throw_out = thrown_out
+    eviction_module._clear = cleared
 
 
 def main() -> int:

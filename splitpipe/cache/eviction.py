@@ -1,7 +1,7 @@
 """Which blocks go, how they go, and what becomes of what a dead process was about.
 
-Responsible for: `choose`, the blocks that were wanted longest ago; `throw_out`, the one order in
-which a block goes; `repair`, a dead process's slot.
+Responsible for: `choose`, the blocks that were wanted longest ago; `evict`, which throws many out
+together, and `throw_out`, a few; `repair`, a dead process's slot.
 
 Rules:
 - a block goes like this: its room is noted as going; its mark is cleared; the clearing is on the
@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -28,17 +29,19 @@ import numpy.typing as npt
 from splitpipe.cache import files
 from splitpipe.cache.account import Account, Slot
 from splitpipe.cache.folder import Layout
+from splitpipe.cache.journal import Journal
 from splitpipe.cache.locks import Locks
 from splitpipe.cache.marks import DURABLE, MarkFile
 from splitpipe.cache.objects import is_whole
 from splitpipe.cache.ranges import Blocks, runs
 from splitpipe.cache.state import EVICTING, FILLING, MAKING
 from splitpipe.distinct import distinct
-from splitpipe.errors import FormatError
+from splitpipe.errors import CacheFull, FormatError
 
 __all__ = ["Victims", "choose", "evict", "oldest", "repair", "throw_out"]
 
 _LOOKED_AT: Final = 2000  # objects, beyond which chance decides
+_TOGETHER: Final = 16  # stretches that go at once: half of the slots of a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +114,108 @@ def oldest(victims: list[Victims]) -> list[Victims]:
     return sorted(victims, key=lambda those: int(those.stamps.max()))
 
 
-def evict(account: Account, layout: Layout, victims: Victims) -> int:
-    """Throw out blocks of one object, as far as nobody is at work on them or wanted them since.
+@dataclass(frozen=True, slots=True)
+class _Going:
+    """A stretch of blocks whose marks are cleared, and what is needed to go on with it."""
+
+    slot: Slot
+    durable: bool
+    marks: int
+    data: int
+    extent: tuple[int, int]
+
+
+def evict(account: Account, layout: Layout, journal: Journal, victims: list[Victims]) -> int:
+    """Throw out blocks, as far as nobody is at work on them or wanted them since.
+
+    The caller holds the lock of evictors. Many stretches go through each step together, so that
+    they share what has to be on the disk between two steps.
 
     Returns:
         how many bytes went.
     """
-    path = layout.marks(victims.digest)
-    try:
-        locks = layout.locks(path)
-    except FileNotFoundError:
-        return 0
     gone = 0
-    data = -1
-    try:
-        marks, data = MarkFile(path), files.open_file(layout.data(victims.digest))
-        same = marks.stamps[victims.blocks] == victims.stamps
-        for first, count in runs(victims.blocks[same]):
-            if locks.try_lock(first, count):
-                try:
-                    gone += throw_out(account, marks, data, locks, first=first, count=count)
-                finally:
-                    locks.unlock(first, count)
-    except (FileNotFoundError, FormatError):
-        pass
-    finally:
-        if data >= 0:
-            files.close(data)
-        locks.close()
+    waiting = [(those, run) for those in victims for run in runs(those.blocks)]
+    for start in range(0, len(waiting), _TOGETHER):
+        together = groupby(waiting[start : start + _TOGETHER], lambda pair: pair[0].digest)
+        going: list[_Going] = []
+        with ExitStack() as held:
+            try:
+                for _, group in together:
+                    pairs = list(group)
+                    stretches = [run for _, run in pairs]
+                    with suppress(FileNotFoundError, FormatError):
+                        going += _cleared(account, layout, pairs[0][0], stretches, held)
+                _note([each for each in going if each.durable], journal)
+                if going:
+                    account.count_eviction()
+                for each in going:
+                    begin, end = each.extent
+                    files.punch_hole(each.data, begin, end - begin)
+                    gone += each.slot.nbytes
+            finally:
+                for each in going:
+                    account.settle(each.slot, used=0)
     return gone
+
+
+def _note(durable: list[_Going], journal: Journal) -> None:
+    """Have it on the disk that marks were cleared: else a power cut leaves them, and no bytes."""
+    if not durable:
+        return
+    slots = [each.slot for each in durable]
+    try:
+        journal.write([(slot.digest, slot.first, slot.count) for slot in slots])
+    except CacheFull:
+        # There is no room for that, on a disk that is to have more: the marks have their places.
+        for descriptor in {each.marks for each in durable}:
+            files.sync(descriptor)
+
+
+def _cleared(
+    account: Account,
+    layout: Layout,
+    victims: Victims,
+    stretches: list[tuple[int, int]],
+    held: ExitStack,
+) -> Iterator[_Going]:
+    """Lock stretches of an object and clear their marks; ``held`` lets go of all in the end."""
+    path = layout.marks(victims.digest)
+    locks = layout.locks(path)
+    held.callback(locks.close)
+    marks, data = MarkFile(path), files.open_file(layout.data(victims.digest))
+    held.callback(files.close, data)
+    seen = dict(zip(victims.blocks.tolist(), victims.stamps.tolist()))
+    for first, count in stretches:
+        if not locks.try_lock(first, count):
+            continue
+        stamps = [seen[block] for block in range(first, first + count)]
+        same = (marks.marks[first : first + count] != 0) & (
+            marks.stamps[first : first + count] == np.array(stamps, np.uint64)
+        )
+        for start, length in runs(first + np.flatnonzero(same)):
+            cleared = _clear(account, marks, start, length)
+            if cleared is not None:
+                extent = marks.identity.extent(start, length)
+                yield _Going(*cleared, locks.descriptor, data, extent)
+
+
+def _clear(account: Account, marks: MarkFile, first: int, count: int) -> tuple[Slot, bool] | None:
+    """Note the room of blocks as going, and clear their marks.
+
+    Returns:
+        the slot, and whether a mark was durable.
+    """
+    nbytes = marks.identity.cost(first, count)
+    slot = account.take(
+        EVICTING, marks.digest, first=first, count=count, nbytes=nbytes, was_used=nbytes
+    )
+    if slot is None:
+        return None
+    those = marks.marks[first : first + count]
+    durable = bool((those & np.uint64(DURABLE)).any())
+    those[:] = 0
+    return slot, durable
 
 
 def throw_out(
@@ -150,26 +226,20 @@ def throw_out(
     Returns:
         how many bytes went.
     """
-    identity, gone = marks.identity, 0
+    gone = 0
     there = first + np.flatnonzero(marks.marks[first : first + count])
     for start, length in runs(there):
-        nbytes = identity.cost(start, length)
-        slot = account.take(
-            EVICTING, marks.digest, first=start, count=length, nbytes=nbytes, was_used=nbytes
-        )
-        if slot is None:
+        cleared = _clear(account, marks, start, length)
+        if cleared is None:
             continue
-        those = marks.marks[start : start + length]
-        durable = bool((those & np.uint64(DURABLE)).any())
-        those[:] = 0
+        slot, durable = cleared
         if durable:
-            # Else a power cut could leave the mark, and take the bytes.
             files.sync(locks.descriptor)
         account.count_eviction()
-        begin, end = identity.extent(start, length)
+        begin, end = marks.identity.extent(start, length)
         files.punch_hole(data, begin, end - begin)
         account.settle(slot, used=0)
-        gone += nbytes
+        gone += slot.nbytes
     return gone
 
 
@@ -198,6 +268,8 @@ def _repair_blocks(layout: Layout, marks: MarkFile, locks: Locks, slot: Slot) ->
         ours = numbers == np.uint64(slot.number) + np.arange(len(blocks), dtype=np.uint64)
     else:
         ours = (found != 0) & (numbers < np.uint64(slot.number))
+    # Somebody may have been killed between clearing a mark and having that on the disk.
+    files.sync(locks.descriptor)
     data = files.open_file(layout.data(slot.digest))
     try:
         for block in blocks[found == 0].tolist():

@@ -24,6 +24,7 @@ from splitpipe.cache import files
 from splitpipe.cache.account import Account, Slot
 from splitpipe.cache.eviction import choose, evict, oldest, repair
 from splitpipe.cache.folder import Layout
+from splitpipe.cache.journal import Journal
 from splitpipe.cache.locks import Locks
 from splitpipe.cache.marks import Identity, MarkFile
 from splitpipe.cache.objects import (
@@ -62,6 +63,7 @@ class Space:
 
     def __init__(self, layout: Layout, limit: int, counters: Counters) -> None:
         self.layout = layout
+        self._journal = Journal(layout)
         self.account = Account(layout, limit, recount=self._recount)
         self._counters = counters
         self._one = threading.RLock()
@@ -77,6 +79,8 @@ class Space:
                 self.prune(self.account.state.limit)
 
     def _recount(self, restarted: bool) -> int:
+        if restarted:
+            self._journal.replay()
         return sum(use_of(self.layout, d, restarted=restarted) for d in self.layout.found())
 
     # -- taking ------------------------------------------------------------------------------
@@ -236,7 +240,7 @@ class Space:
         victims, empty = choose(self.layout, most, used_before=used_before, every=every)
         gone = 0
         if self._holes:
-            gone = sum(evict(self.account, self.layout, those) for those in victims)
+            gone = evict(self.account, self.layout, self._journal, victims)
         else:
             for those in oldest(victims):
                 gone += self._remove(those.digest) if gone < nbytes else 0

@@ -155,5 +155,6 @@ def test_victims_that_were_wanted_again_stay(tmp_path: Path) -> None:
         stamps = file._stamps[blocks].copy()
         stamps[2] -= 1
         victims = Victims(file._opened.identity.digest, blocks, stamps)
-        assert evict(cache._space.account, cache._layout, victims) == 3 * BLOCK
+        space = cache._space
+        assert evict(space.account, space.layout, space._journal, [victims]) == 3 * BLOCK
         assert np.flatnonzero(file.marks).tolist() == [2]

@@ -9,6 +9,7 @@ here at every call that changes a file.
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from pathlib import Path
 
@@ -36,10 +37,11 @@ class Disk:
         count = marks.identity.blocks
         self._marks = marks
         self._data, self._path = data, path
+        self._journal = os.path.join(os.path.dirname(path), "..", "..", "evicted")
         # By block: whether its mark may be on the disk; whether its bytes are, for certain.
         self.said = np.zeros(count, bool)
         self.certain = np.zeros(count, bool)
-        self.seen = 0
+        self.seen = self.journalled = 0
 
     def _look(self) -> npt.NDArray[np.bool_]:
         now = (self._marks.marks & np.uint64(DURABLE)) != 0
@@ -61,9 +63,15 @@ class Disk:
             self.certain[:] = self._marks.marks != 0
         elif self._is(descriptor, self._path):
             self.said = now.copy()
+        elif self._is(descriptor, self._journal):
+            # What it names is cleared after a restart, whatever its mark says.
+            self.journalled += 1
+            with open(self._journal, "rb") as file:
+                for _, first, count in struct.iter_unpack("<16sQQ", file.read()):
+                    self.said[first : first + count] = now[first : first + count]
 
     def _is(self, descriptor: int, path: str) -> bool:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
 
 
 def watched(file: CachedFile, patch: pytest.MonkeyPatch) -> Disk:
@@ -110,6 +118,7 @@ def test_no_mark_outlives_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             if turn % 7 == 0:
                 file.invalidate([(start, start + 1)])
         assert disk.seen > 20
+        assert disk.journalled > 5
         assert cache.statistics().evicted_nbytes > 2 * MB
 
 
@@ -203,3 +212,41 @@ def test_files_that_do_not_belong_together_are_made_anew(tmp_path: Path, what: s
     with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
         assert file.read(0, file.size) == noise(16 * BLOCK)
         assert file.ensure([(0, file.size)]).still_valid()
+
+
+def test_what_was_thrown_out_before_a_restart_stays_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marks on the disk may be older than the journal, which is on it for certain."""
+    store = CountingStore()
+    store.write("a", noise(32 * BLOCK))
+    with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
+        file.ensure([(0, file.size)])
+        file._opened.make_durable()
+        marks = Path(cache._layout.marks(file._opened.identity.digest))
+        before = marks.read_bytes()
+        cache.prune(16 * BLOCK)
+        there = np.flatnonzero(file.marks).tolist()
+        assert 4 < len(there) < 24
+    assert (tmp_path / "evicted").stat().st_size > 0
+    marks.write_bytes(before)  # the power fails: the clearing of the marks was not written
+    monkeypatch.setattr(account, "this_boot", lambda: this_boot() ^ 1)
+    with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
+        assert np.flatnonzero(file.marks).tolist() == there
+        assert file.read(0, file.size) == noise(32 * BLOCK)
+    assert (tmp_path / "evicted").stat().st_size == 0
+
+
+def test_a_journal_does_not_grow_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from splitpipe.cache import journal
+
+    monkeypatch.setattr(journal, "_MOST_NBYTES", 256)
+    store = CountingStore()
+    store.write("a", noise(4 * MB))
+    with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
+        for start in range(0, 4 * MB, MB // 4):
+            file.ensure([(start, start + MB // 4)])
+            file._opened.make_durable()
+        assert 0 < (tmp_path / "evicted").stat().st_size < 1024
