@@ -189,4 +189,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestModel = CacheMachine.TestCase
-TestModel.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestModel.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
