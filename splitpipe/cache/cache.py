@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -42,7 +41,6 @@ __all__ = ["BLOCK_NBYTES", "BlockCache"]
 
 BLOCK_NBYTES: Final = 256 << 10
 _LEAST_BLOCKS: Final = 4
-_DURABLE_S: Final = 0.3  # how long closing may take for it
 
 
 class BlockCache:
@@ -245,9 +243,7 @@ class BlockCache:
         self._space.closing.set()
         self._pool.close(wait=wait)
         self._ahead.close()
-        end = time.monotonic() + _DURABLE_S
         for opened in list(self._files):
-            opened.fresh = opened.fresh and time.monotonic() < end
             opened.close()
         self._space.close()
 
@@ -285,7 +281,7 @@ class BlockCache:
 
 def _make_durable(pool: Pool, files: weakref.WeakSet[Opened]) -> None:
     for opened in list(files):
-        if opened.fresh:
+        if opened.fresh and opened.worth_a_sync:
             pool.submit(opened.make_durable, later=True)
 
 

@@ -41,33 +41,17 @@ def ensure(pool: Pool, wanted: Wanted, *, extent_nbytes: int) -> Token:
         CacheFull: they cannot be: more than the limit, a full disk, or others need the room as
             fast as this process fills it.
     """
-    evictions = wanted[0][0].space.account.state.evictions
     for turn in range(_ROUNDS):
-        seen = evictions[0]
-        parts = []
         flights: list[Flight] = []
-        busy: list[tuple[Opened, int]] = []
-        missed = 0
-        for opened, blocks in wanted:
-            marks = opened.marks.marks
-            found = marks.take(blocks)
-            if np.count_nonzero(found) == len(blocks):
-                parts.append((marks, blocks, found))
-                continue
-            if not turn:
-                _refuse_too_much(wanted)
-            missing = distinct(blocks[found == 0])
-            missed += len(missing)
-            mine, others = opened.claim(missing, most=opened.most_blocks(extent_nbytes))
-            flights += mine
-            busy += [(opened, block) for block in others]
-        if not turn:
-            total = sum(len(blocks) for _, blocks in wanted)
-            wanted[0][0].counters.add(hits=total - missed, misses=missed, waits=len(busy))
-        if len(parts) == len(wanted):
-            _stamp(wanted)
-            return Token(evictions, seen, parts)
-        fly(pool, flights)
+        try:
+            token, busy = _look(wanted, turn, flights, extent_nbytes)
+            if token is not None:
+                return token
+            fly(pool, flights)
+        finally:
+            # An interrupt may come at any line.
+            for flight in flights:
+                flight.cancel()
         for opened, block in busy:
             opened.wait(block)
     raise CacheFull(
@@ -76,6 +60,47 @@ def ensure(pool: Pool, wanted: Wanted, *, extent_nbytes: int) -> Token:
         "processes need at once",
         wanted[0][0].space.layout.root,
     )
+
+
+def _look(
+    wanted: Wanted, turn: int, flights: list[Flight], extent_nbytes: int
+) -> tuple[Token | None, list[tuple[Opened, int]]]:
+    """See what is there, and claim what is not.
+
+    Args:
+        wanted: blocks.
+        turn: how often that was done before.
+        flights: takes what was claimed.
+        extent_nbytes: how much a request may ask for.
+
+    Returns:
+        the token, if all is there; and what others work on.
+    """
+    state = wanted[0][0].space.account.state
+    seen = state.evictions[0]
+    parts = []
+    busy: list[tuple[Opened, int]] = []
+    missed = 0
+    for opened, blocks in wanted:
+        marks = opened.marks.marks
+        found = marks.take(blocks)
+        if np.count_nonzero(found) == len(blocks):
+            parts.append((marks, blocks, found))
+            continue
+        if not turn:
+            _refuse_too_much(wanted)
+        missing = distinct(blocks[found == 0])
+        missed += len(missing)
+        mine, others = opened.claim(missing, most=opened.most_blocks(extent_nbytes))
+        flights += mine
+        busy += [(opened, block) for block in others]
+    if not turn:
+        total = sum(len(blocks) for _, blocks in wanted)
+        wanted[0][0].counters.add(hits=total - missed, misses=missed, waits=len(busy))
+    if len(parts) < len(wanted):
+        return None, busy
+    _stamp(wanted)
+    return Token(state.evictions, seen, parts), busy
 
 
 def _refuse_too_much(wanted: Wanted) -> None:

@@ -39,6 +39,8 @@ __all__ = ["Opened"]
 _PATIENCE_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.0003
 _LONGEST_PAUSE_S: Final = 0.005
+_WORTH_NBYTES: Final = 4 << 20
+_CLOSING_S: Final = 0.3  # what closing files may take for the disk, in all
 
 
 class Opened:
@@ -217,6 +219,11 @@ class Opened:
         self.marks.stamps[there] = numbers + np.uint64(ahead)
         self.marks.marks[there] = (numbers << np.uint64(2)) | np.uint64(PRESENT)
 
+    @property
+    def worth_a_sync(self) -> bool:
+        """Whether it is so large that waiting for the disk costs less than fetching it again."""
+        return self.identity.size >= _WORTH_NBYTES
+
     def make_durable(self) -> None:
         """Have the blocks that are there on the disk for certain, and say so in their marks.
 
@@ -318,9 +325,11 @@ class Opened:
         """Close the files when nobody works on them any more; a second call does nothing."""
         if self._closing:
             return
-        if self.fresh:
+        if self.fresh and self.worth_a_sync and self.space.closing_s < _CLOSING_S:
+            began = time.monotonic()
             with suppress(StorageError):
                 self.make_durable()
+            self.space.closing_s += time.monotonic() - began
         with self._lock:
             if not self._closing:
                 self._closing = True

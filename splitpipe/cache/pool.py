@@ -12,12 +12,15 @@ Rules:
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["Pool"]
 
 Task = Callable[[], object]
+_PATIENCE_S: Final = 5.0
 
 
 class Pool:
@@ -90,13 +93,18 @@ class Pool:
                         self._ready.notify()
 
     def close(self, *, wait: bool = True) -> None:
-        """End the threads; what nobody has begun is dropped. A second call does nothing."""
+        """End the threads; what nobody has begun is dropped. A second call does nothing.
+
+        Args:
+            wait: whether to wait for them, for a few seconds: who hangs in a request ends after it.
+        """
         with self._ready:
             self._closed = True
             self._now.clear()
             self._later.clear()
             self._ready.notify_all()
+        end = time.monotonic() + _PATIENCE_S
         if wait:
             for thread in self._threads:
                 if thread is not threading.current_thread():
-                    thread.join()
+                    thread.join(max(0.0, end - time.monotonic()))

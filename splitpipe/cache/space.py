@@ -58,6 +58,7 @@ class Space:
 
     Attributes:
         closing: set when the cache is closed.
+        closing_s: how long closing files has waited for the disk, in all.
         make_durable: has what was filled made durable in the background; who has threads sets it.
     """
 
@@ -70,6 +71,7 @@ class Space:
         self.closing = threading.Event()
         self._looked_around = 0.0
         self._told = False
+        self.closing_s = 0.0
         self._holes: bool | None = None
         self.make_durable: Callable[[], object] = lambda: None
         self._fresh_nbytes = 0

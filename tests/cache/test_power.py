@@ -165,8 +165,8 @@ def test_a_restart_with_others_at_work_is_another_machine(
 
 def test_closing_makes_durable_what_came(tmp_path: Path) -> None:
     store = CountingStore()
-    store.write("a", noise(16 * BLOCK))
-    with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
+    store.write("a", noise(4 * MB))
+    with BlockCache(tmp_path, 8 * MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
         token = file.ensure([(0, file.size)])
         marks = file.marks
         file.close()
@@ -182,9 +182,9 @@ def test_a_long_session_makes_durable_as_it_goes(
 
     monkeypatch.setattr(space, "_FRESH_NBYTES", 4 * BLOCK)
     store, pause = CountingStore(), threading.Event()
-    store.write("a", noise(16 * BLOCK))
+    store.write("a", noise(4 * MB))
     with BlockCache(tmp_path, MB) as cache, cache.open(store, "a", block_nbytes=BLOCK) as file:
-        for start in range(0, file.size, BLOCK):
+        for start in range(0, 16 * BLOCK, BLOCK):
             file.ensure([(start, start + BLOCK)])
         while cache._pool._idle < len(cache._pool._threads):
             pause.wait(0.001)
