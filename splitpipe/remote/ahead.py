@@ -38,8 +38,7 @@ class Ahead:
     """
 
     def __init__(self, rows: int) -> None:
-        self._order: Order | None = None
-        self._upto = 0
+        self._upto: int | None = None
         self._under_way: deque[Prefetch] = deque()
         self._rows = rows
 
@@ -53,11 +52,8 @@ class Ahead:
         """
         if not self._rows:
             return
-        if order is not self._order and order != self._order:
-            self._stop()
-            self._order, self._upto = order, position
-        elif not self._upto - self._rows - 1 <= position:
-            # Another round of the same order, or a jump.
+        if self._upto is None or position < self._upto - self._rows - 1:
+            # Its beginning, another round of the same order, or a jump.
             self._upto = position
         for begin, stop in self._pieces(order, max(self._upto, position), position + self._rows):
             if not self._ask(order, begin, stop, prefetch):
@@ -116,8 +112,7 @@ class Behind:
     """Which bins of a binwise order were read for the last time in the epoch."""
 
     def __init__(self) -> None:
-        self._order: Order | None = None
-        self._upto = 0
+        self._upto: int | None = None
 
     def bins(self, order: Order, position: int) -> list[int]:
         """Numbers of bins that no position from ``position`` on leads to, each told once.
@@ -127,8 +122,8 @@ class Behind:
         groups = getattr(order, "bin_groups", None)
         if groups is None:
             return []
-        if order is not self._order and order != self._order:
-            self._order, self._upto = order, position
+        if self._upto is None:
+            self._upto = position
         ended: list[Any] = []
         for group in groups(min(self._upto, position), len(order)):
             if group.stop > position:

@@ -14,9 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class Mirror:
     Attributes:
         path: the folder.
         columns: the files of every column, in the order of the manifest.
+        reopened: called with what a file is that was closed meanwhile: there may be another one
+            of its name now.
     """
 
     def __init__(
@@ -75,9 +78,13 @@ class Mirror:
         self.versions = versions
         self.cache = cache
         self.block_nbytes = block_nbytes
-        name = f"{manifest.dataset.hex()}-v{manifest.volume:04d}-g{manifest.generation:05d}"
+        # Copies of one dataset in two places have files of their own.
+        place = hashlib.blake2b(store.url.encode(), digest_size=8).hexdigest()
+        commit = f"v{manifest.volume:04d}-g{manifest.generation:05d}"
+        name = f"{manifest.dataset.hex()}-{commit}-{place}"
         self.path: str = cache.folder(f"mirrors/{name}")
         self.columns = tuple(ColumnFiles(self, column) for column in manifest.columns)
+        self.reopened: Callable[[FileId], None] | None = None
         self._files: dict[FileId, CachedFile] = {}
         self._tags: dict[FileId, str | None] = {}
         self._unchecked: set[FileId] = set()
@@ -123,10 +130,21 @@ class Mirror:
         )
         self._place_header(identity, found)
         self._link(found.path, os.path.join(self.path, name))
+        if identity in self._tags and self.reopened is not None:
+            self.reopened(identity)
         self._unchecked.add(identity)
         self._tags[identity] = stat.tag
         self._files[identity] = found
+        self._close_some()
         return found
+
+    def _close_some(self) -> None:
+        """Keep a bounded number of bins open; the rest stays mapped as long as it is read."""
+        bins = [identity for identity in self._files if identity.kind == "bin"]
+        for identity in bins[: max(0, len(bins) - _MOST_BINS)]:
+            # Somebody may be at work with it: it closes itself when nobody has it any more.
+            self._files.pop(identity)
+            self._unchecked.discard(identity)
 
     def _place_header(self, identity: FileId, file: CachedFile) -> bool:
         """Write what the first bytes must be, unless they are there; whether they were not."""
@@ -175,8 +193,8 @@ class Mirror:
             FormatError: an object is another file.
         """
         for identity in list(self._unchecked):
-            file = self._files[identity]
-            if int(file.marks[0]):
+            file = self._files.get(identity)
+            if file is not None and int(file.marks[0]):
                 self._check_header(identity, file)
 
     def _check_header(self, identity: FileId, file: CachedFile) -> None:
@@ -216,9 +234,8 @@ class Mirror:
             for identity, file in list(self._files.items()):
                 stat = self.versions.of(file_name(identity), file.size)
                 if stat.tag != self._tags[identity]:
-                    # The new one is open before the old one is closed: it is the same file here.
+                    # The old one is closed when nobody has it any more.
                     self._opened(identity, file_name(identity), stat)
-                    file.close()
                     changed_any = True
         return changed_any
 
@@ -272,6 +289,8 @@ class Mirror:
 
 
 _PIECE_NBYTES = 8 << 20
+# Each takes two descriptors, and one more while it is mapped.
+_MOST_BINS = 192
 
 
 class ColumnFiles:

@@ -34,6 +34,8 @@ from splitpipe.remote.streaming import Consecutive, Streaming
 from splitpipe.remote.versions import Versions
 from splitpipe.schema import Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, given_array, records_of
+from splitpipe.storage.bins import BinFiles
+from splitpipe.storage.format import FileId
 from splitpipe.storage.layout import BinLayout
 from splitpipe.storage.manifest import Manifest, decode, encode
 from splitpipe.storage.table import OpenOptions, TableRecords
@@ -95,6 +97,8 @@ class RemoteRecords:
             column.name: RemoteColumn(files, self._table.values(column.name))
             for column, files in zip(manifest.columns, mirror.columns, strict=True)
         }
+        bins = {c.number: self._table.values(c.name).reader.bins for c in manifest.columns}
+        mirror.reopened = partial(_forget, bins)
         self._keeping = Keeping(mirror, columns, policy, verify=options.verify)
         self._helpers = Helpers()
         self._through = Through(self.schema, columns, options.verify, self._helpers.map)
@@ -225,6 +229,11 @@ class RemoteRecords:
 
     def __repr__(self) -> str:
         return f"RemoteRecords({self.path!r}, {len(self)} of {list(self.schema)})"
+
+
+def _forget(bins: Mapping[int, BinFiles], identity: FileId) -> None:
+    if identity.kind == "bin":
+        bins[identity.column].forget(identity.number)
 
 
 def _reopen(

@@ -12,8 +12,10 @@ Rules:
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,8 @@ _MOST_LOOKED = 1 << 16
 # Records of a block that are each fetched by itself, and blocks that come before they are wanted.
 _PICKED_ROWS = 64
 _PICKED_AHEAD = 3
+# Orders of which it is known how far they were asked for: two epochs, of two pipelines.
+_MOST_COURSES = 4
 
 
 class Streaming:
@@ -81,10 +85,9 @@ class Streaming:
             ahead, block = min(ahead, limit_nbytes // 3), min(block, limit_nbytes // 16)
         self._block_rows = min(_MOST_ROWS, self._rows_of(block))
         self._ahead_rows = self._rows_of(ahead) if ahead else 0
-        self._aheads: dict[tuple[str, ...], Ahead] = {}
-        self._behind = Behind()
+        self._courses: list[_Course] = []
+        self._lock = threading.Lock()
         self._pickers = Helpers()
-        self._chosen: tuple[Order, bool] | None = None
 
     def _rows_of(self, nbytes: int) -> int:
         """About how many records have so many bytes, at least one."""
@@ -109,6 +112,7 @@ class Streaming:
         """
         names = tuple(schema)
         whole = names == tuple(self._table.schema)
+        course = self._course(order, names)
         position, count = start, min(_FIRST_ROWS, self._block_rows)
         while position < stop:
             if whole and self._keeping.warm:
@@ -120,14 +124,14 @@ class Streaming:
                 except FormatError:
                     self._keeping.forget()
                 continue
-            if self._alone(order, position):
+            if self._alone(course, position):
                 yield from self._picked(order, position, stop, schema)
                 return
             end = min(stop, position + count)
             block = read(order.indices(position, end))
-            self._ask(order, end, names)
+            self._ask(course, end)
             if not self._keeping.remembers:
-                self._keeping.done_with(self._behind.bins(order, start))
+                self._keeping.done_with(course.behind.bins(order, start))
             position, count = end, min(2 * count, self._block_rows)
             block.reverse()
             while block:
@@ -135,16 +139,29 @@ class Streaming:
 
     def ahead(self, order: Order, position: int) -> None:
         """Ask for what follows in an order that somebody else reads, of which this is a part."""
-        if not self._alone(order, position):
-            self._ask(order, position, tuple(self._table.schema))
+        course = self._course(order, tuple(self._table.schema))
+        if not self._alone(course, position):
+            self._ask(course, position)
 
-    def _ask(self, order: Order, position: int, names: tuple[str, ...]) -> None:
-        if self._keeping.warm:
-            return
-        ahead = self._aheads.get(names)
-        if ahead is None:
-            ahead = self._aheads[names] = Ahead(self._ahead_rows)
-        ahead.go(order, position, partial(self._prefetch, names))
+    def _course(self, order: Order, names: tuple[str, ...]) -> _Course:
+        """What is known of an order that is being read; of a few of them, the last ones."""
+        with self._lock:
+            for course in self._courses:
+                if course.names == names and (course.order is order or course.order == order):
+                    return course
+            made = _Course(order, names, Ahead(self._ahead_rows), Behind())
+            self._courses.append(made)
+            if len(self._courses) > _MOST_COURSES:
+                self._courses.pop(0).ahead.close()
+            return made
+
+    def _ask(self, course: _Course, position: int) -> None:
+        # Another thread that asks for the same order has asked for enough.
+        if not self._keeping.warm and course.asking.acquire(blocking=False):
+            try:
+                course.ahead.go(course.order, position, partial(self._prefetch, course.names))
+            finally:
+                course.asking.release()
 
     def _prefetch(self, names: tuple[str, ...], positions: Rows) -> Prefetch | None:
         if not len(positions):
@@ -153,21 +170,22 @@ class Streaming:
 
     # -- records that are not kept ---------------------------------------------------------
 
-    def _alone(self, order: Order, position: int) -> bool:
+    def _alone(self, course: _Course, position: int) -> bool:
         """Whether records of an order are better fetched one by one than kept."""
         if self._keeping.remembers:
             return False
-        if self._chosen is None or (self._chosen[0] is not order and self._chosen[0] != order):
+        if course.alone is None:
+            order, columns = course.order, [self._keeping.columns[name] for name in course.names]
             count = min(_MOST_LOOKED, self._rows_of(self._limit // 4))
             positions = order.indices(position, min(len(order), position + count))
-            rows, columns = self._table.physical(positions), list(self._keeping.columns.values())
+            rows = self._table.physical(positions)
             try:
                 self._keeping.have(self._keeping.index_of(columns, rows))
             except CacheFull:
                 return True
             extent = self._policy.extent_nbytes
-            self._chosen = order, cheaper_alone(columns, rows, extent_nbytes=extent)
-        return self._chosen[1]
+            course.alone = cheaper_alone(columns, rows, extent_nbytes=extent)
+        return course.alone
 
     def _picked(self, order: Order, start: int, stop: int, schema: Schema) -> Iterator[Any]:
         """Records that are kept nowhere, some blocks of them fetched before they are wanted."""
@@ -195,9 +213,30 @@ class Streaming:
 
     def close(self) -> None:
         """Ask for nothing more."""
-        for ahead in self._aheads.values():
-            ahead.close()
+        for course in self._courses:
+            course.ahead.close()
         self._pickers.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Course:
+    """An order that is being read.
+
+    Attributes:
+        order: the order.
+        names: of the columns that are read.
+        ahead: what was asked for.
+        behind: what was read for the last time.
+        asking: held by the thread that asks for what comes.
+        alone: whether records are fetched one by one; ``None``: nobody has looked yet.
+    """
+
+    order: Order
+    names: tuple[str, ...]
+    ahead: Ahead
+    behind: Behind
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    alone: bool | None = None
 
 
 class Consecutive:

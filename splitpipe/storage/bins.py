@@ -137,6 +137,13 @@ class BinFiles:
             self.kernel.attach(number, opened.mapped, opened)
         return opened
 
+    def forget(self, number: int) -> None:
+        """Map a bin anew when it is needed next: another file has its name now."""
+        self.maps[number] = None
+        self._opened.pop(number, None)
+        if self.kernel is not None:
+            self.kernel.detach(number)
+
     def fits(self, count: int) -> bool:
         """Whether this many bins may be mapped at once."""
         return count <= self._max_open

@@ -97,6 +97,18 @@ def test_views(in_s3: Place, opened: Opened, tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
+def test_copies_in_two_places(in_s3: Place, opened: Opened, local: str, tmp_path: Path) -> None:
+    other = Place(f"file://{tmp_path}/store", folder=tmp_path / "store")
+    for place, name in ((in_s3, "data"), (in_s3, "copy"), (other, "data")):
+        place.put(local, name)
+    datasets = [opened(in_s3, "data"), opened(in_s3, "copy"), opened(other, "data")]
+    with sp.open_dataset(local) as truth:
+        order = global_order(600, seed=2, epoch=1)
+        rows = zip(truth.iterate(order), *(ds.iterate(order) for ds in datasets), strict=True)
+        assert all(len(set(found)) == 1 for found in rows)
+
+
+@pytest.mark.deadline(120)
 def test_it_goes_on_where_a_state_says(in_s3: Place, opened: Opened, local: str) -> None:
     in_s3.put(local, "data")
     remote = opened(in_s3, "data", cache_limit="2MB")

@@ -13,7 +13,7 @@ import pytest
 import splitpipe as sp
 from splitpipe.dataset.dataset import Dataset, dataset_of
 from splitpipe.order import global_order
-from splitpipe.remote import open_remote
+from splitpipe.remote import mirror, open_remote
 from splitpipe.storage.table import OpenOptions
 from splitpipe.stores.base import MemoryStore
 from tests.remote.standin import StandInCache
@@ -107,6 +107,41 @@ def test_what_is_taken_away_comes_again(local: Dataset, tmp_path: Path, verify: 
             assert same(next(iterator), expected[number])
             row = int(rng.integers(500))
             assert same(remote[row], expected[row])
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_taken_away_in_the_middle_of_an_order(
+    local: Dataset, tmp_path: Path, verify: bool
+) -> None:
+    with remote_of(local, tmp_path / "cache", verify=verify) as remote:
+        expected = list(local)
+        assert same(list(remote), expected)
+        iterator = iter(remote)
+        assert same([next(iterator) for _ in range(5)], expected[:5])
+        for file in list(remote.records._cache.files.values()):
+            file.evict(range(len(file.marks)))
+        assert same(list(iterator), expected[5:])
+
+
+def test_few_files_are_open_at_once(
+    local: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_MOST_BINS", 3)
+    with remote_of(local, tmp_path / "cache") as remote:
+        order = global_order(500, seed=1, epoch=0)
+        for _ in range(2):
+            assert same(list(remote.iterate(order)), list(local.iterate(order)))
+        bins = [name for name in remote.records._mirror._files if name.kind == "bin"]
+        assert len(bins) == 3
+
+
+def test_orders_that_are_read_in_turns(local: Dataset, tmp_path: Path) -> None:
+    with remote_of(local, tmp_path / "cache") as remote:
+        orders = [global_order(500, seed=seed, epoch=0) for seed in range(6)]
+        found = zip(*(remote.iterate(order) for order in orders), strict=True)
+        truth = zip(*(local.iterate(order) for order in orders), strict=True)
+        for ours, theirs in zip(found, truth, strict=True):
+            assert same(list(ours), list(theirs))
 
 
 def test_it_travels_without_a_request(local: Dataset, tmp_path: Path) -> None:
