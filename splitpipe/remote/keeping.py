@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from splitpipe.errors import CacheFull, CorruptRecord, DatasetChanged, FormatError, StorageError
+from splitpipe.errors import (
+    CacheFull,
+    CorruptRecord,
+    DatasetChanged,
+    FormatError,
+    SplitpipeError,
+    StorageError,
+)
 from splitpipe.remote.columns import RemoteColumn
 from splitpipe.remote.extents import Ranges, Spans
 from splitpipe.remote.mirror import ColumnFiles, Mirror
@@ -191,10 +198,17 @@ class Keeping:
                 renewed = self._verify and self._mirror.renew(now)
                 if not renewed or attempt == _ROUNDS - 1:
                     raise self._changed(now, error) from error
+            except FormatError as error:
+                raise self._blamed(error) from error
         raise AssertionError("every attempt returns or raises")
 
-    def _changed(self, now: Manifest, error: StorageError) -> StorageError:
-        ours, url = self._mirror.manifest, str(error.filename or self._mirror.store.url)
+    def _changed(self, now: Manifest, error: SplitpipeError) -> SplitpipeError:
+        """What is wrong, if the dataset is not the same any more; else the error."""
+        ours, url = self._mirror.manifest, self._mirror.store.url
+        if isinstance(error, StorageError):
+            url = str(error.filename or url)
+        elif now.dataset == ours.dataset:
+            return error
         if now.dataset != ours.dataset:
             return changed(url, "it was overwritten by another dataset")
         if now.generation != ours.generation:
@@ -310,10 +324,18 @@ class Keeping:
         self.forget()
         return True
 
-    def _told(self, error: FormatError) -> FormatError:
+    def _told(self, error: FormatError) -> SplitpipeError:
         """The error of a file here as that of the object that it is of."""
         url = self._mirror.store.url.rstrip("/")
-        return type(error)(str(error).replace(self._mirror.path, url))
+        told = type(error)(str(error).replace(self._mirror.path, url))
+        return self._blamed(told) if isinstance(error, CorruptRecord) else told
+
+    def _blamed(self, error: FormatError) -> SplitpipeError:
+        """The error, unless the objects were replaced before their versions were first seen."""
+        try:
+            return self._changed(read_manifest(self._mirror.store), error)
+        except SplitpipeError:
+            return error
 
 
 def _always() -> bool:
