@@ -7,11 +7,10 @@ that applies its transforms as stages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from splitpipe.dataset import Dataset, OrderLike, dataset_of
+from splitpipe.dataset import Dataset, dataset_of
 from splitpipe.raw.planning import RawPlan, plan_of
 from splitpipe.raw.records import RawRecords
 from splitpipe.raw.transforms import TransformedRecords, gives_many
@@ -49,12 +48,6 @@ class RawDataset(Dataset):
     def __init__(self, records: RawRecords | TransformedRecords, on_error: Any = None) -> None:
         super().__init__(records)
         self.on_error = on_error
-
-    def outcomes(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
-        """As `Dataset.iterate`, with an ``Unreadable`` in the place of what cannot be read."""
-        records: Any = self._records
-        found: Iterator[Any] = records.outcomes(order, start, stop)
-        return found
 
     def plan(self) -> RawPlan:
         """What reading all samples once takes; its text is what ``print`` shows of a dataset.

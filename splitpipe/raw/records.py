@@ -34,6 +34,7 @@ from splitpipe.storage.base import Batch, Catalog, Order, Rows, Unreadable, give
 from splitpipe.storage.layout import BinLayout
 from splitpipe.views import Selection, subset
 from splitpipe.views.catalogs import SelectedCatalog
+from splitpipe.views.outcomes import raised
 
 __all__ = ["Fetched", "RawRecords"]
 
@@ -225,11 +226,7 @@ class RawRecords:
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `splitpipe.storage.base.Records.iterate`."""
-        for record in self.outcomes(order, start, stop):
-            if type(record) is Unreadable:
-                raise record.error
-            yield record
-            del record
+        return raised(self.outcomes(order, start, stop))
 
     def outcomes(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """As `iterate`, with an `Unreadable` in the place of a sample that cannot be read."""

@@ -26,6 +26,7 @@ from splitpipe.schema import BARE, Schema
 from splitpipe.storage.base import Batch, Catalog, Order, Rows, Unreadable, given_array, records_of
 from splitpipe.storage.layout import BinLayout
 from splitpipe.views import Selection
+from splitpipe.views.outcomes import raised
 
 __all__ = ["Transform", "TransformedRecords", "gives_many"]
 
@@ -99,11 +100,7 @@ class TransformedRecords:
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `splitpipe.storage.base.Records.iterate`."""
-        for made in self.outcomes(order, start, stop):
-            if type(made) is Unreadable:
-                raise made.error
-            yield made
-            del made
+        return raised(self.outcomes(order, start, stop))
 
     def outcomes(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """As `iterate`, with an `Unreadable` in the place of what cannot be made."""

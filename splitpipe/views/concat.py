@@ -32,6 +32,7 @@ from splitpipe.storage.base import (
 from splitpipe.storage.layout import BinLayout, Segment
 from splitpipe.views.catalogs import ChainedCatalog
 from splitpipe.views.following import follow, followers
+from splitpipe.views.outcomes import Plain, offers, outcomes, raised
 from splitpipe.views.subset import iterate_rows, one
 
 __all__ = ["Concat", "concat"]
@@ -58,7 +59,7 @@ def concat(parts: Sequence[Records]) -> Concat:
     schema = flat[0].schema
     for number, part in enumerate(flat):
         _check(schema, part.schema, number)
-    return Concat(tuple(flat))
+    return (Onward if any(map(offers, flat)) else Concat)(tuple(flat))
 
 
 def _check(first: Schema, other: Schema, number: int) -> None:
@@ -184,9 +185,29 @@ class Concat:
         """See `Records.close`: the parts' files are the parts'."""
 
     def __reduce__(self) -> Any:
-        return Concat, (self.parts,)
+        return type(self), (self.parts,)
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.parts[:3]))
         more = f", and {len(self.parts) - 3} more" if len(self.parts) > 3 else ""
         return f"[{shown}{more}]"
+
+
+class Onward(Concat):
+    """Datasets end to end of which some go on past a record that cannot be read."""
+
+    def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        """See `Records.iterate`: the parts read ahead side by side."""
+        return raised(self.outcomes(order, start, stop))
+
+    def outcomes(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        """As `iterate`, with an ``Unreadable`` in the place of a record that cannot be read."""
+        parts = [part if offers(part) else _plain(part) for part in self.parts]
+        return outcomes(parts, self._starts.tolist(), order, start, stop)
+
+
+def _plain(part: Records) -> Plain:
+    names = tuple(part.schema)
+    return Plain(
+        lambda rows: records_of(part.schema, part.read(rows, names)), lambda row: one(part, row)
+    )

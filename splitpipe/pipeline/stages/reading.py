@@ -78,8 +78,9 @@ class Reading(Operation):
 
 def leniently(sequence: Any, order: _Order, start: int, stop: int) -> Iterator[Any]:
     """Yield the records of positions ``start:stop``, and an `Unread` for each that fails."""
-    if hasattr(sequence, "outcomes"):  # it reads ahead past what fails
-        for made in sequence.outcomes(order, start, stop):
+    onward: Any = sequence if hasattr(sequence, "outcomes") else getattr(sequence, "records", None)
+    if hasattr(onward, "outcomes"):  # it reads ahead past what fails
+        for made in onward.outcomes(order, start, stop):
             if type(made) is Unreadable:
                 yield Unread(made.error, partial(sequence.__getitem__, made.row))
             else:

@@ -17,6 +17,7 @@ from splitpipe.dataset import Dataset, OrderLike, concat
 from splitpipe.distinct import distinct
 from splitpipe.errors import FormatError
 from splitpipe.views.following import follow, followers
+from splitpipe.views.outcomes import Plain, offers, outcomes, raised
 
 __all__ = ["Chain", "chained"]
 
@@ -38,7 +39,9 @@ def chained(parts: Sequence[Any]) -> Any:
             return concat(parts)
         except FormatError:
             pass  # of other columns: their records are read by each of them
-    datasets = any(isinstance(part, Dataset) for part in parts)
+    datasets = [part.records for part in parts if isinstance(part, Dataset)]
+    if any(map(offers, datasets)):
+        return OnwardChain(parts)
     return ChainOfDatasets(parts) if datasets else Chain(parts)
 
 
@@ -93,3 +96,21 @@ class ChainOfDatasets(Chain):
                     found[place] = record
             follow(told, end)
             yield from found
+
+
+class OnwardChain(Chain):
+    """Sequences end to end, some of them datasets that go on past a record that cannot be read."""
+
+    def iterate(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
+        """Yield the records at positions of an order; the parts read ahead side by side."""
+        return raised(self.outcomes(order, start, stop))
+
+    def outcomes(self, order: OrderLike, start: int, stop: int) -> Iterator[Any]:
+        """As `iterate`, with an ``Unreadable`` in the place of a record that cannot be read."""
+        return outcomes([_part(part) for part in self.parts], self._starts, order, start, stop)
+
+
+def _part(part: Any) -> Any:
+    if not isinstance(part, Dataset):
+        return Plain(None, part.__getitem__)
+    return part.records if offers(part.records) else Plain(part.__getitem__, part.__getitem__)
