@@ -109,19 +109,24 @@ class TableCatalog:
             FormatError: the clause is no single expression, names what is not here, or compares
                 text with a number.
         """
-        names = [name for name, field in self._records.schema.items() if field.kind in _ASKABLE]
+        # ``row`` is the number of the row, also where a column has this name.
+        names = [
+            name
+            for name, field in self._records.schema.items()
+            if field.kind in _ASKABLE and name.lower() != "row"
+        ]
         checked_clause(clause, ["row", *names])
         values = bindable(parameters)
         connection = sqlite3.connect(":memory:", isolation_level=None)
         try:
-            listed = "".join(f', "{name}"' for name in names if name.lower() != "row")
-            connection.execute(f"CREATE TABLE records(row INTEGER PRIMARY KEY{listed})")
             for table in ("json_each", "json_tree"):  # their first use declares them
                 connection.execute(f"SELECT 1 FROM {table}('[]')").fetchall()
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             question = f"SELECT row FROM records WHERE ({clause}\n)"
+            listed = "".join(f', "{name}"' for name in names)
             try:
+                connection.execute(f"CREATE TABLE records(row INTEGER PRIMARY KEY{listed})")
                 wanted = self._named(connection, question, values)
                 self._fill(connection, [name for name in names if name in wanted], clause)
                 connection.set_authorizer(readers_only)

@@ -367,3 +367,24 @@ def test_a_column_is_of_numbers_as_a_whole_or_of_text(texts: list[str], early: i
                 assert found == [n for n, t in enumerate(values) if t == text]
     finally:
         catalog._BLOCK = before
+
+
+def test_names_that_sql_does_not_tell_apart(folder: Path) -> None:
+    rows = [{"file": "1.bin", "Row": 7, "n": 1}, {"file": "2.bin", "Row": 8, "n": 2}]
+    with sp.open_raw(rows, fetch="file", base=folder) as ds:
+        assert [sample["n"] for sample in ds.where("row = 1 OR n = 1")] == [1, 2]
+        assert len(ds.where("row = 7")) == 0
+    rows = [{"file": "1.bin", "Size": 7, "size": 1}]
+    with (
+        sp.open_raw(rows, fetch="file", base=folder) as ds,
+        pytest.raises(sp.FormatError, match="duplicate column"),
+    ):
+        ds.where("size = 1")
+
+
+def test_a_url_of_this_machine_is_a_path(folder: Path) -> None:
+    write(folder, "csv")
+    with sp.open_raw((folder / "table.csv").as_uri(), fetch="file", max_size=2) as ds:
+        assert [sample["file"] for sample in ds] == [b"0", b"1"]
+    with sp.open_raw(folder.as_uri() + "/", columns=["bin"]) as ds:
+        assert ds["3"] == {"bin": b"3"}
