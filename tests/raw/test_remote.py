@@ -185,7 +185,7 @@ def test_whatever_the_network_does_the_bytes_are_right(
         FaultProxy(served.url) as proxy,
         sp.open_raw(f"{proxy.url}/set/part1.parquet", fetch="file", **cache) as ds,
     ):
-        proxy.inject(*chaos(0.3, nbytes_per_s=1000.0), seed=7)
+        proxy.inject(*chaos(0.3, stall_s=1.0, nbytes_per_s=1000.0), seed=7)
         pipe = sp.Pipeline(ds, shuffle="global", seed=3).map(number_of, workers=2)
         with pipe.loader() as loader:
             assert sorted(loader) == list(range(10, COUNT))
