@@ -147,7 +147,7 @@ class Streaming:
         """What is known of an order that is being read; of a few of them, the last ones."""
         with self._lock:
             for course in self._courses:
-                if course.names == names and (course.order is order or course.order == order):
+                if course.names == names and _is_same(course.order, order):
                     return course
             made = _Course(order, names, Ahead(self._ahead_rows), Behind())
             self._courses.append(made)
@@ -216,6 +216,16 @@ class Streaming:
         for course in self._courses:
             course.ahead.close()
         self._pickers.close()
+
+
+def _is_same(one: Order, other: Order) -> bool:
+    """Whether two orders are known to be the same; some can only be compared by identity."""
+    if one is other:
+        return True
+    try:
+        return type(one) is type(other) and one == other
+    except TypeError:
+        return False
 
 
 @dataclass(slots=True, eq=False)

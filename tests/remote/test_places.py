@@ -132,14 +132,15 @@ def test_ranks_share_one_cache(in_s3: Place, opened: Opened, local: str, shuffle
     whole = []
     for rank in range(3):
         pipe = sp.Pipeline(opened(in_s3, "data"), shuffle=shuffle, seed=4).shard(rank, 3)
-        with pipe.map(bytes, workers=1).loader() as loader:
-            whole.append(list(map(bytes, loader)))
+        with pipe.map(bytes, workers=1).loader(epochs=2) as loader:
+            whole.append([list(map(bytes, epoch)) for epoch in loader.by_epoch()])
     with (
         sp.open_dataset(local) as truth,
-        sp.Pipeline(truth, shuffle=shuffle, seed=4).loader(executor="inline") as loader,
+        sp.Pipeline(truth, shuffle=shuffle, seed=4).loader(executor="inline", epochs=2) as loader,
     ):
-        expected = list(map(bytes, loader))
-    assert [whole[at % 3][at // 3] for at in range(600)] == expected
+        expected = [list(map(bytes, epoch)) for epoch in loader.by_epoch()]
+    for epoch in range(2):
+        assert [whole[at % 3][epoch][at // 3] for at in range(600)] == expected[epoch]
 
 
 def dying(record: bytes, folder: str) -> int:
