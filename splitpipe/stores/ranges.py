@@ -7,7 +7,8 @@ Rules:
 - bytes are given out only where status, Content-Range, Content-Length, what arrived and the
   version agree with what was asked for;
 - a server that sends the whole object in place of a range is made use of where that costs little
-  more, and is an error elsewhere;
+  more, and is an error elsewhere; of a whole object from a server that knows no ranges nothing but
+  its Content-Length can be compared;
 - a redirect to another origin is followed only where that origin was allowed, and never with
   credentials.
 """
@@ -37,7 +38,7 @@ from splitpipe.stores.failures import (
 )
 from splitpipe.stores.sealed import told_url
 
-__all__ = ["Target", "look", "read_range", "version"]
+__all__ = ["Target", "look", "read_answer", "read_range", "version"]
 
 REDIRECTS: Final = 5
 CHEAP: Final = 1 << 20
@@ -114,10 +115,8 @@ def read_range(
         raise too_short(target.where, start, stop, None)
     if stop is not None and stop == start:
         return _nothing(connections, target, start, tag)
-    headers = {}
-    whole = start == 0 and stop is None
-    if not whole:
-        headers["Range"] = f"bytes={start}-" + ("" if stop is None else str(stop - 1))
+    # For the whole, too: a range is answered with the size, by which a wrong length is seen.
+    headers = {"Range": f"bytes={start}-" + ("" if stop is None else str(stop - 1))}
     if tag is not None and tag.startswith('"'):
         headers["If-Match"] = tag
     nbytes = 0 if stop is None else stop - start
@@ -131,13 +130,32 @@ def read_range(
         if answer.status == 416 and stop is not None:
             raise too_short(target.where, start, stop, _size(answer.headers, told_only=True))
         if answer.status == 416:
-            return _nothing(connections, target, start, tag)
+            size = _size(answer.headers, told_only=True)
+            if size is None:
+                size = look(connections, target).size
+            if start > size:
+                raise too_short(target.where, start, stop, size)
+            if start < size:
+                raise _disagrees(target, f"it has {size} bytes, and none behind byte {start}")
+            return b""
         if _encoded(answer):
             text = "the server compresses what was asked for as it is"
             raise remote_error(errno.EPROTO, text, target.where)
-        if answer.status == 206 and not whole:
+        if answer.status == 206:
             return _part(answer, target, start, stop)
         return _from_whole(answer, target, start, stop)
+
+
+def read_answer(connections: Connections, target: Target) -> bytes:
+    """What a url answers that is no object, a listing.
+
+    Raises:
+        StorageError, RemoteError: see `Store.list`.
+    """
+    with _begin(connections, "GET", target, {}, 0) as answer:
+        if answer.status != 200:
+            raise _refusal(answer, target)
+        return _from_whole(answer, target, 0, None)
 
 
 def _part(answer: Answer, target: Target, start: int, stop: int | None) -> bytes:
@@ -165,9 +183,7 @@ def _part(answer: Answer, target: Target, start: int, stop: int | None) -> bytes
 
 
 def _from_whole(answer: Answer, target: Target, start: int, stop: int | None) -> bytes:
-    """Of the whole object, which came although a range was asked for, or because it was."""
-    if answer.status != 200:
-        raise _disagrees(target, "a part came, and the whole was asked for")
+    """Of the whole object, which came although a range was asked for."""
     size = answer.length
     if size is None and answer.headers.get("Transfer-Encoding", "").lower() != "chunked":
         text = "the server does not say how large it is, so that its end cannot be told from a loss"

@@ -31,7 +31,7 @@ from splitpipe.stores.base import ABSENT, ObjectStat, checked_key
 from splitpipe.stores.connections import Connections
 from splitpipe.stores.forking import ForkLock, abandon
 from splitpipe.stores.patience import Timeouts
-from splitpipe.stores.ranges import Target, look, read_range
+from splitpipe.stores.ranges import Target, look, read_answer, read_range
 from splitpipe.stores.s3_listing import parsed_listing
 from splitpipe.stores.s3_session import OPTIONS, Session
 from splitpipe.stores.sealed import Sealed, told_url, travels
@@ -109,7 +109,7 @@ class S3Store:
         where = self.url + prefix
         while True:
             session = self._begun()
-            data = read_range(session.connections, session.listing(where, query), 0, None, None)
+            data = read_answer(session.connections, session.listing(where, query))
             page = parsed_listing(data, where)
             for key, stat in page.objects:
                 key = key.removeprefix(self._prefix)

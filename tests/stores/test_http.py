@@ -121,6 +121,21 @@ def test_the_whole_needs_a_length_or_chunks() -> None:
         read(answer(200, b"hello", length=False), start=0, stop=None)
 
 
+def test_the_whole_is_asked_for_as_a_range_too() -> None:
+    """Else nothing would tell of a Content-Length that is too small."""
+    data, requests = read(part(0, 2000), start=0, stop=None)
+    assert data == DATA
+    assert "Range: bytes=0-\r\n" in requests[0]
+    with pytest.raises(RemoteError, match="contradicts"):
+        read(answer(206, DATA[:1993], "Content-Range: bytes 0-1999/2000"), start=0, stop=None)
+    with pytest.raises(RemoteError, match="contradicts"):
+        read(part(0, 1993), start=0, stop=None)
+    assert read(answer(200, DATA), start=0, stop=None)[0] == DATA  # knows no ranges
+    assert read(answer(416, b"", "Content-Range: bytes */0"), start=0, stop=None)[0] == b""
+    with pytest.raises(RemoteError, match="contradicts"):
+        read(answer(416, b"", "Content-Range: bytes */5"), start=0, stop=None)
+
+
 def test_what_is_compressed_on_the_way_is_refused() -> None:
     with pytest.raises(RemoteError, match="compresses"):
         read(part(10, 20, "Content-Encoding: gzip"))
