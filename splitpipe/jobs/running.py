@@ -26,6 +26,7 @@ from splitpipe.jobs.shape import Ranges
 from splitpipe.jobs.summary import Counts, JobProgress, JobSummary
 from splitpipe.jobs.target import DatasetTarget, Target
 from splitpipe.jobs.work import Made, Probed, Rules, Work
+from splitpipe.jobs.working import Working
 from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import Workers
@@ -343,7 +344,7 @@ class _Running:
             raise AssertionError(f"{reached} records came of {self._stop}")
 
     def _through(self, parts: Any, work: Callable[[Any], Any], workers: Workers) -> Iterator[Any]:
-        pipe = Pipeline(parts).map(work, workers=workers, name="job")
+        pipe = Pipeline(parts)._pooled(Working(work), {"workers": workers, "name": "job"})
         loader: Loader = pipe.loader(executor="inline" if workers == 0 else "process")
         with loader:
             for made in loader:

@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
+from splitpipe.errors import PoisonRecord
 from splitpipe.jobs.shape import Shape
 from splitpipe.order import Order
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import AsyncMap, Context, Operation
 from splitpipe.pipeline.stages.failed import Ledger
-from splitpipe.pipeline.stages.policy import LeaveOut
+from splitpipe.pipeline.stages.policy import LeaveOut, decide
+from splitpipe.runtime.blame import Blame, Nested
 from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import failing_stage
 
@@ -44,6 +46,7 @@ class Stretch:
         whole: whether positions are not told apart: all that comes out is of ``start``.
         left_out: called with what a stage leaves out: the position of its record, the stage's
             context, its policy, the error, which part of the record, and how often it was tried.
+        blame: who is told which record it is at, and says which not to treat; None: nobody asks.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class Stretch:
         epoch: int = 0,
         whole: bool = False,
         left_out: LeftOut | None = None,
+        blame: Blame | None = None,
     ) -> None:
         self._shape, self._order = shape, order
+        self._blame = None if shape.ahead and not whole else blame
         self._start, self._stop = start, stop
         self._whole = whole
         self._ahead: list[_Ahead] = []
@@ -65,7 +70,10 @@ class Stretch:
         self._left_out = left_out
         noting = (shape.ahead or shape.guarded) and not whole
         self._body = self._noting(shape.body) if noting else shape.body
-        self._chain = Chain(self._body, epoch, first=start, ledger=_Entering(self._enter))
+        nested = None if self._blame is None else self._blame.nested()
+        ledger = _Entering(self._enter, self._blame, nested)
+        self._chain = Chain(self._body, epoch, first=start, ledger=ledger)
+        self._chain.notes = nested
         self._source_failed = False
         self._given: int | None = None
 
@@ -92,6 +100,8 @@ class Stretch:
                 del item
         finally:
             chain.close()
+            if self._blame is not None:
+                self._blame.end()
 
     def _open(self, number: int, part: Part, epoch: int) -> Iterator[Any]:
         source = part.source
@@ -99,13 +109,34 @@ class Stretch:
         return self._read(source)
 
     def _read(self, source: SequenceSource) -> Iterator[Any]:
+        items = source.items(self._order, self._start, self._stop)
         try:
-            yield from source.items(self._order, self._start, self._stop)
+            yield from items if self._blame is None else self._told(items, self._blame)
         except GeneratorExit:
             raise
         except BaseException:
             self._source_failed = True
             raise
+
+    def _told(self, items: Iterator[Any], blame: Blame) -> Iterator[Any]:
+        """Yield the records, and tell of each before it is read; a whole stream has one name."""
+        at = self._start
+        while True:
+            if at == self._start or not self._whole:
+                error = blame.begin((at, 0), called=self._called(at))
+                if error is not None:
+                    raise error
+            item = next(items, self)
+            if item is self:
+                return
+            yield item
+            del item
+            at += 1
+
+    def _called(self, at: int) -> str:
+        if at >= len(self._shape.source):
+            return f"record {at} of the job"
+        return f"{self._shape.source.describe(at, 0)} (number {at} of the job)"
 
     def _enter(
         self, context: Context, policy: LeaveOut, error: BaseException, part: int, tries: int
@@ -152,6 +183,8 @@ class Stretch:
         name = self.stage_of(error)
         what = "writing what it gave" if self._given is not None else "reading the source"
         place = f"in stage {name!r}" if name is not None else f"while {what}"
+        if isinstance(error, PoisonRecord):
+            place = "not treated any more"
         notes = [f"{place} ({worker}), record {at} of the job"]
         if at < len(self._shape.source):
             notes.append(self._shape.source.describe(at, 0))
@@ -178,9 +211,21 @@ class Stretch:
 class _Entering(Ledger):
     """Tells what stages leave out; whether that is too much is judged where all of it is known."""
 
-    def __init__(self, enter: Callable[[Context, LeaveOut, BaseException, int, int], None]) -> None:
+    def __init__(
+        self,
+        enter: Callable[[Context, LeaveOut, BaseException, int, int], None],
+        blame: Blame | None,
+        notes: Nested | None,
+    ) -> None:
         super().__init__()
         self._enter = enter
+        self._blame = blame
+        self._notes = notes
+
+    def blame(self, context: Context, policy: LeaveOut | None) -> Blame | None:
+        if self._blame is None or policy is None or decide(policy, PoisonRecord(), 0) is not policy:
+            return None
+        return self._blame.within(f"job/{context.stage}", context.epoch, self._notes)
 
     def left_out(
         self,

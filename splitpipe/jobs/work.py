@@ -35,6 +35,7 @@ from splitpipe.order import Order
 from splitpipe.pipeline.stages.base import Context
 from splitpipe.pipeline.stages.failed import FailedItem, Ledger
 from splitpipe.pipeline.stages.policy import LeaveOut, Policy, decide
+from splitpipe.runtime.blame import Blame
 from splitpipe.runtime.failure import annotate
 from splitpipe.schema import Field, Schema
 
@@ -119,6 +120,8 @@ class Work:
         self.schema = schema
         self._zstd = dict(zstd)
         self._codecs: dict[str, Codec] = {}
+        self.blame: Blame | None = None
+        """Who is told which record it is at, and says which not to treat."""
         self.group = rules.whole or shape.group
 
     def with_schema(self, schema: Schema, zstd: Mapping[str, Zstd]) -> Work:
@@ -224,6 +227,7 @@ class Work:
             epoch=first // whole if whole else 0,
             whole=bool(whole),
             left_out=left_out,
+            blame=self.blame,
         )
 
     def _group_of(self, position: int, start: int, stop: int) -> tuple[int, int]:

@@ -16,15 +16,32 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from splitpipe.errors import PoisonRecord
+from splitpipe.runtime import board as b
 from splitpipe.runtime.notes import Accused, Notes
 
-__all__ = ["Accusations", "Blame", "mark_of"]
+__all__ = ["Accusation", "Accusations", "Blame", "Nested", "mark_of"]
 
-Accusations: TypeAlias = "Mapping[Accused, str]"
-"""What is known of items that have ended too many workers: how they did."""
+
+class Accusation(NamedTuple):
+    """What is known of an item that has ended too many workers.
+
+    Attributes:
+        item: which it is, in words.
+        how: how often it did, where, and how the last of them ended.
+    """
+
+    item: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.item} {self.how}"
+
+
+Accusations: TypeAlias = "Mapping[Accused, Accusation]"
+"""What is known of items that are not to be treated any more."""
 
 
 def mark_of(stage: str) -> int:
@@ -42,9 +59,11 @@ class Blame:
         accused: items that are not to be treated.
 
     Example:
-        >>> blame = Blame("decode", 0, None, {Accused(mark_of("decode"), 0, 7, 0): "it was killed"})
+        >>> item = Accused(mark_of("decode"), 0, 7, 0)
+        >>> accused = {item: Accusation("record 7", "has ended 3 workers")}
+        >>> blame = Blame("decode", 0, None, accused)
         >>> blame.begin((6, 0)), blame.begin((7, 0))
-        (None, PoisonRecord('it was killed'))
+        (None, PoisonRecord('record 7 has ended 3 workers'))
     """
 
     __slots__ = ("_accused", "_epoch", "_mark", "_notes")
@@ -55,12 +74,25 @@ class Blame:
         self._notes = notes
         self._accused = accused
 
-    def begin(self, place: tuple[int, int]) -> PoisonRecord | None:
-        """The item at `place` is about to be treated: return why it is not to be; None: it is."""
+    def nested(self) -> Nested | None:
+        """Return where stages that run inside of this one note what they do."""
+        return None if self._notes is None else Nested(self._notes)
+
+    def within(self, stage: str, epoch: int, notes: Nested | None) -> Blame:
+        """Return the same for a stage that runs inside of this one."""
+        return Blame(stage, epoch, notes, self._accused)
+
+    def begin(self, place: tuple[int, int], *, called: str | None = None) -> PoisonRecord | None:
+        """The item at `place` is about to be treated: return why it is not to be; None: it is.
+
+        Args:
+            place: its number, and which part.
+            called: what it is called, where whoever asks knows better.
+        """
         item = Accused(self._mark, self._epoch, *place)
-        reason = self._accused.get(item)
-        if reason is not None:
-            return PoisonRecord(reason)
+        known = self._accused.get(item)
+        if known is not None:
+            return PoisonRecord(str(known if called is None else known._replace(item=called)))
         if self._notes is not None:
             self._notes.accuse(item)
         return None
@@ -69,3 +101,41 @@ class Blame:
         """It was treated."""
         if self._notes is not None:
             self._notes.acquit(self._mark)
+
+
+class Nested(Notes):
+    """The notes of stages that run inside of another one, which stands on the row.
+
+    An item of one of them is named there while that very one runs; else the item of the outer.
+
+    Args:
+        outer: the notes of that stage.
+    """
+
+    __slots__ = ("_outer",)
+
+    def __init__(self, outer: Notes) -> None:
+        super().__init__(memoryview(bytearray(8 * b.FIELDS)).cast("d"), stages=True)
+        self._outer = outer
+
+    def pause(self) -> float:
+        stage = super().pause()
+        self._show()
+        return stage
+
+    def resume(self, stage: float) -> None:
+        super().resume(stage)
+        self._show()
+
+    def accuse(self, item: Accused) -> None:
+        super().accuse(item)
+        self._show()
+
+    def acquit(self, mark: int) -> None:
+        super().acquit(mark)
+        self._show()
+
+    def _show(self) -> None:
+        running = self._row[b.AT_STAGE]
+        own = [item for item, stage in self._accused.values() if running and stage == running]
+        self._outer.show(own[-1] if own else None)

@@ -28,6 +28,7 @@ from splitpipe.errors import PipelineError, PoisonRecord, WorkerDied, WorkerStal
 from splitpipe.pipeline.guarding import policies
 from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.source import SequenceSource
+from splitpipe.runtime.blame import Accusation
 from splitpipe.runtime.notes import NO_STAGE, Accused, Site
 from splitpipe.runtime.watchdog import Stall
 
@@ -112,9 +113,11 @@ class Death:
         return how
 
 
-def leaves_out(task: Task) -> bool:
-    """Whether a stage of a task may leave items out."""
-    return any(policy.leaves_out for policy in policies(task.body.stages))
+def _asks(task: Task) -> bool:
+    """Whether a stage of a task says what becomes of items that end its workers."""
+    stages = task.body.stages
+    asks = any(stage.operation.accuses for stage in stages)
+    return asks or any(policy.leaves_out for policy in policies(stages))
 
 
 def _may_be_left_out(death: Death) -> bool:
@@ -145,8 +148,8 @@ class Record:
         self._progress: object = None
         self._in_a_row = 0
         self._sites: list[Site] = []
-        self._guarded = any(leaves_out(task) for task in tasks)
-        self.accused: dict[Accused, str] = {}
+        self._guarded = any(map(_asks, tasks))
+        self.accused: dict[Accused, Accusation] = {}
         """Items that are to be left out, and how they have ended workers."""
         self.deaths: Counter[int] = Counter()
         """How many there were, by the number of the task."""
@@ -200,13 +203,13 @@ class Record:
             return WorkerDied(text)
         return WorkerStalled(f"{text}. Where it was:\n{death.stall.stacks}")
 
-    def _leave_out(self, site: Site, text: str) -> None:
+    def _leave_out(self, site: Site, found: Accusation) -> None:
         assert site.item is not None
-        self.accused[site.item] = text
-        self._sites = [one for one in self._sites if one.item != site.item]
-        log.warning("%s. It is left out, as its stage says (on_error)", text)
+        self.accused[site.item] = found
+        self._sites = [one for one in self._sites if not one.may_be(site)]
+        log.warning("%s. It is not tried again: its stage says what becomes of it", found)
 
-    def _poison(self, death: Death, site: Site) -> str | None:
+    def _poison(self, death: Death, site: Site) -> Accusation | None:
         """Return what is said of the item at `site`, where it has ended enough workers."""
         if site.position is None:
             return None
@@ -214,9 +217,9 @@ class Record:
         known = [one for one in same if one.position is not None]
         if len(same) < POISON or len(known) < POISON - 1:
             return None
-        return (
-            f"{self._item(site)} has ended {len(same)} workers{self._stage(known)}; the last: "
-            f"{death.text}"
+        return Accusation(
+            self._item(site),
+            f"has ended {len(same)} workers{self._stage(known)}; the last: {death.text}",
         )
 
     def _item(self, site: Site) -> str:

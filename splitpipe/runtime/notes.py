@@ -107,6 +107,12 @@ class Notes:
         else:
             self._row[b.AT_MARK] = 0
 
+    def show(self, item: Accused | None) -> None:
+        """Name `item`, which is a part of what the stage that runs is at; None: that itself."""
+        last = next(reversed(self._accused.values()), None)
+        if last is not None:
+            self._tell_item(last[0] if item is None else item, last[1])
+
     def _tell_item(self, item: Accused, stage: float) -> None:
         row = self._row
         row[b.AT_MARK] = 0

@@ -72,7 +72,8 @@ class PoolWorker:
     ) -> None:
         self._body = body
         self._book = Book(worker=worker) if book is None else book
-        self._guarded = any(policies(body.stages))
+        asks = any(stage.operation.accuses for stage in body.stages)
+        self._guarded = asks or any(policies(body.stages))
         self._budgets = budgeted(body)
         self._balance = Balance.of(body)
         self._leash = leash

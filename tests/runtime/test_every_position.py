@@ -294,7 +294,9 @@ def walk(
         assert_goes_on(pipe, states[at], truth[at:], turns, runs, options)
 
 
-PAIRS = sorted(set(product(STAGES, STAGES)) - {("mix, again", "mix, again")})
+AGAIN = ("mix, again", "repeat")
+"""What begins its input anew; one behind another is not tried here."""
+PAIRS = sorted(set(product(STAGES, STAGES)) - set(product(AGAIN, AGAIN)))
 SAMPLE = PAIRS if EVERYTHING else random.Random(5).sample(PAIRS, 120)
 
 
@@ -310,7 +312,11 @@ class TestInline:
     def test_two_stages(self, first: str, second: str) -> None:
         begin = SOURCES["sequence" if len(first) % 2 else "factory"]
         pipe = STAGES[second](STAGES[first](begin()))
-        walk(pipe, [INLINE], INLINE, most=None if EVERYTHING else 12)
+        try:
+            walk(pipe, [INLINE], INLINE, most=None if EVERYTHING else 12)
+        except ValueError as error:
+            if "no items to repeat" not in str(error):
+                raise
 
 
 @pytest.mark.usefixtures("_small")
@@ -340,8 +346,11 @@ def graphs(draw: Callable[..., Any]) -> sp.Pipeline:
     if draw(st.booleans()):
         pipe = sp.Pipeline(lambda: iter(range(length)), seed=3)
     made = [pipe]
+    left = sorted(STAGES)
     for _ in range(draw(st.integers(1, 4))):
-        name = draw(st.sampled_from(sorted(STAGES)))
+        name = draw(st.sampled_from(left))
+        if name in AGAIN:
+            left = [one for one in left if one not in AGAIN]
         made.append(STAGES[name](made[-1]))
         if draw(st.integers(0, 4)) == 0:
             made.append(sp.interleave(made[-1], draw(st.sampled_from(made)), block=2))
@@ -377,4 +386,8 @@ def test_any_graph(
                 raise
             hypothesis.reject()
         except (sp.BranchStalled, sp.NotPicklable):
+            hypothesis.reject()
+        except ValueError as error:
+            if "no items to repeat" not in str(error):
+                raise
             hypothesis.reject()

@@ -286,6 +286,9 @@ class Operation(ABC):
     """It may have read more of its inputs than `needs` says of what it has given, or less: it tells
     how much (`Context.tell`, of which only ``taken`` counts)."""
 
+    accuses: ClassVar[bool] = False
+    """It asks the ledger which items not to treat (`Ledger.blame`), though it has no policy."""
+
     leaves_out: ClassVar[bool] = False
     """Every item comes out as one, or is counted in ``context.dropped``, and nothing else is."""
 
