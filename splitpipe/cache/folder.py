@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -177,7 +178,7 @@ def _refuse_others(root: str) -> None:
     others = sorted(n for n in os.listdir(root) if n != MARKER and not n.startswith(".splitpipe-"))
     if others and not os.path.exists(os.path.join(root, MARKER)):
         raise StorageError(
-            0,
+            errno.ENOTEMPTY,
             f"this folder is no cache: {others[0]!r} lies in it; choose an empty one",
             root,
         )
