@@ -35,7 +35,7 @@ class RetryPolicy:
 
     Before attempt ``n + 1`` a time between 0 and ``base_s * 2 ** n`` is waited, chosen evenly
     ("full jitter", as the AWS architecture blog describes it), and at least what the server asks
-    for by Retry-After.
+    for by Retry-After. Where a connection broke the second attempt comes at once.
 
     Attributes:
         attempts: requests in all, the first one too.

@@ -29,6 +29,10 @@ __all__ = ["RetryStatistics", "RetryingStore"]
 
 Answered = TypeVar("Answered")
 
+# A connection that broke, or a body that is not what was announced: nothing that a server with
+# too much to do says.
+_AT_ONCE = (errno.ECONNRESET, errno.EPIPE, errno.EIO)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryStatistics:
@@ -157,6 +161,8 @@ class RetryingStore:
         longest_s = min(policy.longest_s, policy.base_s * 2.0 ** min(number, 64))
         with self._lock:
             pause_s = self._rng.uniform(0.0, longest_s)
+        if number == 0 and error.errno in _AT_ONCE:
+            pause_s = 0.0
         if error.retry_after_s is not None:
             if error.retry_after_s > policy.retry_after_s:
                 return None

@@ -110,6 +110,16 @@ def test_waiting_grows_with_full_jitter() -> None:
         assert sum(waits) / len(waits) == pytest.approx(longest / 2, rel=0.25)
 
 
+def test_a_connection_that_broke_is_tried_again_at_once_and_then_waited_for() -> None:
+    broken = [remote_error(errno.ECONNRESET, "it broke", "x", transient=True) for _ in range(3)]
+    clock, store = Clock(), Troubled(*broken)
+    MemoryStore.write(store, "a", b"hello")
+    assert retrying(store, clock, attempts=9, base_s=1.0).stat("a").size == 5
+    first, *others = clock.slept
+    assert first == 0.0
+    assert all(pause > 0.0 for pause in others)
+
+
 def test_the_deadline_ends_it_before_the_attempts() -> None:
     clock, store = Clock(), Troubled(*(passing() for _ in range(100)))
     again = retrying(store, clock, attempts=100, base_s=1.0, longest_s=4.0, deadline_s=10.0)
