@@ -108,6 +108,11 @@ class Branches:
         """How many items were taken of the stream; None while one is being made."""
         return self._count if self._puller is None else None
 
+    @property
+    def complete(self) -> bool:
+        """Whether all its readers are there."""
+        return len(self._readers) == len(self._pending)
+
     def reader(self, name: str, output: int = 0) -> Iterator[Any]:
         """Return the items for one more reader.
 

@@ -31,7 +31,7 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages import Batch, Cache, Context, Map, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.pipeline.stages.failed import Ledger
-from splitpipe.runtime.again import Again, Pass
+from splitpipe.runtime.again import Again, Pass, widths
 from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.capture import Stretch, facts_of, stretches
 from splitpipe.runtime.closing import close_all, raising
@@ -99,6 +99,7 @@ class Chain:
         self.running: list[Layer] = []
         """What runs, for whoever measures it."""
         self.notes: Notes | None = None  # where to note what is worked on; before `start`
+        self._widths = widths(body)
         self._edges = sum(part.edge is not None for part in body.parts)
         self.cursors = {
             one: Cursor(first or self._first_of(body.parts[one]), counted=counted)
@@ -246,7 +247,7 @@ class Chain:
             return self._make(number, owner, epoch)
         numbered = self._body.parts[number].numbered
         branches = self._shared.get((number, epoch))
-        if branches is None:
+        if branches is None or branches.complete:  # what lies before a cache is read anew as it was
             branches = self._branch(number, epoch, numbered=numbered)
         items: Iterator[Any] = self._layer(
             owner, branches.reader(reader, self._serves.get(owner, owner))
@@ -304,7 +305,8 @@ class Chain:
         before: Place | None = None
         inputs: list[Iterator[Any]] = []
         if operation.reopens:
-            inputs += (Again(self, one, epoch, owner, name) for one in part.inputs)
+            width = self._widths[number]
+            inputs += (Again(self, one, epoch, owner, name, width) for one in part.inputs)
         else:
             streams = (
                 [made]
