@@ -26,6 +26,10 @@ def commands() -> dict[str, Any]:
 
 
 def options(command: Any) -> set[str]:
+    """Of a command, or of all commands of a group."""
+    below = getattr(command, "commands", None)
+    if below is not None:
+        return set().union(*map(options, below.values()))
     kinds = {each: each.param_type_name for each in command.params}
     return {name for each, kind in kinds.items() if kind == "option" for name in each.opts}
 
@@ -85,6 +89,7 @@ class TestJson:
     ) -> None:
         found = printed(capsys, name, dataset)
         if name == "check":  # which has nothing to tell of what is wrong
+            found |= printed(capsys, "check", dataset.as_uri())
             found["findings"] = [{"row": None, "message": ""}]
         assert members(found) == told_by(name)
 
