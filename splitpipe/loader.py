@@ -23,19 +23,16 @@ from types import TracebackType
 from typing import Any
 
 from splitpipe.errors import PipelineError
-from splitpipe.pipeline.builder import Pipeline, set_runner
-from splitpipe.pipeline.explain import explain
-from splitpipe.pipeline.plan import Plan, RunOptions
-from splitpipe.pipeline.signature import signature
+from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import check_count
 from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.recording.recorder import Recorder
-from splitpipe.recording.seeing import Seeing, recorder_of
+from splitpipe.recording.seeing import Seeing
 from splitpipe.runtime.diagnosis import Diagnosis
 from splitpipe.runtime.interrupts import held_back
 from splitpipe.runtime.run import Run
-from splitpipe.runtime.saved import Place, graph_of, place_of, resume_of
-from splitpipe.runtime.seats import explain_seats
+from splitpipe.runtime.saved import Place
+from splitpipe.runtime.seats import tell
 from splitpipe.runtime.statistics import TaskStatistics
 
 __all__ = ["Loader"]
@@ -432,48 +429,3 @@ class Loader:
     def _leave_run(self) -> None:
         self._finalizer()
         self._drop()
-
-
-def start(
-    outputs: Mapping[str, Pipeline],
-    options: RunOptions,
-    states: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Loader]:
-    """Start one run that makes all `outputs`, going on from `states`."""
-    nodes = {name: pipeline.node for name, pipeline in outputs.items()}
-    places: dict[str, Place] = {}
-    resume = None
-    if states is not None:
-        now = signature(nodes)
-        places = {name: place_of(state, now) for name, state in states.items()}
-        resume = resume_of(states, places, list(outputs))
-        nodes = graph_of(states, places, nodes)
-    run = Run(nodes, options, resume)
-    try:
-        recorders = [
-            recorder_of(name, pipeline, run, number, places.get(name, Place()))
-            for number, (name, pipeline) in enumerate(outputs.items())
-        ]
-    except BaseException:
-        for number in range(len(outputs)):
-            run.release(number)
-        raise
-    return {
-        name: Loader(
-            pipeline,
-            run,
-            number,
-            recorders[number],
-            places.get(name, Place()),
-            sought="sought" in (states or {}).get(name, {}),
-        )
-        for number, (name, pipeline) in enumerate(outputs.items())
-    }
-
-
-def tell(plan: Plan, options: RunOptions) -> str:
-    """Return a plan in words, and what its workers share of this machine."""
-    return "\n".join(filter(None, (explain(plan, options), explain_seats(plan))))
-
-
-set_runner(start, tell)

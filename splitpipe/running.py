@@ -1,6 +1,6 @@
 """Between describing and running: what is imported, and started, when a pipeline is first run.
 
-Responsible for: loading `splitpipe.loader` when it is needed and not before: a program that only
+Responsible for: loading `splitpipe.outputs` when it is needed and not before: a program that only
 describes pipelines, or imports those of others, pays nothing for it.
 
 Rules:
@@ -31,13 +31,13 @@ def _start(
     """Start one run that makes all `outputs`."""
     if _wants_processes(outputs, options):
         warm_up(options.start_method)
-    from splitpipe.loader import start  # from now on it is what runs pipelines
+    from splitpipe.outputs import start  # from now on it is what runs pipelines
 
     return start(outputs, options, states)
 
 
 def _tell(plan: Plan, options: RunOptions) -> str:
-    from splitpipe.loader import tell
+    from splitpipe.runtime.seats import tell
 
     return tell(plan, options)
 

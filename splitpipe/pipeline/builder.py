@@ -6,7 +6,7 @@ can never run.
 Rules:
 - a pipeline is an immutable value: every method returns a new one and leaves the old one usable;
 - describing opens nothing, starts nothing and calls no user code;
-- running belongs to `splitpipe.loader`, which registers itself here with `set_runner`, so that
+- running belongs to `splitpipe.outputs`, which registers itself here with `set_runner`, so that
   this room needs to know nothing of processes.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, Unpack, cast
 
 from splitpipe.errors import GraphError
@@ -67,7 +68,7 @@ _teller: _Teller = explain
 
 def set_runner(runner: _Runner, teller: _Teller = explain) -> None:
     """Say what turns a description into a running loader, and what tells a plan, with all that is
-    known where it is run. For `splitpipe.loader`.
+    known where it is run. For `splitpipe.outputs`.
     """
     global _runner, _teller
     _runner, _teller = runner, teller
@@ -304,7 +305,10 @@ def start(
 ) -> dict[str, Loader]:
     """Start one run that makes all `outputs`; see `splitpipe.run`."""
     if _runner is None:
-        raise GraphError("import splitpipe, not its parts: nothing here can run a pipeline yet")
+        # By name: a room far above, which registers itself. Who imports parts of splitpipe alone
+        # comes here.
+        import_module("splitpipe.running")
+    assert _runner is not None
     return _runner(outputs, options, states)
 
 

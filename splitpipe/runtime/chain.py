@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.resuming import Fact
 from splitpipe.pipeline.source import FactorySource, SequenceSource
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Cache, Context, Map, Operation
+from splitpipe.pipeline.stages import Batch, Cache, Context, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.pipeline.stages.failed import Ledger
 from splitpipe.runtime.again import Again, Pass, widths
@@ -37,13 +37,14 @@ from splitpipe.runtime.capture import Stretch, facts_of, stretches
 from splitpipe.runtime.closing import close_all, raising
 from splitpipe.runtime.cursor import Cursor
 from splitpipe.runtime.failure import failing_stage
+from splitpipe.runtime.heads import tag, untag
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
 from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.proving import proven, shorter
 from splitpipe.runtime.watching import Watched, Watcher
 
-__all__ = ["Chain", "Cursor", "one_to_one", "open_source"]
+__all__ = ["Chain", "Cursor"]
 
 Stream: TypeAlias = "tuple[Iterator[Any], Place | None]"
 
@@ -139,7 +140,7 @@ class Chain:
             )
             if self._body.parts[number].numbered and self._body.tagged:
                 assert place is not None
-                items = self._layer(output, _tag(items, place))
+                items = self._layer(output, tag(items, place))
             if self.resumed and self._body.drops and self._body.drops[output]:
                 items = islice(items, self._body.drops[output], None)
             made.append(items)
@@ -255,14 +256,14 @@ class Chain:
         if not numbered:
             return items, None
         place = Place()
-        return self._layer(owner, _untag(items, place)), place
+        return self._layer(owner, untag(items, place)), place
 
     def _branch(self, number: int, epoch: int, *, numbered: bool) -> Branches:
         part = self._body.parts[number]
         items, place = self._make(number, _EVERYBODY, epoch)
         if numbered:
             assert place is not None
-            items = self._layer(_EVERYBODY, _tag(items, place))
+            items = self._layer(_EVERYBODY, tag(items, place))
         branches = Branches(
             items,
             self._readers[number],
@@ -405,7 +406,7 @@ class Chain:
         first = first or self._first
         place = Place(first)
         if part.edge is not None:
-            return self._layer(owner, _untag(items, place)), place
+            return self._layer(owner, untag(items, place)), place
         return self._layer(owner, place.mark(items, part.numbers(epoch, first))), place
 
     def _proven(self, part: Part, items: Iterator[Any], first: int, epoch: int) -> Iterator[Any]:
@@ -444,34 +445,3 @@ def _readers(body: Body) -> list[int]:
 
 def _nothing(number: int, part: Part, epoch: int) -> Iterator[Any]:
     raise AssertionError("a chain is started once")
-
-
-def _tag(items: Iterator[Any], place: Place) -> Iterator[Any]:
-    """Yield each item with its number."""
-    for item in items:
-        yield place.number, place.part, item
-        del item
-
-
-def _untag(items: Iterator[Any], place: Place) -> Iterator[Any]:
-    """The inverse of `_tag`."""
-    for place.number, place.part, item in items:
-        yield item
-        del item
-
-
-def one_to_one(stages: Sequence[Stage]) -> bool:
-    """Whether every stage gives one item for one, so that counting outputs counts inputs."""
-    return all(isinstance(stage.operation, Map) for stage in stages)
-
-
-def open_source(part: Part, epoch: int) -> Iterator[Any]:
-    """Return the items of an epoch of a source: of its positions, or all that a factory has."""
-    source = part.source
-    assert source is not None
-    if isinstance(source, FactorySource):
-        return source.open()
-    assert part.positions is not None
-    stop = min(part.positions, source.span(epoch))
-    first = part.start.first if part.start is not None else 0
-    return source.items(source.order(epoch), first, stop)

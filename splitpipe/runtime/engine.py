@@ -23,8 +23,9 @@ from splitpipe.pipeline.resuming import Fact
 from splitpipe.pipeline.stages.told import Ticks
 from splitpipe.runtime.book import Book
 from splitpipe.runtime.capture import looks_back, noting
-from splitpipe.runtime.chain import Chain, open_source
+from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import annotate
+from splitpipe.runtime.heads import open_source
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import NOTE_S, Ladder
 from splitpipe.runtime.metrics import Meter

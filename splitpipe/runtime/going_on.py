@@ -36,14 +36,8 @@ def going_on(
         ledgers: of the tasks, in their order.
         epochs: the number of the one behind the last.
     """
-    claimed = all(task.pool and not task.inputs for task in plan.tasks)
-    if claimed or not all(task.ordered for task in plan.tasks):
+    if not _can_be(plan):
         return None
-    parts = [part for task in plan.tasks for part in task.body.parts]
-    if any(isinstance(part.source, FactorySource) for part in parts):
-        return None  # it is read from its beginning anyway: what it gave before is counted then
-    if any(budgeted(task.body) for task in plan.tasks if not task.pool):
-        return None  # who judges a budget has to have seen the whole epoch
     whole, facts = plan.whole, Facts()
     wanted: dict[str, int] = {}
     at: set[int] = set()
@@ -76,3 +70,15 @@ def going_on(
             for key, fact in ledger.facts(epoch, most.get):
                 facts.add(key, fact)
     return Resume(epoch, {}, facts, wanted)
+
+
+def _can_be(plan: Plan) -> bool:
+    """Whether the tasks of `plan` can be told where to go on, and need to be."""
+    claimed = all(task.pool and not task.inputs for task in plan.tasks)
+    if claimed or not all(task.ordered for task in plan.tasks):
+        return False
+    parts = [part for task in plan.tasks for part in task.body.parts]
+    if any(isinstance(part.source, FactorySource) for part in parts):
+        return False  # it is read from its beginning anyway: what it gave before is counted then
+    # Who judges a budget has to have seen the whole epoch.
+    return not any(budgeted(task.body) for task in plan.tasks if not task.pool)

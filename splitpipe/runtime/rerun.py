@@ -32,7 +32,8 @@ from splitpipe.pipeline.stages import AsyncMap, Batch, Context, Operation
 from splitpipe.pipeline.stages.failed import FailedItem, Ledger
 from splitpipe.pipeline.stages.guarded import Guarded
 from splitpipe.pipeline.stages.policy import LeaveOut, Policy, Retry
-from splitpipe.runtime.chain import Chain, open_source
+from splitpipe.runtime.chain import Chain
+from splitpipe.runtime.heads import open_source
 from splitpipe.runtime.holding import kept
 
 __all__ = ["Rerun", "rerun"]

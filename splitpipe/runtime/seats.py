@@ -17,11 +17,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitpipe.pipeline.plan import Plan, Task
+from splitpipe.pipeline.explain import explain
+from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.runtime.allowance import Allowance, allowance, lay_out, threads_each
 from splitpipe.runtime.maththreads import can_tell, decided, limit_threads
 
-__all__ = ["Seat", "explain_seats", "seats"]
+__all__ = ["Seat", "explain_seats", "seats", "tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +101,8 @@ def _threads(tasks: Sequence[Task], allowed: Allowance) -> int | None:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + "s" * (count != 1)
+
+
+def tell(plan: Plan, options: RunOptions) -> str:
+    """Return a plan in words, and what its workers share of this machine."""
+    return "\n".join(filter(None, (explain(plan, options), explain_seats(plan))))

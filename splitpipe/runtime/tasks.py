@@ -29,9 +29,10 @@ from splitpipe.pipeline.allocate import use_allocator
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.runtime.balance import Balance
 from splitpipe.runtime.book import Book
-from splitpipe.runtime.chain import Chain, one_to_one, open_source
+from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.exit import Exit
 from splitpipe.runtime.failure import Failure, Reports, keep_exceptions, keeps_exceptions
+from splitpipe.runtime.heads import one_to_one, open_source
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.ledger import Ladder, Ledger
 from splitpipe.runtime.metrics import Meter

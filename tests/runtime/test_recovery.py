@@ -138,7 +138,8 @@ def test_however_workers_start(method: str) -> None:
     truth = read(pipe.loader(executor="inline"))
     loader = pipe.loader(start_method=method, prefetch=1)
     assert read_killing(loader, [5, 700]) == truth
-    assert deaths_of(loader) == 2
+    # The second may have had nothing to do yet, where its neighbour did all: nobody missed it.
+    assert 1 <= deaths_of(loader) <= 2
 
 
 def test_threads_beside_processes_are_replaced_with_them() -> None:
