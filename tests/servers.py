@@ -1,4 +1,4 @@
-"""Real servers for tests and benchmarks: files over HTTP, and S3.
+"""Real servers for tests and benchmarks: files over HTTP and SFTP, and S3.
 
 Responsible for: starting each as a process of its own on loopback, on a free port, and ending it by
 its pid. As context managers::
@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-START_S = 60.0
+START_S = 120.0
 
 
 class _Server:
@@ -75,6 +75,28 @@ class FileServer(_Server):
         )
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+
+
+class SftpServer(_Server):
+    """The files of a folder over SFTP (paramiko's server), also to be written."""
+
+    def __init__(self, folder: Path) -> None:
+        program = Path(__file__).with_name("sftp_server.py")
+        self.folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        self.url = "sftp://127.0.0.1"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The ``storage_options`` that lead here."""
+        return {"port": self.port, "username": "tester", "password": "a-test-password"}
 
 
 # Waits for its stdin's end in a thread, so that it never outlives who started it.
@@ -137,7 +159,7 @@ class S3Server(_Server):
         auth = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, Signature=0"
         request.add_header("Authorization", auth)
         request.add_header("Content-Type", "application/octet-stream")
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return bytes(response.read())
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from splitpipe.cache import files
 
-__all__ = ["LIFE", "LockFile", "Locks", "has_byte_locks"]
+__all__ = ["LIFE", "LockFile", "Locks", "has_byte_locks", "opened_anew"]
 
 LIFE: Final = 1 << 61
 """The byte of an object's lock file that says it is in use: held shared by all who have it open."""
@@ -144,9 +144,7 @@ class LockFile:
         inherited = self._descriptor
         if inherited < 0:
             return
-        # The same file, also where its name is gone by now.
-        own = f"/proc/self/fd/{inherited}"
-        self._descriptor = files.open_file(own if os.path.exists(own) else self._path)
+        self._descriptor = opened_anew(inherited, self._path)
         if shared is not None:
             self.try_lock(shared, shared=True)
         files.close(inherited)
@@ -156,3 +154,9 @@ class LockFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             files.close(descriptor)
+
+
+def opened_anew(descriptor: int, path: str) -> int:
+    """Open the file of a descriptor, also where its name is gone by now."""
+    own = f"/proc/self/fd/{descriptor}"
+    return files.open_file(own if os.path.exists(own) else path)

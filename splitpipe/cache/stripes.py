@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from splitpipe.cache import files
+from splitpipe.cache.locks import opened_anew
 
 __all__ = ["StripedLocks"]
 
@@ -165,8 +166,7 @@ class StripedLocks:
         inherited = self._descriptor
         if inherited < 0:
             return
-        own = f"/proc/self/fd/{inherited}"
-        self._descriptor = files.open_file(own if os.path.exists(own) else self._path)
+        self._descriptor = opened_anew(inherited, self._path)
         if shared is not None:
             self.try_lock(shared, shared=True)
         files.close(inherited)

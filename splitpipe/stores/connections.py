@@ -29,6 +29,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -44,6 +45,7 @@ from splitpipe.errors import RemoteError
 from splitpipe.stores.failures import cause, remote_error
 from splitpipe.stores.forking import ForkLock, abandon
 from splitpipe.stores.patience import Patience, Timeouts
+from splitpipe.stores.waiting import watch
 
 __all__ = ["Answer", "Connections"]
 
@@ -127,6 +129,7 @@ class Connections:
                     manager = urllib3.PoolManager(**options)
                 else:
                     manager = urllib3.ProxyManager(proxy, **options)
+                manager.pool_classes_by_scheme = {"http": _Plain, "https": _Secure}
                 self._managers[proxy] = manager
             return manager
 
@@ -220,6 +223,26 @@ class Answer:
             self._response.release_conn()
         else:
             self._response.close()
+
+
+class _PlainConnection(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        watch(self.sock)
+
+
+class _SecureConnection(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        watch(self.sock)
+
+
+class _Plain(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _Secure(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 def _proxy_for(origin: str) -> str | None:

@@ -72,6 +72,8 @@ def refused(where: str, why: str = "") -> StorageError:
     """It may not be seen."""
     text = "access was refused" + (f" ({hidden(why)})" if why else "")
     text += ": look whether credentials are given (storage_options), still valid, and enough"
+    if "TimeTooSkewed" in why:
+        text += ", and set this machine's clock: the server's shows another time"
     return StorageError(errno.EACCES, text, where)
 
 

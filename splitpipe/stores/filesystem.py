@@ -4,17 +4,21 @@ Responsible for: `FilesystemStore`, a store over one of fsspec's file systems.
 
 Rules:
 - what a file system says of an object (ETag, generation, checksum, or size and time) is its tag. It
-  is compared behind each read of a version, since a range cannot be asked for under a condition
-  here: one request more, which the stores of ``http`` and ``s3`` do not need;
-- ``expected`` is possible as `ABSENT` where the file system creates without replacing in one step
-  (Google's, Azure's); anywhere else it raises with ``errno.ENOTSUP``;
-- options are those of the file system's package, and never shown.
+  is compared behind each read of a version where a range cannot be asked for under a condition:
+  one request more, which Google's needs as little as the stores of ``http`` and ``s3``;
+- ``expected`` is possible where the service writes under a condition in one step (Google's,
+  Azure's); anywhere else it raises with ``errno.ENOTSUP``;
+- what packages do each in a way of their own is in `dialects`;
+- options are those of the file system's package, and never shown;
+- over SFTP one request is made at a time: paramiko's client loses answers when several threads ask.
+  A connection that was lost, or did not answer in time, is made anew with the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime
 import errno
 import os
@@ -22,7 +26,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from splitpipe.errors import RemoteError, StorageError
-from splitpipe.stores.base import ABSENT, ObjectStat, checked_key
+from splitpipe.stores.base import ObjectStat, checked_key
+from splitpipe.stores.dialects import Dialect, dialect_of, is_lost
 from splitpipe.stores.failures import (
     cause,
     changed,
@@ -36,13 +41,15 @@ from splitpipe.stores.failures import (
 )
 from splitpipe.stores.forking import ForkLock
 from splitpipe.stores.patience import Patience, Timeouts
-from splitpipe.stores.sealed import Sealed, hidden, told_url
+from splitpipe.stores.sealed import Sealed, hidden, told_folder, told_url
 
 __all__ = ["FilesystemStore"]
 
-_TAGS: Final = ("ETag", "etag", "e_tag", "generation", "md5Hash", "content_md5", "oid", "sha256")
 _TIMES: Final = ("mtime", "last_modified", "LastModified", "updated", "modified", "created")
-_CREATES: Final = frozenset({"gs", "gcs", "az", "abfs", "abfss"})
+_SSH: Final = frozenset({"sftp", "ssh"})
+_REFUSED: Final = frozenset(
+    {"DefaultCredentialsError", "RefreshError", "CredentialUnavailableError"}
+)
 
 
 class FilesystemStore:
@@ -69,27 +76,30 @@ class FilesystemStore:
         options: Mapping[str, Any] | Sealed | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        told = told_url(url)
-        self.url = told if told.endswith("/") else told + "/"
+        self.url = told_folder(url)
         if isinstance(options, Sealed):
             self._sealed = options
         else:
-            secret = {"url": url} if url != told else {}
+            secret = {"url": url} if url != told_url(url) else {}
             self._sealed = Sealed(
                 {"options": dict(options or {}), **secret} if options or secret else {}
             )
         self._timeouts = timeouts or Timeouts()
         self._patience = Patience(self._timeouts)
         self._lock = ForkLock()
+        scheme = self.url.partition("://")[0].lower()
+        self._ssh = scheme in _SSH
+        self._dialect = dialect_of(scheme)
+        self._turn: Any = ForkLock() if self._ssh else contextlib.nullcontext()
         self._made: tuple[int, Any, str] | None = None
 
     def stat(self, key: str) -> ObjectStat:
         """See `Store.stat`."""
         filesystem, path = self._at(key)
-        found = self._ask(key, filesystem, "info", path)
+        found = self._ask(key, filesystem, "info", path, **self._dialect.looking)
         if found.get("type") == "directory" or found.get("size") is None:
             raise missing(self.url + key)
-        return _stat_of(found)
+        return _stat_of(found, self._dialect)
 
     def read(
         self, key: str, start: int = 0, stop: int | None = None, *, tag: str | None = None
@@ -105,11 +115,9 @@ class FilesystemStore:
                 raise too_short(where, start, stop, known.size)
         if stop < start:
             raise too_short(where, start, stop, None)
-        data = self._range(key, filesystem, path, start, stop) if stop > start else b""
-        if tag is not None:
-            after = self.stat(key)
-            if after.tag not in (tag, None):
-                raise changed(where, tag, after.tag)
+        data = self._range(key, (filesystem, path), start, stop, tag) if stop > start else b""
+        if tag is not None and not (data and self._dialect.pins):
+            self._compare(key, tag)
         if len(data) != stop - start:
             size = self.stat(key).size
             if size < stop:
@@ -118,14 +126,30 @@ class FilesystemStore:
             raise remote_error(errno.EIO, text, where, transient=True)
         return bytes(data)
 
-    def _range(self, key: str, filesystem: Any, path: str, start: int, stop: int) -> Any:
+    def _compare(self, key: str, tag: str) -> None:
+        """Raise if there is another version now."""
+        after = self.stat(key).tag
+        if after not in (tag, None):
+            raise changed(self.url + key, tag, after)
+
+    def _range(self, key: str, at: tuple[Any, str], start: int, stop: int, tag: str | None) -> Any:
         """What it gives for a range, however long; one that begins behind the end is said to."""
+        filesystem, path = at
+        nbytes = stop - start
         try:
+            fetching = None
+            if tag is not None:
+                fetching = self._dialect.fetching(filesystem, path, start, stop, tag)
+            if fetching is not None:
+                return self._wait(key, filesystem, fetching, nbytes)
+            more = self._dialect.reading(stop)
             return self._ask(
-                key, filesystem, "cat_file", path, nbytes=stop - start, start=start, end=stop
+                key, filesystem, "cat_file", path, nbytes=nbytes, start=start, end=stop, **more
             )
         except StorageError as error:
             passing = isinstance(error, RemoteError) and error.transient
+            if tag is not None and not passing and error.errno != errno.EACCES:
+                self._compare(key, tag)
             if not passing and error.errno not in (errno.ENOENT, errno.EACCES):
                 size = self.stat(key).size
                 if size < stop:
@@ -137,40 +161,46 @@ class FilesystemStore:
         filesystem, root = self._begun()
         inner = prefix.rpartition("/")[0]
         top = f"{root}/{checked_key(inner)}" if inner else root
-        try:
-            found = self._ask(inner, filesystem, "find", top, detail=True)
-        except FileNotFoundError:
-            return
+        lister = self._dialect.lister(filesystem)
+        found = self._ask(inner, lister, "find", top, detail=True)
         keys = {_below(root, path): known for path, known in found.items()}
         for key in sorted(keys):
-            if key.startswith(prefix) and keys[key].get("type") != "directory":
-                yield checked_key(key), _stat_of(keys[key])
+            # A name that ends in a slash marks a folder for those who want to see folders.
+            folder = key == "" or key.endswith("/") or keys[key].get("type") == "directory"
+            if key.startswith(prefix) and not folder:
+                yield checked_key(key), _stat_of(keys[key], self._dialect)
 
     def write(self, key: str, data: bytes, *, expected: str | None = None) -> ObjectStat:
         """See `Store.write`."""
         filesystem, path = self._at(key)
-        scheme = self.url.partition(":")[0]
-        more = {}
-        if expected is not None:
-            if expected != ABSENT or scheme not in _CREATES:
-                raise unsupported(self.url + key, "write under this condition")
-            more["mode"] = "create"
+        whole = bytes(data)
         try:
-            if not getattr(filesystem, "async_impl", False):
-                self._ask(key, filesystem, "makedirs", path.rpartition("/")[0], exist_ok=True)
-            self._ask(key, filesystem, "pipe_file", path, bytes(data), nbytes=len(data), **more)
+            self._put(key, (filesystem, path), whole, expected)
         except StorageError as error:
             if error.errno == errno.EEXIST and expected is not None:
                 raise changed(self.url + key, expected, "another") from error
             raise
         return self.stat(key)
 
+    def _put(self, key: str, at: tuple[Any, str], data: bytes, expected: str | None) -> None:
+        filesystem, path = at
+        uploading = self._dialect.uploading(filesystem, path, data, expected)
+        if uploading is not None:
+            self._wait(key, filesystem, uploading, len(data))
+            return
+        more = {} if expected is None else self._dialect.writing(expected)
+        if more is None:
+            raise unsupported(self.url + key, "write under this condition")
+        if not getattr(filesystem, "async_impl", False):
+            self._ask(key, filesystem, "makedirs", path.rpartition("/")[0], exist_ok=True)
+        self._ask(key, filesystem, "pipe_file", path, data, nbytes=len(data), **more)
+
     def close(self) -> None:
         """See `Store.close`."""
         with self._lock:
             made, self._made = self._made, None
         if made is not None and made[0] == os.getpid():
-            end = getattr(made[1], "close", None)
+            end = getattr(made[1].client if self._ssh else made[1], "close", None)
             if callable(end):
                 end()
 
@@ -186,15 +216,19 @@ class FilesystemStore:
             return self._made[1], self._made[2]
 
     def _make(self) -> tuple[Any, str]:
-        import fsspec
-
         sealed = self._sealed.open()
         url, options = sealed.get("url", self.url), sealed.get("options", {})
         try:
-            # Own instances, no listings from a cache: what is there now is what counts.
-            filesystem, root = fsspec.core.url_to_fs(
-                url, skip_instance_cache=True, use_listings_cache=False, **options
+            # Own instances, no listings from a cache: what is there now is what counts. SFTP's has
+            # none, and takes what it does not know for an option of the connection.
+            own = (
+                {"timeout": self._timeouts.connect_s}
+                if self._ssh
+                else {"use_listings_cache": False}
             )
+            filesystem, root = self._dialect.begin(url, {**own, **options})
+            if self._ssh:
+                filesystem.ftp.get_channel().settimeout(self._timeouts.stall_s)
         except ImportError:
             raise
         except Exception as error:
@@ -205,40 +239,49 @@ class FilesystemStore:
         self, key: str, filesystem: Any, name: str, *args: Any, nbytes: int = 0, **more: Any
     ) -> Any:
         """Call a method, in time where it is asynchronous."""
-        where = self.url + key
-        try:
-            if not getattr(filesystem, "async_impl", False):
-                return getattr(filesystem, name)(*args, **more)
-            # As fsspec.asyn.sync, which cannot be given up on from outside without a leak.
+        if getattr(filesystem, "async_impl", False):
             coroutine = getattr(filesystem, "_" + name)(*args, **more)
+            return self._wait(key, filesystem, coroutine, nbytes)
+        try:
+            with self._turn:
+                return getattr(filesystem, name)(*args, **more)
+        except Exception as error:
+            if self._ssh and _is_lost(error):
+                self.close()
+            raise self._translated(error, self.url + key) from cause(error)
+
+    def _wait(self, key: str, filesystem: Any, coroutine: Any, nbytes: int) -> Any:
+        """As fsspec.asyn.sync, which cannot be given up on from outside without a leak."""
+        try:
             running = asyncio.run_coroutine_threadsafe(coroutine, filesystem.loop)
             try:
                 return running.result(self._patience.allowed(nbytes)[1])
             except concurrent.futures.TimeoutError:
                 running.cancel()
                 raise
-        except StorageError:
-            raise
         except Exception as error:
-            raise self._translated(error, where) from cause(error)
+            raise self._translated(error, self.url + key) from cause(error)
 
     def _translated(self, error: Exception, where: str) -> StorageError:
+        if isinstance(error, StorageError):
+            return error
+        status, wait_s = _status_of(error)
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+            behind = _status_of(error.__cause__)[0]
+            if behind in (401, 403):  # a repository that may be private, or not there at all
+                return refused(where, str(error))
             return missing(where)
-        if isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) or _is_refusal(error):
             return refused(where, str(error))
-        if isinstance(error, FileExistsError):
+        if isinstance(error, FileExistsError) or status == 412:
             return StorageError(errno.EEXIST, "there is one already", where)
         if isinstance(error, (TimeoutError, concurrent.futures.TimeoutError)):
             text = "no answer for as long as may be waited"
             return remote_error(errno.ETIMEDOUT, text, where, transient=True, maybe_done=True)
-        status, wait_s = _status_of(error)
         if status is not None and status >= 400:
             return of_status(status, where, why=type(error).__name__, retry_after_s=wait_s)
         text = f"{type(error).__name__}: {hidden(str(error))}"
-        lost = (
-            isinstance(error, (ConnectionError, EOFError)) or "Connection" in type(error).__name__
-        )
+        lost = is_lost(error) or (self._ssh and _is_lost(error))
         code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
         found: RemoteError = remote_error(code, text, where, transient=lost, maybe_done=True)
         return found
@@ -254,13 +297,27 @@ def _again(url: str, sealed: Sealed, timeouts: Timeouts) -> FilesystemStore:
     return FilesystemStore(url, options=sealed, timeouts=timeouts)
 
 
+def _is_lost(error: Exception) -> bool:
+    """Whether an error of SFTP's client is about the connection, and not about a file."""
+    if isinstance(error, (EOFError, ConnectionError, TimeoutError)):
+        return True
+    return isinstance(error, OSError) and error.errno is None and "closed" in str(error)
+
+
 def _below(root: str, path: str) -> str:
     return path.removeprefix(root).lstrip("/")
 
 
-def _stat_of(found: Mapping[str, Any]) -> ObjectStat:
+def _is_refusal(error: Exception) -> bool:
+    """Whether it says without a status that nobody may come in: Google's packages do."""
+    if type(error).__name__ in _REFUSED:
+        return True
+    return type(error) is OSError and str(error).startswith("Forbidden")
+
+
+def _stat_of(found: Mapping[str, Any], dialect: Dialect) -> ObjectStat:
     size = int(found["size"])
-    for name in _TAGS:
+    for name in dialect.tags:
         if found.get(name):
             return ObjectStat(size, str(found[name]))
     for name in _TIMES:
@@ -271,7 +328,7 @@ def _stat_of(found: Mapping[str, Any]) -> ObjectStat:
     return ObjectStat(size, None)
 
 
-def _status_of(error: BaseException) -> tuple[int | None, float | None]:
+def _status_of(error: BaseException | None) -> tuple[int | None, float | None]:
     """The status of an HTTP error, wherever its package keeps it."""
     response = getattr(error, "response", None)
     for holder in (error, response):

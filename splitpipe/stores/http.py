@@ -25,7 +25,7 @@ from splitpipe.stores.failures import unsupported
 from splitpipe.stores.forking import ForkLock
 from splitpipe.stores.patience import Timeouts
 from splitpipe.stores.ranges import Target, look, read_range
-from splitpipe.stores.sealed import Sealed, told_url
+from splitpipe.stores.sealed import Sealed, told_folder, told_url
 
 __all__ = ["HttpStore"]
 
@@ -60,12 +60,11 @@ class HttpStore:
         options: Mapping[str, Any] | Sealed | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        told = told_url(url)
-        self.url = told if told.endswith("/") else told + "/"
+        self.url = told_folder(url)
         if isinstance(options, Sealed):
             self._sealed = options
         else:
-            secret = {"url": url} if url != told else {}
+            secret = {"url": url} if url != told_url(url) else {}
             self._sealed = Sealed({**secret, **(options or {})})
             self._check(options or {})
         self._timeouts = timeouts or Timeouts()

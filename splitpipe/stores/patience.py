@@ -33,9 +33,11 @@ _attempt: ContextVar[int | None] = ContextVar("attempt", default=None)
 class RetryPolicy:
     """How often, and for how long, a request that failed for a passing reason is made again.
 
-    Before attempt ``n + 1`` a time between 0 and ``base_s * 2 ** n`` is waited, chosen evenly
-    ("full jitter", as the AWS architecture blog describes it), and at least what the server asks
-    for by Retry-After. Where a connection broke the second attempt comes at once.
+    Between two attempts there is a pause. The n-th one, counted from 0, takes between 0 and
+    ``base_s * 2 ** n``, chosen evenly ("full jitter", as the AWS architecture blog describes it),
+    and at least what the server asks for by Retry-After. Once there is none: after the first
+    attempt that failed by something that is no sign of a busy server, a connection that broke, a
+    wrong answer, or one that did not come for much longer than usual.
 
     Attributes:
         attempts: requests in all, the first one too.
@@ -44,6 +46,9 @@ class RetryPolicy:
         deadline_s: no attempt is begun later than this after the first.
         retry_after_s: the longest time that a server's Retry-After is obeyed; one that asks for
             more has its request given up.
+        hedges: a read that takes much longer than usual is asked a second time beside the first,
+            and the first whole answer is taken; for so many of all requests at most, from 0, for
+            none, to 1.
 
     Example:
         >>> RetryPolicy(attempts=3).deadline_s
@@ -55,8 +60,11 @@ class RetryPolicy:
     longest_s: float = 10.0
     deadline_s: float = 120.0
     retry_after_s: float = 60.0
+    hedges: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.hedges <= 1:
+            raise ValueError(f"{self} cannot be followed: hedges are a share, from 0 to 1")
         if self.attempts < 1 or min(self.base_s, self.longest_s, self.deadline_s) < 0:
             raise ValueError(f"{self} cannot be followed: at least one attempt, no negative time")
 

@@ -8,6 +8,7 @@ Rules:
 - a write of which nobody knows whether it was done is made again only under a condition
   (``expected``), which lets it happen once; if the condition then fails, what is there is compared:
   it may be our own;
+- a read that takes too long is asked a second time beside the first (`hedging`);
 - an error that is given up says how many attempts there were, in what time, and the last cause.
 """
 
@@ -17,21 +18,22 @@ import errno
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from splitpipe.errors import DatasetChanged, RemoteError, StorageError
 from splitpipe.stores.base import ObjectStat, Store
 from splitpipe.stores.forking import ForkLock
+from splitpipe.stores.hedging import Hedges
 from splitpipe.stores.patience import RetryPolicy, attempting
 
 __all__ = ["RetryStatistics", "RetryingStore"]
 
 Answered = TypeVar("Answered")
 
-# A connection that broke, or a body that is not what was announced: nothing that a server with
-# too much to do says.
-_AT_ONCE = (errno.ECONNRESET, errno.EPIPE, errno.EIO)
+# A connection that broke, or an answer that is not what was announced: nothing that a server with
+# too much to do says. One that was given up has been waited for, and the next one is for longer.
+_AT_ONCE = (errno.ECONNRESET, errno.EPIPE, errno.EIO, errno.EPROTO, errno.ETIMEDOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,10 @@ class RetryStatistics:
     """What a `RetryingStore` did since it was made, in this process.
 
     Attributes:
-        requests: attempts, the first ones too.
+        requests: attempts, the first ones and hedges too.
         retries: attempts that were made again.
+        hedges: attempts that were made beside one that took too long.
+        hedges_won: hedges that answered first.
         failures: operations that were given up.
         nbytes_read: that were handed out.
         nbytes_written: that were published.
@@ -49,6 +53,8 @@ class RetryStatistics:
 
     requests: int = 0
     retries: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
     failures: int = 0
     nbytes_read: int = 0
     nbytes_written: int = 0
@@ -94,6 +100,7 @@ class RetryingStore:
         self._sleep = sleep
         self._lock = ForkLock()
         self._counts = RetryStatistics()
+        self._hedges = Hedges(self.policy.hedges, self._count_hedges)
 
     def stat(self, key: str) -> ObjectStat:
         """See `Store.stat`."""
@@ -103,7 +110,7 @@ class RetryingStore:
         self, key: str, start: int = 0, stop: int | None = None, *, tag: str | None = None
     ) -> bytes:
         """See `Store.read`."""
-        data = self._again(lambda: self.store.read(key, start, stop, tag=tag))
+        data = self._again(self._reading(key, start, stop, tag))
         self._count(nbytes_read=len(data))
         return data
 
@@ -125,6 +132,7 @@ class RetryingStore:
 
     def close(self) -> None:
         """See `Store.close`."""
+        self._hedges.close()
         self.store.close()
 
     def statistics(self) -> RetryStatistics:
@@ -133,7 +141,8 @@ class RetryingStore:
 
     def _again(self, ask: Callable[[], Answered], *, once: bool = False) -> Answered:
         """The answer of the first attempt that has one; ``once`` as writes without a condition."""
-        begun, timeouts = self._clock(), 0
+        begun, timeouts, pauses = self._clock(), 0, 0
+        again_at_once = True
         for number in range(self.policy.attempts):
             self._count(requests=1, retries=int(number > 0))
             try:
@@ -142,43 +151,54 @@ class RetryingStore:
             except RemoteError as error:
                 timeouts += error.errno == errno.ETIMEDOUT
                 took_s = self._clock() - begun
-                pause_s = self._pause_s(error, number, took_s, once)
-                if pause_s is None:
+                at_once = again_at_once and error.errno in _AT_ONCE
+                pause_s = self._pause_s(error, None if at_once else pauses)
+                last = number + 1 >= self.policy.attempts or (once and error.maybe_done)
+                if last or pause_s is None or took_s + pause_s > self.policy.deadline_s:
                     self._count(failures=1)
                     raise _given_up(error, number + 1, took_s, once) from error
+                again_at_once, pauses = again_at_once and not at_once, pauses + (not at_once)
                 self._sleep(pause_s)
                 self._count(waited_s=pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _pause_s(self, error: RemoteError, number: int, took_s: float, once: bool) -> float | None:
-        """How long to wait before the next attempt; ``None`` where there is none."""
-        policy = self.policy
-        if not error.transient or (once and error.maybe_done):
+    def _pause_s(self, error: RemoteError, pauses: int | None) -> float | None:
+        """How long to wait before the next attempt; ``None`` where there is none.
+
+        ``pauses`` is how many there were before this one, ``None`` if there need not be one.
+        """
+        policy, pause_s = self.policy, 0.0
+        if not error.transient:
             return None
-        if number + 1 >= policy.attempts:
-            return None
-        # 2 ** 64 is beyond any longest_s, and still a float.
-        longest_s = min(policy.longest_s, policy.base_s * 2.0 ** min(number, 64))
-        with self._lock:
-            pause_s = self._rng.uniform(0.0, longest_s)
-        if number == 0 and error.errno in _AT_ONCE:
-            pause_s = 0.0
+        if pauses is not None:
+            # 2 ** 64 is beyond any longest_s, and still a float.
+            longest_s = min(policy.longest_s, policy.base_s * 2.0 ** min(pauses, 64))
+            with self._lock:
+                pause_s = self._rng.uniform(0.0, longest_s)
         if error.retry_after_s is not None:
             if error.retry_after_s > policy.retry_after_s:
                 return None
             pause_s += error.retry_after_s
-        return None if took_s + pause_s > policy.deadline_s else pause_s
+        return pause_s
+
+    def _reading(
+        self, key: str, start: int, stop: int | None, tag: str | None
+    ) -> Callable[[], bytes]:
+        def ask() -> bytes:
+            return self.store.read(key, start, stop, tag=tag)
+
+        if stop is None:
+            return ask  # how long it usually takes depends on a size that nobody knows
+        return lambda: self._hedges.read(ask, stop - start)
+
+    def _count_hedges(self, *, hedges: int = 0, hedges_won: int = 0) -> None:
+        self._count(requests=hedges, hedges=hedges, hedges_won=hedges_won)
 
     def _count(self, **more: float) -> None:
         with self._lock:
-            known = self._counts
+            known = asdict(self._counts)
             self._counts = RetryStatistics(
-                requests=known.requests + int(more.get("requests", 0)),
-                retries=known.retries + int(more.get("retries", 0)),
-                failures=known.failures + int(more.get("failures", 0)),
-                nbytes_read=known.nbytes_read + int(more.get("nbytes_read", 0)),
-                nbytes_written=known.nbytes_written + int(more.get("nbytes_written", 0)),
-                waited_s=known.waited_s + more.get("waited_s", 0.0),
+                **{name: known[name] + more.get(name, 0) for name in known}
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ from splitpipe.stores.patience import Timeouts
 from splitpipe.stores.ranges import Target, look, read_answer, read_range
 from splitpipe.stores.s3_listing import parsed_listing
 from splitpipe.stores.s3_session import OPTIONS, Session
-from splitpipe.stores.sealed import Sealed, told_url, travels
+from splitpipe.stores.sealed import Sealed, told_folder, travels
 
 __all__ = ["S3Store"]
 
@@ -73,8 +73,7 @@ class S3Store:
         timeouts: Timeouts | None = None,
         part_nbytes: int = PART_NBYTES,
     ) -> None:
-        told = told_url(url)
-        self.url = told if told.endswith("/") else told + "/"
+        self.url = told_folder(url)
         parts = urlsplit(self.url)
         self._bucket, self._prefix = parts.netloc, parts.path.lstrip("/")
         if not self._bucket:

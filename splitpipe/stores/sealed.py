@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from splitpipe.errors import StorageError
 
-__all__ = ["Sealed", "hidden", "told_url", "travelling", "travels"]
+__all__ = ["Sealed", "hidden", "told_folder", "told_url", "travelling", "travels"]
 
 _travels: ContextVar[bool] = ContextVar("travels", default=False)
 _here: weakref.WeakValueDictionary[str, Sealed] = weakref.WeakValueDictionary()
@@ -114,6 +114,17 @@ def told_url(url: str) -> str:
         return url.partition("?")[0] if re.search(r"\?[^/]*=", url) else url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def told_folder(url: str) -> str:
+    """The same of what keys are below.
+
+    Example:
+        >>> told_folder("s3://bucket/data"), told_folder("s3://bucket/")
+        ('s3://bucket/data/', 's3://bucket/')
+    """
+    told = told_url(url)
+    return told if told.endswith("/") else told + "/"
 
 
 def hidden(text: str) -> str:

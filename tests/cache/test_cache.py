@@ -80,7 +80,7 @@ def test_several_objects_are_ensured_at_once(cache: BlockCache, store: CountingS
     thread.start()
     store.wait_for_reads(5)  # four of the pool, and the one that waits
     store.gate.set()
-    thread.join(10)
+    thread.join(120)
     assert tokens[0].still_valid()
     for file in files:
         file.close()
@@ -161,10 +161,10 @@ def test_two_threads_fetch_a_block_once(cache: BlockCache, store: CountingStore)
         threads = [threading.Thread(target=file.ensure, args=([(0, file.size)],)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        assert store.asked.wait(10)
+        assert store.asked.wait(120)
         store.gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(120)
         assert store.reads == [("a", 0, file.size)]
 
 
@@ -176,10 +176,10 @@ def test_two_opened_files_of_one_object_fetch_a_block_once(
         threads = [threading.Thread(target=f.ensure, args=([(0, 1)],)) for f in (file, other)]
         for thread in threads:
             thread.start()
-        assert store.asked.wait(10)
+        assert store.asked.wait(120)
         store.gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(120)
         assert len(store.reads) == 1
 
 
@@ -288,7 +288,7 @@ def test_looking_ahead_fetches_without_waiting(cache: BlockCache, store: Countin
         assert not prefetch.done
         assert not prefetch.wait(0)
         store.gate.set()
-        assert prefetch.wait(10)
+        assert prefetch.wait(120)
         asked = len(store.reads)
         assert file.marks.all()
         file.ensure([(0, file.size)])
@@ -300,7 +300,7 @@ def test_looking_ahead_keeps_to_its_share(cache: BlockCache, store: CountingStor
         other.ensure([(0, int(1.9 * MB))])
         prefetch = file.prefetch([(0, 4 * MB)], extent_nbytes=MB // 8)
         assert 0 < prefetch.nbytes <= MB
-        assert prefetch.wait(10)
+        assert prefetch.wait(120)
         assert file.prefetch([(4 * MB, 8 * MB)]).nbytes == 0
         file.ensure([(0, MB)])
         assert file.prefetch([(4 * MB, 8 * MB)]).nbytes > 0
@@ -310,10 +310,10 @@ def test_what_is_cancelled_is_not_fetched(cache: BlockCache, store: CountingStor
     with opened(cache, store, 64 * BLOCK) as file:
         store.gate.clear()
         prefetch = file.prefetch([(0, file.size)], extent_nbytes=BLOCK)
-        assert store.asked.wait(10)
+        assert store.asked.wait(120)
         prefetch.cancel()
         store.gate.set()
-        assert prefetch.wait(10)
+        assert prefetch.wait(120)
         assert len(store.reads) <= 4
 
 
@@ -322,10 +322,10 @@ def test_closing_ends_what_was_asked_for_ahead(tmp_path: Path, store: CountingSt
     file = opened(cache, store, 64 * BLOCK)
     store.gate.clear()
     prefetch = file.prefetch([(0, file.size)], extent_nbytes=BLOCK)
-    assert store.asked.wait(10)
+    assert store.asked.wait(120)
     threading.Timer(0.05, store.gate.set).start()
     cache.close()
-    assert prefetch.wait(10)
+    assert prefetch.wait(120)
     assert threading.active_count() <= 2
 
 

@@ -116,7 +116,7 @@ class TestLocks:
         thread = threading.Thread(target=other.lock, args=(1,))
         thread.start()
         one.unlock(1)
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -47,7 +47,7 @@ def test_a_forked_child_has_locks_of_its_own(tmp_path: Path) -> None:
 
         assert run_in_child(child) == 0
         store.gate.set()
-        thread.join(10)
+        thread.join(120)
         assert file.marks[4]
         assert file.marks[8]
         assert cache.statistics().reserved_nbytes == 0
@@ -65,7 +65,7 @@ def test_a_child_does_not_hold_what_its_killed_parent_held(tmp_path: Path) -> No
             file = cache.open(store, "a", block_nbytes=BLOCK)
             store.gate.clear()
             threading.Thread(target=file.ensure, args=([(0, 1)],), daemon=True).start()
-            assert store.asked.wait(10)
+            assert store.asked.wait(120)
             child = os.fork()
             if child:
                 os.write(send, b"%d\n" % child)
@@ -112,7 +112,7 @@ def test_the_dead_hold_no_limit_and_no_room(tmp_path: Path) -> None:
         file = cache.open(store, "a")
         store.gate.clear()
         threading.Thread(target=file.ensure, args=([(0, MB)],), daemon=True).start()
-        assert store.asked.wait(10)
+        assert store.asked.wait(120)
         tell()
         signal.pause()
 
@@ -153,7 +153,7 @@ def test_processes_fetch_each_block_once(tmp_path: Path, method: str) -> None:
             process.start()
         start.set()
         for process in processes:
-            process.join(60)
+            process.join(120)
             assert process.exitcode == 0
     assert not wrong.is_set()
     lines = (tmp_path / "log").read_text().splitlines()
@@ -181,7 +181,7 @@ def test_a_waiter_takes_over_from_the_dead(tmp_path: Path) -> None:
         file = cache.open(store, "a", block_nbytes=BLOCK)
         store.gate.clear()
         threading.Thread(target=file.ensure, args=([(0, file.size)],), daemon=True).start()
-        assert store.asked.wait(10)
+        assert store.asked.wait(120)
         tell()
         signal.pause()
 
@@ -198,7 +198,7 @@ def test_a_waiter_takes_over_from_the_dead(tmp_path: Path) -> None:
             pause.wait(0.001)
         assert not done
         child.kill()
-        thread.join(10)
+        thread.join(120)
         assert done[0].still_valid()
         assert len(store.reads) == 1
 

@@ -95,7 +95,7 @@ def test_whole_objects_are_fetched_ahead(cache: BlockCache) -> None:
         source.write(key, noise(10_000, i))
     store = CachedStore(source, cache)
     prefetch = store.prefetch([*keys, "not there"])
-    assert prefetch.wait(10)
+    assert prefetch.wait(120)
     asked = len(source.reads)
     assert [store.read(key) for key in keys] == [noise(10_000, i) for i in range(20)]
     assert len(source.reads) == asked == 20

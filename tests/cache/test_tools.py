@@ -82,6 +82,20 @@ def test_pruning_what_is_old(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("away_s", [-400 * 86400, 400 * 86400])
+def test_a_clock_that_jumps_changes_nothing(folder: Path, store: Store, away_s: int) -> None:
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        os.utime(path, (time.time() + away_s,) * 2)
+    assert check_cache(folder).ok
+    with BlockCache(folder, 4 * MB) as cache:
+        assert (cache.prune(0, unused_for_s=1800) > 0) == (away_s < 0)
+        with cache.open(store, "train/a", block_nbytes=BLOCK) as file:
+            file.ensure([(0, file.size)])
+            assert file.read(0, file.size) == store.read("train/a")
+        assert cache.statistics().used_nbytes <= 4 * MB
+    assert check_cache(folder).ok
+
+
 def test_pruning_removes_mirrors_that_lead_nowhere(folder: Path) -> None:
     with BlockCache(folder, 4 * MB) as cache:
         for name, target in (("dead", "nowhere"), ("alive", local(folder, "c"))):

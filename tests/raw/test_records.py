@@ -92,7 +92,7 @@ def test_only_columns_that_are_asked_for_are_fetched(ds: sp.RawDataset, store: C
 
 
 def test_a_batch_is_fetched_at_once(store: Counting) -> None:
-    gate = threading.Barrier(4, timeout=20)
+    gate = threading.Barrier(4, timeout=120)
 
     class Waiting(Counting):
         def read(self, *args: Any, **more: Any) -> bytes:

@@ -61,7 +61,7 @@ def test_records_that_are_not_kept(place: Place, opened: Opened, s3_proxy: Fault
     dataset.close()
     for thread in threading.enumerate():
         if thread.name.startswith("splitpipe-cache"):
-            thread.join(60)
+            thread.join(120)
 
 
 @pytest.mark.deadline(120)

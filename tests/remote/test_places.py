@@ -14,6 +14,7 @@ import pytest
 import splitpipe as sp
 from splitpipe.order import global_order
 from tests.remote.making import Place
+from tests.sampling import sampled
 
 Opened = Callable[..., sp.Dataset]
 
@@ -50,8 +51,13 @@ def test_every_place(place: Place, opened: Opened, local: str) -> None:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("options", [{}, {"cache_limit": "2MB"}, {"verify": False}])
-@pytest.mark.parametrize("shuffle", ["global", "binwise", None])
+@pytest.mark.parametrize(
+    *sampled(
+        1,
+        shuffle=["global", "binwise", None],
+        options=[{}, {"cache_limit": "2MB"}, {"verify": False}],
+    )
+)
 def test_a_pipeline_in_workers(
     in_s3: Place, opened: Opened, local: str, shuffle: str, options: dict[str, Any]
 ) -> None:

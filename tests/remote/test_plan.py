@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from splitpipe.cli.app import run
 from splitpipe.remote import plan_reading
 from splitpipe.testing.faults import FaultProxy
 from tests.remote.making import Place
+from tests.sampling import seldom
 
 Opened = Callable[..., sp.Dataset]
 ROWS, NBYTES, BINS = 700, 20_000, 24
@@ -31,19 +33,30 @@ def place(in_s3: Place, tmp_path: Path) -> Place:
     return in_s3
 
 
+EPOCHS: list[Any] = [
+    ("global", None, "keep", None),
+    ("global", None, "keep", 2),
+    ("binwise", None, "keep", None),
+    ("binwise", LIMIT, "pass", None),
+    ("binwise", LIMIT, "pass", 2),
+    (None, 13_500_000, "pass", None),
+    ("global", LIMIT, "pick", None),
+    ("global", LIMIT, "pick", 2),
+]
+
+
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize(
     ("shuffle", "limit", "how", "workers"),
-    [
-        ("global", None, "keep", None),
-        ("global", None, "keep", 2),
-        ("binwise", None, "keep", None),
-        ("binwise", LIMIT, "pass", None),
-        ("binwise", LIMIT, "pass", 2),
-        (None, 13_500_000, "pass", None),
-        ("global", LIMIT, "pick", None),
-        ("global", LIMIT, "pick", 2),
-    ],
+    seldom(
+        EPOCHS,
+        keep=[
+            ("global", None, "keep", 2),
+            ("binwise", LIMIT, "pass", None),
+            (None, 13_500_000, "pass", None),
+            ("global", LIMIT, "pick", 2),
+        ],
+    ),
 )
 def test_one_epoch(
     place: Place,
@@ -64,10 +77,23 @@ def test_one_epoch(
     with pipe.loader(**({} if workers else {"executor": "inline"})) as loader:
         assert sum(1 for _ in loader) == plan.records
     requests = len(s3_proxy.log())
-    # Every byte once, and the manifest, the list and some heads.
-    assert s3_proxy.statistics().nbytes_down < 1.05 * plan.egress_nbytes + 50_000
+    # Every byte once, and the manifest, the list and some heads; but for second requests beside
+    # slow ones. What workers made of them is not told here: one in ten at most.
+    hedges = dataset.records._store.statistics().hedges + (requests // 10 if workers else 0)
+    second = sum(asked_again(s3_proxy)[:hedges])
+    assert s3_proxy.statistics().nbytes_down - second < 1.05 * plan.egress_nbytes + 50_000
     assert plan.requests / 3 < requests < 2 * plan.requests
     assert dataset.records._cache.statistics().used_nbytes <= max(plan.cache_nbytes, limit or 0)
+
+
+def asked_again(proxy: FaultProxy) -> list[int]:
+    """Bytes of each request for a range that had been asked for before, the largest first."""
+    seen = Counter((one.target, one.range) for one in proxy.log() if one.range is not None)
+    again = []
+    for (_, asked), count in seen.items():
+        first, last = asked.removeprefix("bytes=").split("-")
+        again += [int(last) + 1 - int(first)] * (count - 1)
+    return sorted(again, reverse=True)
 
 
 def test_a_second_epoch_asks_for_nothing(

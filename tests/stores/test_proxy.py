@@ -59,7 +59,7 @@ def test_without_rules_everything_passes(proxy: FaultProxy) -> None:
 
 
 def test_a_connection_is_kept(proxy: FaultProxy) -> None:
-    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=120)
     for i in range(20):
         connection.request("GET", "/a", headers={"Range": f"bytes={i}-{i}"})
         assert connection.getresponse().read() == DATA[i : i + 1]

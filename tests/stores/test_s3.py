@@ -89,6 +89,7 @@ def test_a_server_that_is_not_there_says_so() -> None:
         (400, "ExpiredToken"),
         (403, "RequestExpired"),
         (401, "Unauthorized"),
+        (403, "RequestTimeTooSkewed"),
     ],
 )
 def test_what_may_not_be_is_said_with_its_reason(
@@ -108,6 +109,7 @@ def test_what_may_not_be_is_said_with_its_reason(
         assert "storage_options" in str(caught.value)
         if "Expired" in code:
             assert "no longer valid" in str(caught.value)
+        assert ("clock" in str(caught.value)) == ("Time" in code)
     assert again.statistics().retries == 0
 
 

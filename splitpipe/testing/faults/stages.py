@@ -185,10 +185,11 @@ class Fault:
             >>> items = iter(sp.Pipeline(range(9)).through(fault.passing))
             >>> next(items), next(items)
             (0, 1)
-            >>> next(items)  # doctest: +ELLIPSIS
-            Traceback (most recent call last):
-            ValueError: torn
-            in stage 'passing' ...
+            >>> try:
+            ...     next(items)
+            ... except ValueError as error:
+            ...     print(repr(error), *error.__notes__)  # doctest: +ELLIPSIS
+            ValueError('torn') in stage 'passing' ...
         """
         for item in items:
             self.strike(item)
