@@ -17,6 +17,8 @@ Rules:
       PipelineError                 StageFailed, WorkerDied, WorkerStalled, PoisonRecord,
                                     BranchStalled, BudgetExceeded
       ResumeError
+      ServiceError                  WireError (ValueError), InvalidRequest (ValueError), NotAllowed,
+                                    NotFound (LookupError), Conflict, Unavailable
 """
 
 from __future__ import annotations
@@ -28,21 +30,28 @@ __all__ = [
     "CacheFull",
     "ChannelError",
     "ClosedChannel",
+    "Conflict",
     "CorruptRecord",
     "CycleError",
     "DatasetChanged",
     "FormatError",
     "GraphError",
+    "InvalidRequest",
     "LockedError",
+    "NotAllowed",
+    "NotFound",
     "NotPicklable",
     "PipelineError",
     "PoisonRecord",
     "RemoteError",
     "ResumeError",
+    "ServiceError",
     "SplitpipeError",
     "StageFailed",
     "StorageError",
+    "Unavailable",
     "UnsupportedVersion",
+    "WireError",
     "WorkerDied",
     "WorkerStalled",
 ]
@@ -148,3 +157,31 @@ class PoisonRecord(PipelineError):
 
 class ResumeError(SplitpipeError):
     """A saved state does not fit the pipeline it is loaded into."""
+
+
+class ServiceError(SplitpipeError):
+    """The data service did not do what was asked, or could not be asked."""
+
+
+class WireError(ServiceError, ValueError):
+    """A value cannot travel, or what arrived is not what the wire format says it must be."""
+
+
+class InvalidRequest(ServiceError, ValueError):
+    """What was asked of the service means nothing: a wrong name, type or bound."""
+
+
+class NotAllowed(ServiceError):
+    """The service does not know the token, or this is not allowed: to its role, or to anybody."""
+
+
+class NotFound(ServiceError, LookupError):
+    """The service has nothing of this name."""
+
+
+class Conflict(ServiceError):
+    """What was asked contradicts what the service already has."""
+
+
+class Unavailable(ServiceError):
+    """The service could not be reached for as long as was allowed."""

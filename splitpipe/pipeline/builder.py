@@ -157,8 +157,9 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
                 ``"process"``: each has an interpreter of its own. ``"thread"``: they share this
                 one: for work that lets the interpreter lock go while it lasts (decoding, reading,
                 numpy on large arrays). Nothing is pickled, a run starts at once, without a main
-                guard. ``"inline"`` (for all stages, whatever they say): everything here, one item
-                at a time: the meaning of the pipeline, and the place for a debugger.
+                guard. ``"ray"``: they are actors of a Ray cluster, on any of its nodes (see
+                docs/ray.md). ``"inline"`` (for all stages, whatever they say): everything here, one
+                item at a time: the meaning of the pipeline, and the place for a debugger.
             transport: what carries messages between processes: ``"pipe"`` (Unix socket pairs),
                 ``"zmq"`` or ``"zmq+tcp"`` (ZeroMQ); payloads lie in shared memory either way.
             prefetch: batches, or chunks of small items, that may lie ready ahead of the consumer;

@@ -42,8 +42,9 @@ def _describe(plan: Plan, task: Task, number: int, origin: dict[int, int]) -> st
     before = sorted({origin[edge] for edge in task.inputs})
     if before and before != [number - 1]:
         reads += f"reads {_numbers(before)}, "
-    many = "threads" if task.executor == "thread" else "processes"
-    who = f"1 {task.executor}" if task.workers == 1 else f"{task.workers} {many}"
+    one = "actor" if task.executor == "ray" else task.executor
+    many = "processes" if one == "process" else f"{one}s"
+    who = f"1 {one}" if task.workers == 1 else f"{task.workers} {many}"
     if task.auto:
         who = f"1 to {who}, as many as pay"
     how = ""

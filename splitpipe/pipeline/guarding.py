@@ -26,7 +26,6 @@ from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages.base import Operation
 from splitpipe.pipeline.stages.guarded import Guarded
 from splitpipe.pipeline.stages.policy import RAISE, Policy, policy_of
-from splitpipe.pipeline.stages.reading import Reading
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.graph import Node
@@ -137,7 +136,7 @@ def _settled(operation: Operation, default: Policy | None, *, lacks: bool) -> Op
         return operation
     if isinstance(operation, operations.AsyncMap):
         return operation if operation.policy is not None else replace(operation, policy=default)
-    cannot_fail = (operations.Tee, operations.Pick, Reading)
+    cannot_fail = (operations.Tee, operations.Pick, operations.Reading)
     if operation.per_item and not isinstance(operation, cannot_fail):
         return Guarded(operation, default)
     return operation
@@ -163,7 +162,7 @@ def read_by(node: Node, reader: int, taken: set[str]) -> Node:
         name += "'"
     taken.add(name)
     lenient = replace(node, source=replace(source, on_error=None, lenient=True))
-    stage = Stage(Guarded(Reading(), policy), name)
+    stage = Stage(Guarded(operations.Reading(), policy), name)
     return replace(node, stage=stage, source=None, inputs=(lenient,), seed=0)
 
 

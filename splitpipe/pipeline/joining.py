@@ -30,6 +30,7 @@ def stage(
     workers: int | None = None,
     executor: str | None = None,
     capacity: int | None = None,
+    resources: Mapping[str, float] | None = None,
     name: str | None = None,
     **kwargs: Any,
 ) -> Pipeline:
@@ -43,8 +44,9 @@ def stage(
         generator: also an asynchronous one; its inputs are asynchronous iterators then.
         inputs: what it reads.
         workers: 1 for a worker of its own, 0 for the consumer's process; None to ride along.
-        executor: ``"process"``, ``"thread"``, ``"inline"``; None: as for the whole run.
+        executor: ``"process"``, ``"thread"``, ``"inline"``, ``"ray"``; None: as for the whole run.
         capacity: most messages under way to its reader.
+        resources: what its worker has of a Ray cluster; see `StreamOptions`.
         name: how it is called in messages and statistics.
         kwargs: handed to the generator.
 
@@ -68,6 +70,7 @@ def stage(
         "workers": workers,
         "executor": executor,
         "capacity": capacity,
+        "resources": resources,
         "name": name,
     }
     return _join(operation, inputs, options)

@@ -7,6 +7,7 @@ run, and let it be understood afterwards.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from splitpipe.pipeline.stages.policy import Policy
@@ -34,9 +35,12 @@ class LoaderOptions(TypedDict, total=False):
             the log, and the worker is replaced as if it had died (`WorkerStalled` where that is too
             often). None, the default: as long as it likes. Waiting for input or output counts
             nowhere.
+        resources: what each worker has of a Ray cluster (``executor="ray"``), where its stages do
+            not say it: ``{"CPU": 1}`` unless given.
     """
 
     on_error: Policy | str | None
     record: Record | str | os.PathLike[str] | None
     restarts: int | None
     deadline_s: float | None
+    resources: Mapping[str, float] | None

@@ -126,9 +126,9 @@ def _groups(chain: Sequence[Node], executor: str) -> list[Group]:
     nodes = list(chain[1:] if source is not None else chain)
     groups = [_leading(source, nodes, executor)]
     for node in nodes[len(groups[0].nodes) :]:
-        if _stage(node).options.workers is None and _joins(
-            source, groups[-1], node, len(groups) == 1
-        ):
+        options = _stage(node).options
+        alone = options.workers is not None or options.resources is not None
+        if not alone and _joins(source, groups[-1], node, len(groups) == 1):
             groups[-1].nodes.append(node)
         else:
             groups.append(_begun([node], node, executor))
@@ -167,7 +167,7 @@ def _leading(source: Source | None, nodes: list[Node], executor: str) -> Group:
 def _asks(node: Node) -> bool:
     """Whether the user said who is to run a stage."""
     options = _stage(node).options
-    return options.workers is not None or options.executor is not None
+    return any(one is not None for one in (options.workers, options.executor, options.resources))
 
 
 def _begun(nodes: list[Node], node: Node, executor: str) -> Group:

@@ -18,10 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from splitpipe.errors import GraphError
 from splitpipe.pipeline.bodies import Parts, Whole, settled_whole
 from splitpipe.pipeline.graph import Body, Graph, Node, make_graph
 from splitpipe.pipeline.guarding import with_policies
 from splitpipe.pipeline.placing import Group, place, unit_of
+from splitpipe.pipeline.resources import DEFAULT, Resources, joined, resources_of
 from splitpipe.pipeline.resuming import Resume, bounded, keys_of
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stage import Stage, check_choice, check_seconds, settle_counts
@@ -31,7 +33,7 @@ from splitpipe.pipeline.trace_file import TraceFile
 
 __all__ = ["Local", "Plan", "RunOptions", "Task", "Whole", "plan"]
 
-EXECUTORS = ("inline", "thread", "process")
+EXECUTORS = ("inline", "thread", "process", "ray")
 TRANSPORTS = ("pipe", "zmq", "zmq+tcp")
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -82,6 +84,7 @@ class RunOptions:
     """Whether `prefetch` is only where to begin, and the run finds out what pays."""
     restarts: int | None = 3
     deadline_s: float | None = None
+    resources: Resources | None = None
 
     @classmethod
     def of(cls, **options: Any) -> RunOptions:
@@ -102,6 +105,7 @@ class RunOptions:
             check_choice("start_method", self.start_method, START_METHODS)
         settle_counts(self, prefetch=1, epochs=1, arena_bytes=0, restarts=0)
         check_seconds("deadline_s", self.deadline_s)
+        object.__setattr__(self, "resources", resources_of(self.resources))
         object.__setattr__(self, "trace", TraceFile.of(self.trace))
 
 
@@ -123,8 +127,9 @@ class Task:
         warm_nbytes: bytes beyond which a worker gets only a few slots; None: as many as said.
         unit: positions that must stay together in the work of a pool that reads its source.
         auto: whether `workers` is the most there may be, and the run finds out how many pay.
-        executor: whether the workers are processes or threads of the consumer's process.
+        executor: whether the workers are processes, threads of the consumer's process, or actors.
         first: the position with which it begins in the first epoch of the run.
+        resources: what each worker has of a cluster, where they are actors.
     """
 
     body: Body
@@ -141,6 +146,7 @@ class Task:
     auto: bool = False
     executor: str = "process"
     first: int = 0
+    resources: Resources = DEFAULT
 
     @property
     def name(self) -> str:
@@ -269,10 +275,20 @@ def plan(outputs: Mapping[str, Node], options: RunOptions, resume: Resume | None
         local = Local(body, tuple(graph.outputs))
         return Plan((), (local,), 0, options.arena_bytes, whole)
     made = _Plans(graph, parts, options)
+    _check_transport(groups, options)
     for group in groups:
         made.add(group)
     made.finish()
     return Plan(tuple(made.tasks), tuple(made.locals), made.edges, options.arena_bytes, whole)
+
+
+def _check_transport(groups: list[Group], options: RunOptions) -> None:
+    """Actors are joined to their owner's channels, which are those of one machine."""
+    if options.transport != "pipe" and any(group.executor == "ray" for group in groups):
+        raise GraphError(
+            f"transport={options.transport!r} joins processes of one machine; actors "
+            "(executor='ray') have a channel of their own between machines: leave transport= out"
+        )
 
 
 class _Plans:
@@ -397,9 +413,12 @@ def _task(
     task = Task(
         body, inputs, outputs, workers, pool, ordered, window, unit=unit, executor=group.executor
     )
-    if pool and any(stage.options.auto for stage in stages):
+    if pool and group.executor != "ray" and any(stage.options.auto for stage in stages):
         # ZeroMQ deals a head's messages out in turn, also to who has been told to wait.
         task = replace(task, auto=group.claims or not options.transport.startswith("zmq"))
+    if group.executor == "ray":
+        asked_for = [stage.options.resources for stage in stages]
+        task = replace(task, resources=joined(asked_for, options.resources))
     if task.splits:
         slots, warm = PART_SLOTS, WARM_NBYTES
     return replace(task, slots=slots, lease_limit=max(1, slots - 2), warm_nbytes=warm)

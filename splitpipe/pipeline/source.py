@@ -13,21 +13,21 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from splitpipe.errors import GraphError, SplitpipeError
 from splitpipe.order import Order, make_order
 from splitpipe.pipeline.dealing import Deal, DealtOrder, Hand, Rest
 from splitpipe.pipeline.passes import FOREVER, Passes
 from splitpipe.pipeline.stages.policy import Policy
-from splitpipe.pipeline.stages.reading import leniently
-from splitpipe.pipeline.streams import Streams
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.balancing import Balanced, Balancing
+    from splitpipe.pipeline.streams import Streams
 
 __all__ = ["FactorySource", "SequenceSource", "Source", "make_source"]
 
@@ -207,6 +207,8 @@ class SequenceSource:
     def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """Yield the records of positions ``start:stop``; see `leniently` for a lenient source."""
         if self.lenient:
+            from splitpipe.pipeline.stages.reading import leniently  # few sources are
+
             yield from leniently(self.sequence, order, start, stop)
             return
         sequence, position = self.sequence, start
@@ -299,7 +301,7 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
             f"a {type(source).__name__} is not a source; pass a Sequence of records (a dataset, "
             "a range, a list) or a function that returns an iterable"
         )
-    if isinstance(source, Streams):
+    if _is_streams(source):
         source.check(shuffle, window)
         return SequenceSource(source.records, shuffle, seed, window, streams=source)
     if hasattr(source, "__getitem__") and isinstance(source, Sized):
@@ -323,6 +325,12 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
         f"{source!r} is not a source; pass a Sequence of records (a dataset, a range, a list) "
         "or a function that returns an iterable"
     )
+
+
+def _is_streams(source: object) -> TypeGuard[Streams]:
+    """Whoever has not imported it has made none: a worker need not, to know that."""
+    home = sys.modules.get("splitpipe.pipeline.streams")
+    return home is not None and isinstance(source, home.Streams)
 
 
 def _short(sequence: Sequence[Any]) -> str:

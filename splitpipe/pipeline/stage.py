@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from splitpipe.errors import GraphError
+from splitpipe.pipeline.resources import Resources, resources_of
 from splitpipe.pipeline.stages.base import Operation
 from splitpipe.pipeline.stages.checks import whole
 
@@ -56,7 +57,7 @@ def check_seconds(what: str, value: object) -> None:
         raise GraphError(f"{what} must be a number of seconds above 0, not {value!r}")
 
 
-STAGE_EXECUTORS = ("inline", "thread", "process")
+STAGE_EXECUTORS = ("inline", "thread", "process", "ray")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class StageOptions:
     """Whether `workers` is only the most of them, and the run finds out how many pay."""
     deadline_s: float | None = None
     """Most seconds in its own code for one item; None: what the run says."""
+    resources: Resources | None = None
+    """What a worker of it has of a cluster; None: what the run says."""
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class StageOptions:
     def __post_init__(self) -> None:
         settle_counts(self, workers=0, capacity=1)
         check_seconds("deadline_s", self.deadline_s)
+        object.__setattr__(self, "resources", resources_of(self.resources))
         if self.executor is None:
             return
         check_choice("executor", self.executor, STAGE_EXECUTORS)

@@ -73,7 +73,8 @@ def found_as(pipeline: Pipeline) -> str | None:
     """
     for names in _variables():
         for name, value in list(names.items()):
-            if isinstance(value, Pipeline) and value.node is pipeline.node:
+            # Not isinstance, which asks `value` for its class: some say that they are deprecated.
+            if issubclass(type(value), Pipeline) and value.node is pipeline.node:
                 place = _place(names)
                 if place is not None:
                     return f"{place}:{name}"

@@ -8,16 +8,16 @@ or once an epoch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from splitpipe.errors import PipelineError
 from splitpipe.pipeline import stages as operations  # each is imported when it is first named
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.guarding import may_fail
-from splitpipe.pipeline.stages.base import Operation
+from splitpipe.pipeline.stages.base import Context, Operation
 from splitpipe.pipeline.stages.guarded import Guarded
 from splitpipe.pipeline.stages.reading import Reading
-from splitpipe.runtime.chain import Chain
 
 __all__ = ["Balance"]
 
@@ -42,15 +42,14 @@ class Balance:
             return None
         return cls(body.name)
 
-    def check(self, chain: Chain, *, taken: int, given: int) -> None:
-        """Compare what a chain took and what it gave.
+    def check(self, contexts: Mapping[str, Context], *, taken: int, given: int) -> None:
+        """Compare what stages took and gave, which counted in `contexts`.
 
         Raises:
             PipelineError: an item is missing, or there is one too many.
         """
-        contexts = chain.contexts.values()
-        dropped = sum(context.dropped for context in contexts)
-        skipped = sum(context.counts.skipped for context in contexts)
+        dropped = sum(context.dropped for context in contexts.values())
+        skipped = sum(context.counts.skipped for context in contexts.values())
         if taken != given + dropped + skipped:
             raise PipelineError(
                 f"{self.name!r} took {taken} items, gave {given}, filtered out {dropped} and left "

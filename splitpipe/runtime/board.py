@@ -215,7 +215,7 @@ class Board:
         text = heading.to_json().encode()
         page = mmap.PAGESIZE
         self._first = -(-(_PREFIX.size + len(text)) // page) * page
-        self._floats = heading.floats
+        self._floats = self.floats = heading.floats
         self._nbytes = self._first + -(-8 * self._floats * heading.rows // page) * page
         self._memory = Descriptor(anonymous_file(LABEL))
         self.log: Any = None

@@ -19,13 +19,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import FormatError, PoisonRecord, SplitpipeError
 from splitpipe.order import Order
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.guarding import Origin, policies
-from splitpipe.pipeline.plan import Plan
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import Context
 from splitpipe.pipeline.stages.failed import FailedItem, Ledger
@@ -37,6 +36,9 @@ from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.quarantine import append, check_writable
 from splitpipe.transport.anonymous import Descriptor, anonymous_file
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.plan import Plan
 
 __all__ = ["KEPT", "Book", "ChainLedger", "ErrorLog", "check_policies", "waiting"]
 

@@ -23,12 +23,11 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, TypeAlias
 
-from splitpipe.errors import NotPicklable
 from splitpipe.pipeline.graph import Body, Part
 from splitpipe.pipeline.resuming import Fact
-from splitpipe.pipeline.source import FactorySource, SequenceSource
+from splitpipe.pipeline.source import FactorySource
 from splitpipe.pipeline.stage import Stage
-from splitpipe.pipeline.stages import Batch, Cache, Context, Operation
+from splitpipe.pipeline.stages import Batch, Context, Operation
 from splitpipe.pipeline.stages.base import Place
 from splitpipe.pipeline.stages.failed import Ledger
 from splitpipe.runtime.again import Again, Pass, widths
@@ -36,12 +35,12 @@ from splitpipe.runtime.branches import CAPACITY, Branches, Turns
 from splitpipe.runtime.capture import Stretch, facts_of, stretches
 from splitpipe.runtime.closing import close_all, raising
 from splitpipe.runtime.cursor import Cursor
-from splitpipe.runtime.failure import failing_stage
 from splitpipe.runtime.heads import tag, untag
 from splitpipe.runtime.holding import kept
 from splitpipe.runtime.metrics import NOWHERE, Layer
 from splitpipe.runtime.notes import Notes
 from splitpipe.runtime.proving import proven, shorter
+from splitpipe.runtime.scene import Scene
 from splitpipe.runtime.watching import Watched, Watcher
 
 __all__ = ["Chain", "Cursor"]
@@ -190,44 +189,13 @@ class Chain:
         """
         layers = [layer for output in sorted(self._layers) for layer in self._layers[output]]
         self._layers.clear()
+        self._open = _nothing  # which was a method of who holds this chain: no circle stays
         close_all(layers)
 
     def where(self, error: BaseException, worker: str) -> tuple[str, ...]:
         """Return notes that say in which stage and at which item `error` was raised."""
-        stages = self._body.stages
-        name = failing_stage(error, stages, self._sources.values())
-        if name is None and isinstance(error, NotPicklable) and stages:
-            name = stages[-1].name
-        heads = self._heads_of(name)
-        counted = name is not None
-        if name is None:
-            name = "source"  # it failed at an item that nobody could count any more
-        at = [self._at(head, counted=counted) for head in heads]
-        which = "input item" if len(at) == 1 else "input items"
-        numbers = ", ".join(map(str, at))
-        notes = [f"in stage {name!r} ({worker}), epoch {self._epoch}, {which} {numbers}"]
-        for head, position in zip(heads, at, strict=True):
-            source = self._body.parts[head].source
-            if isinstance(source, SequenceSource) and position < len(source):
-                epoch = 0 if self._body.parts[head].frozen else self._epoch
-                notes.append(source.describe(position, epoch))
-        return tuple(notes)
-
-    def _at(self, head: int, *, counted: bool) -> int:
-        cursor = self.cursors[head]
-        return cursor.treated if counted else cursor.position
-
-    def _heads_of(self, name: str | None) -> list[int]:
-        """Return the heads that the stage `name` depends on; all where there is no such stage."""
-        parts = self._body.parts
-        found = [n for n, part in enumerate(parts) if part.stage and part.stage.name == name]
-        heads: set[int] = set()
-        while found:
-            number = found.pop()
-            found += parts[number].inputs
-            if parts[number].stage is None:
-                heads.add(number)
-        return sorted(heads) or list(self._body.heads)
+        scene = Scene(self._body, self._epoch, self.cursors, self._sources.values())
+        return scene.where(error, worker)
 
     # -- putting together; `owner` is for what a layer is made, `epoch` which pass it is
 
@@ -347,9 +315,7 @@ class Chain:
 
     def replays(self, stage: Stage) -> bool:
         """Whether a stage has what its input would give: nobody needs to begin with it."""
-        operation = stage.operation
-        kept = self._kept.setdefault(stage.name, {})
-        return isinstance(operation, Cache) and operation.complete(kept)
+        return stage.operation.complete(self._kept.setdefault(stage.name, {}))
 
     def _context(self, name: str, operation: Operation, epoch: int, place: Place | None) -> Context:
         """Return the context of a stage: of every pass over it the same counters."""

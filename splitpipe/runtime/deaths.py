@@ -32,12 +32,16 @@ from splitpipe.runtime.blame import Accusation
 from splitpipe.runtime.notes import NO_STAGE, Accused, Site
 from splitpipe.runtime.watchdog import Stall
 
-__all__ = ["POISON", "Death", "Record"]
+__all__ = ["LOST", "POISON", "Death", "Record"]
 
 log = logging.getLogger("splitpipe")
 
 POISON = 3
 """Workers that one item may kill."""
+
+LOST = 1000
+"""Stands for the exit status of a worker of which nothing is known but that it is gone, or that
+nobody reaches it any more."""
 
 MOST_SITES = 1000
 """Deaths of which the place is remembered."""
@@ -74,13 +78,13 @@ class Death:
     @property
     def hopeless(self) -> bool:
         """Whether another one would end in the same way."""
-        return not self.began and self.exitcode >= 0
+        return not self.began and self.exitcode >= 0 and self.exitcode != LOST
 
     @property
     def text(self) -> str:
         """All of it in words."""
         text = f"worker {self.index} of stage {self.name!r} (pid {self.pid}) {self.how}"
-        if not self.began:
+        if not self.began and self.exitcode != LOST:
             text += (
                 " before it could begin; its own error stands above. Is the main script guarded "
                 "with `if __name__ == '__main__':`?"
@@ -95,6 +99,8 @@ class Death:
         if self.stall is not None:
             return f"{self.stall.text} and was killed"
         code = self.exitcode
+        if code == LOST:
+            return "was lost: its actor, its node or the way to it is gone"
         if code >= 0:
             return f"left with exit status {code}"
         try:

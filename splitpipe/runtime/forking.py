@@ -18,10 +18,15 @@ from multiprocessing.context import BaseContext
 
 __all__ = ["starting_context", "warm_up"]
 
-_PRELOADED = ("splitpipe.runtime.worker", "threadpoolctl")
+_FIRST = "splitpipe.runtime.prelude"
+
+_PRELOADED = ("splitpipe.runtime.worker", "splitpipe.transport.pipe", "threadpoolctl")
 """By name: whoever only warms up does not import them. What is not there is passed over."""
 
 _PRELOADED_IF_USED = (
+    "splitpipe.dataset",
+    "splitpipe.dataset.opening",
+    "splitpipe.storage.table",
     "splitpipe.remote",
     "splitpipe.cache",
     "splitpipe.stores.http",
@@ -29,7 +34,7 @@ _PRELOADED_IF_USED = (
     "botocore.session",
     "botocore.client",
 )
-"""What workers need if the consumer's process does: reading what lies in a store."""
+"""What workers need if the consumer's process does: reading datasets, and what lies in a store."""
 
 
 def starting_context(method: str | None) -> BaseContext:
@@ -39,9 +44,9 @@ def starting_context(method: str | None) -> BaseContext:
     if method == "forkserver":
         server = getattr(forkserver, "_forkserver", None)
         wanted: list[str] = list(getattr(server, "_preload_modules", ["__main__"]))
-        if _PRELOADED[0] not in wanted:
+        if _FIRST not in wanted:
             used = [name for name in _PRELOADED_IF_USED if name in sys.modules]
-            context.set_forkserver_preload([*wanted, *_PRELOADED, *used])
+            context.set_forkserver_preload([_FIRST, *wanted, *_PRELOADED, *used])
     return context
 
 

@@ -26,13 +26,17 @@ from splitpipe.errors import PipelineError
 from splitpipe.runtime.parts import AGAIN, LAST, PART, Splitting
 from splitpipe.runtime.start import Start
 from splitpipe.transport.base import Sender
-from splitpipe.transport.message import NEVER, Claim, Credit, End, Failed, Item, encode
+from splitpipe.transport.message import NEVER, Credit, End, Failed, Item, claim, encode
 
 __all__ = ["Claims", "Credits", "Grants", "PartSize", "UnitSize", "make_grants"]
 
-UNIT_TIME_NS = 1_500_000
-"""Work in one message: long against the 20 µs that a message costs, short against a human or a
-GPU."""
+UNIT_TIME_NS = 4_000_000
+"""Work in one message: long against the 100 to 200 µs that one costs all processes together, which
+share their caches and have to be woken for it; short against a human or a GPU."""
+
+SUDDEN_NS = 16 * UNIT_TIME_NS
+"""A unit that took longer says that items cost more than before; a shorter one, perhaps, that one
+of them did."""
 
 UNIT_BYTES = 256 << 10
 CHUNKS = 16
@@ -60,8 +64,9 @@ MOST_PARTS = 128
 
 
 class UnitSize:
-    """How many positions to put into one unit: doubled while units are cheap, cut when they are
-    not.
+    """How many positions to put into one unit: doubled while units are cheap, halved when one is
+    not, and cut to what fits when one is out of all proportion: of costs with a long tail a single
+    costly item says little of those behind it.
 
     Args:
         step: positions that must stay together.
@@ -80,6 +85,9 @@ class UnitSize:
         if positions <= 0:
             return
         by_time = UNIT_TIME_NS * positions // max(1, elapsed_ns)
+        if elapsed_ns < SUDDEN_NS:
+            whole = positions >= self.positions
+            by_time = max(by_time, self.positions // 2 if whole else self.positions)
         by_bytes = UNIT_BYTES * positions // max(1, nbytes)
         fitting = min(by_time, by_bytes, 2 * self.positions, 1 << 14)
         if positions < self.positions and fitting > self.positions:
@@ -350,6 +358,8 @@ class Claims(Grants):
 
     def _grant(self) -> bool:
         """Give out one unit more; False when there is none, or no room for it."""
+        if self._under_way >= self._room or self._messages >= MOST_CLAIMS:
+            return False  # asked with every message: the usual answer comes first
         while self._epoch is not None and self._over():
             if len(self._ends) >= self._window:
                 return False  # an endless run over an empty source: one epoch at a time
@@ -358,7 +368,7 @@ class Claims(Grants):
             return False
         stop, part = self._unit()
         weight = stop - self._next if part else self._size.step
-        if self._under_way + weight > self._room or self._messages >= MOST_CLAIMS:
+        if self._under_way + weight > self._room:
             return False
         kind = (PART if stop % self._size.step else LAST) if part else 0
         self._claim(self._epoch, self._sequence, self._next, stop, kind)
@@ -392,8 +402,7 @@ class Claims(Grants):
         return min(stop, end), True
 
     def _claim(self, epoch: int, sequence: int, start: int, stop: int, kind: int) -> None:
-        message = Claim(self._run, 0, epoch, sequence, start, stop, count=kind)
-        self._sender.send([encode(message)])
+        self._sender.send([claim(self._run, epoch, sequence, start, stop, kind)])
 
     def _end_epoch(self) -> None:
         assert self._epoch is not None

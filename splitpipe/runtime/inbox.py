@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from operator import length_hint
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from splitpipe.errors import PipelineError
 from splitpipe.runtime.budgets import Budgets
@@ -82,8 +82,7 @@ class Inbox:
         self._owing: list[int | None] = []  # what to grant anew: None for a unit, or a part's size
         self._ended = False
         self._left = False
-        self.seen: Seen | None = None
-        """What brought the values that were given last; of a batch in parts, as the first says."""
+        self._brought: Seen | tuple[Message, int | None] | None = None  # see `seen`
         self._message: tuple[int, int] | None = None  # see `span`
         self.failure: tuple[BaseException, Failure] | None = None
         """What a stage before this one raised, as it was raised here, and the report of it."""
@@ -95,6 +94,15 @@ class Inbox:
     def begin_with(self, values: int) -> None:
         """So many values of the first epoch came before what is made now."""
         self.taken = values
+
+    @property
+    def seen(self) -> Seen | None:
+        """What brought the values that were given last (the same object until others have come); of
+        a batch in parts, as the first says.
+        """
+        if type(self._brought) is tuple:
+            self._brought = seen_of(*self._brought)
+        return cast("Seen | None", self._brought)
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -216,12 +224,10 @@ class Inbox:
         self._grants.widen(window)
 
     def start(self) -> Start:
-        """Return what is wanted still: from where on the stream has to be made if everybody before
-        this merge were replaced.
-        """
-        if self._detached:
-            return Start(NEVER, sequence=self._next)
-        return self._taken.start(self._next)
+        """Return from where on the stream has to be made if all before this merge were replaced."""
+        return (
+            Start(NEVER, sequence=self._next) if self._detached else self._taken.start(self._next)
+        )
 
     def renew(self, grants: Grants) -> None:
         """Everybody before this merge was replaced by others, who begin at `start`; `grants` tells
@@ -273,7 +279,7 @@ class Inbox:
             # Restored now: the slots may be those of somebody who is about to be replaced.
             values, broken = self._intake.restored(message)
             return self._before(values), broken or self._rebuild(message)
-        self.seen = seen_of(message)
+        self._brought = message, None
         values, broken = self._intake.restored(message)
         if broken is not None:
             return self._before(values), broken
@@ -313,7 +319,7 @@ class Inbox:
             raise
         self._intake.meter.items_in += 1
         self.taken += 1
-        self.seen = seen_of(first, stop)
+        self._brought = first, stop
         return _single([batch])
 
     def _rows(self, part: Item | Failed, stop: int) -> Generator[Any, None, None]:
@@ -385,17 +391,12 @@ class Inbox:
 
     def _choose(self) -> Item | End | Failed | None:
         sequence = self._next if self._next in self._arrived else self._any()
-        if sequence is None:
-            return None
-        first = self._pop(sequence)
-        assert isinstance(first, (Item, End, Failed))
-        return first
+        return None if sequence is None else cast(Item | End | Failed, self._pop(sequence))
 
     def _any(self) -> int | None:
-        if not self._ordered:
-            for sequence, message in self._arrived.items():
-                if isinstance(message, Item) and message.epoch == self._taken.epoch:
-                    return sequence
+        for sequence, message in () if self._ordered else self._arrived.items():
+            if isinstance(message, Item) and message.epoch == self._taken.epoch:
+                return sequence
         return None
 
     def _pop(self, sequence: int) -> Message:

@@ -4,14 +4,15 @@ Responsible for: `Keeper`, which has the merges of the consumer's process and, a
 of workers behind them; and which replaces a set of which one has died.
 
 Rules:
-- *recovery is resuming*: what the merges have taken says where the stream is (`Start`); all workers
-  of the run are ended, others begin there, and the merges go on with what those make. A stream is a
-  function of its graph: nobody reads anything else than if nobody had died, nobody learns of it
-  but from the log and the statistics;
+- *recovery is resuming*: what the merges have taken says where the stream is (`Start`); all work of
+  the run is ended, and begun there once more: by those who live and have let go of it, by others in
+  the place of those who have not (see `splitpipe.runtime.reserve`). The merges go on with what they
+  make. A stream is a function of its graph: nobody reads anything else than if nobody had died,
+  nobody learns of it but from the log and the statistics;
 - a death is seen wherever somebody waits for a message, at once; it is acted upon by whoever saw
   it, with the lock held that every merge of this process holds while it does anything but wait;
-- old workers are gone before others begin: no two of them do the same at a time, and what was
-  killed for want of memory does not find even less of it;
+- work is begun anew when whoever had it is gone or has let go of it: no two do the same at a time.
+  When one was killed for want of memory all are gone first: others do not find even less of it;
 - when it is enough says `Record`. What ends a run ends it for every reader;
 - a worker that is a thread does not die alone: what ends one in a way that nobody foresaw ends the
   run. When processes beside threads are replaced, the threads are, too;
@@ -40,7 +41,9 @@ from splitpipe.runtime.intake import Intake
 from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.memory import MemoryWatch
 from splitpipe.runtime.observer import Observer
+from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.region import Course, Region
+from splitpipe.runtime.reserve import Reserve
 from splitpipe.runtime.supervisor import GRACE_S, Beginning, Supervisor
 from splitpipe.runtime.team import Team
 from splitpipe.runtime.watchdog import Stall, Ward, Watchdog, deadlines
@@ -50,9 +53,10 @@ __all__ = ["Keeper"]
 
 log = logging.getLogger("splitpipe")
 
-REPLACED_GRACE_S = 0.02
-"""How long workers that are to be replaced may take to leave: those that wait leave in this time,
-and run the clean-up of their generators. The stream waits for it."""
+REPLACED_GRACE_S = 0.05
+"""How long workers may take to let go of their work when one of them has died: those that wait need
+some 2 ms, and run the clean-up of their generators. The stream waits for it; starting another
+process takes as long."""
 
 LOOK_S = 0.005
 """How often somebody looks for deaths while messages come faster than they are read."""
@@ -94,11 +98,13 @@ class Keeper:
         self._watchdog: Watchdog | None = None
         self.inboxes: tuple[tuple[Inbox, ...], ...] = ()
         """The merges in this process: for each of the plan's locals, one an input."""
+        self._owner = Owner()
+        self._reserve = Reserve(options, self._owner)
         try:
-            self._workers = Supervisor(
-                plan, options, observer, Beginning(self._course, pickled=self._pickled)
-            )
+            beginning = Beginning(self._course, self._owner, self._reserve, pickled=self._pickled)
+            self._workers = Supervisor(plan, options, observer, beginning)
         except BaseException:
+            self._owner.close()
             observer.close()
             raise
         self.teams: dict[int, Team] = self._workers.teams
@@ -152,9 +158,12 @@ class Keeper:
         if held:
             self._lock.release()  # whoever waits for a message leaves now, and needs it for that
         try:
+            self._reserve.dismiss()
             for workers in every:
                 workers.close()
         finally:
+            self._reserve.close()
+            self._owner.close()
             self._observer.close()
 
     # -- waiting
@@ -180,10 +189,13 @@ class Keeper:
         """
         self._check()
         workers = self._workers
+        self._reserve.look()
+        spare = self._reserve.watched
+        watched = [*workers.staff.watched, *spare] if spare else workers.staff.watched
         workers.waiting += 1
         self._lock.release()
         try:
-            arrived = port.receiver.wait(workers.staff.watched)
+            arrived = port.receiver.wait(watched)
         finally:
             self._lock.acquire()
             workers.waiting -= 1
@@ -191,11 +203,15 @@ class Keeper:
             self._bury()
             return
         self._check()
+        if arrived:
+            self._reserve.arrived()
         # Messages come first. Where they never stop coming, a death must be seen all the same.
         if not self._closed and (not arrived or self._due()):
             dead = workers.staff.gone(self._memory.kills)
             if dead:
                 self._recover(dead)
+            else:
+                self._reserve.look_after()
 
     def _due(self) -> bool:
         """Whether nobody has looked for deaths for a while."""
@@ -247,7 +263,9 @@ class Keeper:
             raise self._error
         old = self._workers
         working = {number: team.working for number, team in self.teams.items()}
-        old.retire(REPLACED_GRACE_S)
+        # Where memory was wanting, others let go of all that they have.
+        recall = 0 if any(death.memory for death in dead) else len(dead)
+        old.retire(REPLACED_GRACE_S, recall=recall)
         self._old.append(old)
         self._observer.fold()
         self._running, pickled = self._planned(old)
@@ -258,6 +276,7 @@ class Keeper:
             port.renew(region, receiver)
         for number, team in self.teams.items():
             team.renew(self._workers.teams[number], working[number])
+        self._reserve.settle()
         self._bury()
         took = 1e3 * (time.perf_counter() - since)
         for death in dead:
@@ -283,6 +302,8 @@ class Keeper:
         )
         return Beginning(
             self._course,
+            self._owner,
+            self._reserve,
             {head: start for edge, start in starts if (head := self._heads[edge]) is not None},
             items=True,
             stages=self._record.suspects,

@@ -17,7 +17,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from splitpipe.pipeline.stages.base import Context
@@ -118,7 +118,7 @@ class Meter:
         self._cpu = self._cut = self.since = 0.0
         self._seldom = now
         self._items = 0
-        self._layers: Sequence[Layer] = ()
+        self._layers: Iterable[Layer] = ()
         self.items_in = self.items_out = self.dropped = self.messages = self.nbytes = 0
         self.units_in = self.units_out = 0
         self.wait_input_s = self.wait_output_s = self.wait_memory_s = 0.0
@@ -208,11 +208,11 @@ class Meter:
             self._row[b.FIRST_AT] = now = time.perf_counter()
             self._publish_seldom(now)
 
-    def enter(self, layers: Sequence[Layer]) -> None:
+    def enter(self, layers: Iterable[Layer]) -> None:
         """The stages of the task begin to run."""
         self._layers = layers
 
-    def leave(self, layers: Sequence[Layer], *, counted: bool = True) -> None:
+    def leave(self, layers: Iterable[Layer], *, counted: bool = True) -> None:
         """`layers` are done; what they counted is added up, unless it is to be counted again."""
         self._layers = ()
         self._live = 0

@@ -305,8 +305,8 @@ def _plan_line(heading: Heading) -> str:
 def _who(task: TaskHead) -> str:
     if task.executor == "consumer":
         return "this process"
-    kind = "thread" if task.executor == "thread" else "process"
-    plural = "s" if kind == "thread" else "es"
+    kind = "actor" if task.executor == "ray" else task.executor
+    plural = "es" if kind == "process" else "s"
     return f"{task.workers} {kind}{plural if task.workers > 1 else ''}"
 
 

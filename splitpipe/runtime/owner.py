@@ -57,6 +57,12 @@ class Owner:
                 _held.discard(one)
                 one.close()
 
+    def loosely(self) -> Owner:
+        """Return it for who stays when the run is over, to be ended by others: without the kill."""
+        other = Owner.__new__(Owner)
+        other._pidfd, other._line, other._hold = self._pidfd, None, None
+        return other
+
     def die_with(self) -> None:
         """In a worker: leave at once when the owner is gone. What it held in shared memory goes
         with the last who maps it.

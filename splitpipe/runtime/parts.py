@@ -18,15 +18,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from splitpipe.pipeline.plan import Task
 from splitpipe.pipeline.stage import Stage
 from splitpipe.pipeline.stages.base import Context
 from splitpipe.transport.envelope import ATOMS
 from splitpipe.transport.message import Failed, Item
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.plan import Task
 
 __all__ = ["AGAIN", "LAST", "PART", "Splitting", "Whole", "splitting", "travels"]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from splitpipe.errors import ChannelError, NotPicklable
@@ -24,9 +25,9 @@ from splitpipe.pipeline.source import SequenceSource
 from splitpipe.runtime.balance import Balance
 from splitpipe.runtime.book import Book, ChainLedger
 from splitpipe.runtime.budgets import UnitLedger, budgeted
-from splitpipe.runtime.chain import Chain
 from splitpipe.runtime.failure import Failure
 from splitpipe.runtime.intake import Intake
+from splitpipe.runtime.line import Line
 from splitpipe.runtime.metrics import Meter
 from splitpipe.runtime.outbox import Outbox
 from splitpipe.runtime.parts import AGAIN, LAST, PART, travels
@@ -84,6 +85,10 @@ class PoolWorker:
         self._meter = meter
         self._order: tuple[int, Any] = (-1, None)
         self._kept: dict[str, dict[str, Any]] = {}
+        self._line = Line(body, self._kept)
+        self._rows: Line | None = None  # what makes rows of a batch that comes in parts
+        notes = meter.notes
+        self._noting = notes if notes is not None and (notes.items or notes.stages) else None
         outbox.packer.calibrate(lambda probes: self._collect(probes, [], part=False))
 
     def run(self) -> None:
@@ -103,35 +108,35 @@ class PoolWorker:
         waited = self._meter.wait_output_s
         kind = unit.count if isinstance(unit, Claim) else 0
         part = kind in (PART, LAST)
-        body = self._body.without_last() if part else self._body
         values: list[Any] = []
         ledger, first = self._ledger(unit, values), self._first(unit)
-        chain = Chain(body, unit.epoch, first=first, kept=self._kept, ledger=ledger)
-        notes = chain.notes = self._meter.notes
+        notes = self._meter.notes
         if notes is not None:
             notes.begin(unit.epoch, unit.start, unit.stop)
         counted = int(kind == LAST) if kind else None
+        line = self._stages(part=part)
         try:
             try:
-                (items,) = chain.start(lambda *_: self._input(unit, ledger))
-                self._meter.enter(chain.running)
+                head = partial(self._input, unit, ledger)
+                items = line.begin(unit.epoch, first, head, ledger=ledger, notes=self._noting)
+                self._meter.enter(line)
                 self._collect(items, values, part=part)
-                self._check(chain, chain.cursor.position - first, values)
+                self._check(line, line.cursor.position - first, values)
             finally:
-                chain.close()
+                line.close()
         except ChannelError:
             raise
         except _StaysHere:
             values.clear()
             self._outbox.packer.discard()
-            chain.cursor.position = unit.stop  # all of it counts now, nothing when it comes again
+            line.cursor.position = unit.stop  # all of it counts now, nothing when it comes again
         except BaseException as error:
-            self._fail(error, chain, unit, values, part, self._report(ledger, chain))
+            self._fail(error, line, unit, values, part, self._report(ledger, line))
             return
         finally:
             if kind != AGAIN:
-                self._meter.items_in += chain.cursor.position - first
-            self._meter.leave(chain.running, counted=kind != AGAIN)
+                self._meter.items_in += line.cursor.position - first
+            self._meter.leave(line if line.counts else (), counted=kind != AGAIN)
             if notes is not None:
                 notes.end()
         elapsed = time.perf_counter() - since - (self._meter.wait_output_s - waited)
@@ -144,8 +149,16 @@ class PoolWorker:
             elapsed_s=elapsed,
             counted=counted,
             first=unit.start if isinstance(unit, Claim) else unit.first,
-            report=self._report(ledger, chain),
+            report=self._report(ledger, line),
         )
+
+    def _stages(self, *, part: bool) -> Line:
+        """Return what runs a unit: all stages, or of a batch in parts those that make its rows."""
+        if not part:
+            return self._line
+        if self._rows is None:
+            self._rows = Line(self._body.without_last(), self._kept)
+        return self._rows
 
     def _ledger(self, unit: Claim | Item | Failed, values: list[Any]) -> ChainLedger | None:
         """Return what the stages enter their failures in; None where none can."""
@@ -160,13 +173,13 @@ class PoolWorker:
         return self._book.ledger(self._body) if self._guarded else None
 
     @staticmethod
-    def _report(ledger: ChainLedger | None, chain: Chain) -> bytes:
-        return ledger.report(chain.contexts) if isinstance(ledger, UnitLedger) else b""
+    def _report(ledger: ChainLedger | None, line: Line) -> bytes:
+        return ledger.report(line.contexts) if isinstance(ledger, UnitLedger) else b""
 
-    def _check(self, chain: Chain, taken: int, values: list[Any]) -> None:
+    def _check(self, line: Line, taken: int, values: list[Any]) -> None:
         """See that nothing is missing of a unit."""
         if self._balance is not None:
-            self._balance.check(chain, taken=taken, given=self._made(values))
+            self._balance.check(line.contexts, taken=taken, given=self._made(values))
 
     def _made(self, values: list[Any]) -> int:
         """Return how many outputs the unit has so far."""
@@ -226,7 +239,7 @@ class PoolWorker:
     def _fail(
         self,
         error: BaseException,
-        chain: Chain,
+        line: Line,
         unit: Claim | Item | Failed,
         values: list[Any],
         part: bool,
@@ -235,7 +248,7 @@ class PoolWorker:
         if isinstance(error, _PassedOn):
             failure = error.failure
         else:
-            where = chain.where(error, self._worker)
+            where = line.where(error, self._worker)
             failure = Failure.of(error, where=where)
         self._outbox.failed(
             failure,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from splitpipe.pipeline.plan import Task
 from splitpipe.runtime.grants import Grants, make_grants
 from splitpipe.runtime.inbox import Inbox, Lock
 from splitpipe.runtime.intake import Intake
@@ -18,6 +18,9 @@ from splitpipe.runtime.parts import Splitting
 from splitpipe.transport.arena import ArenaLink, ArenaView
 from splitpipe.transport.base import Link, Receiver
 from splitpipe.transport.objects import Shelf
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.plan import Task
 
 __all__ = ["Course", "Region"]
 

@@ -1,7 +1,6 @@
 """Where worker processes sit: their CPUs, and how many threads numeric libraries have there.
 
-Responsible for: `Seat`, what a worker process does before it loads anybody's code, and `seats`,
-which gives every one of them its own.
+Responsible for: `seats`, which gives every worker process its own, and saying so.
 
 Rules:
 - worker processes together have no more threads of numeric libraries than there are CPUs, unless
@@ -12,38 +11,17 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from splitpipe.pipeline.explain import explain
-from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.runtime.allowance import Allowance, allowance, lay_out, threads_each
-from splitpipe.runtime.maththreads import can_tell, decided, limit_threads
+from splitpipe.runtime.maththreads import can_tell, decided
+from splitpipe.runtime.seat import Seat
 
-__all__ = ["Seat", "explain_seats", "seats", "tell"]
+if TYPE_CHECKING:
+    from splitpipe.pipeline.plan import Plan, RunOptions, Task
 
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """What one worker process is given of the machine.
-
-    Attributes:
-        cpus: where it runs; None: wherever its owner may.
-        threads: of numeric libraries; None: as many as they like.
-    """
-
-    cpus: frozenset[int] | None = None
-    threads: int | None = None
-
-    def take(self) -> None:
-        """Sit down: in the worker, before the user's code is loaded."""
-        if self.cpus is not None:
-            with contextlib.suppress(OSError):  # a CPU may have been taken away meanwhile
-                os.sched_setaffinity(0, self.cpus)
-        if self.threads is not None:
-            limit_threads(self.threads)
+__all__ = ["explain_seats", "seats", "tell"]
 
 
 def seats(tasks: Sequence[Task], allowed: Allowance | None = None) -> list[Seat]:
@@ -105,4 +83,6 @@ def _plural(count: int, noun: str) -> str:
 
 def tell(plan: Plan, options: RunOptions) -> str:
     """Return a plan in words, and what its workers share of this machine."""
+    from splitpipe.pipeline.explain import explain  # workers do not
+
     return "\n".join(filter(None, (explain(plan, options), explain_seats(plan))))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from splitpipe.errors import PipelineError
@@ -30,6 +31,8 @@ from splitpipe.runtime.deaths import Death
 from splitpipe.runtime.forking import starting_context
 from splitpipe.runtime.metrics import finished, started
 from splitpipe.runtime.notes import site_of
+from splitpipe.runtime.reserve import UNKNOWN, Hand, Reserve
+from splitpipe.runtime.standby import Line
 from splitpipe.runtime.threads import WorkerThread, join_all
 from splitpipe.runtime.watchdog import Stall, Ward, deadlines, names
 from splitpipe.runtime.worker import WorkerSpec, main, serve
@@ -40,9 +43,6 @@ THREAD_GRACE_S = 1.0
 """How long a thread may take, which cannot be killed: only one in user code needs that."""
 
 _keys = count()
-
-_UNKNOWN = 255
-"""The status of a process that somebody else has waited for; multiprocessing's own for such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,21 @@ class Staff:
         options: of the run.
         on_death: called in a thread that ended as none should, with the name of the worker and what
             it raised.
+        reserve: processes that need not be started.
     """
 
-    def __init__(self, options: RunOptions, on_death: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        on_death: Callable[[str, BaseException], None],
+        reserve: Reserve,
+    ) -> None:
         self._options = options
         self._on_death = on_death
+        self._reserve = reserve
+        self._calls = options.start_method != "fork"  # what is forked has work that cannot travel
         self._lingers = options.transport.startswith("zmq")
-        self._processes: list[tuple[Any, Post]] = []
+        self._hands: list[tuple[Hand, Post]] = []
         self._threads: list[WorkerThread] = []
         self._stalls: dict[int, Stall] = {}
         self.watched: list[int] = []
@@ -86,10 +94,13 @@ class Staff:
     @property
     def pids(self) -> tuple[int, ...]:
         """Of the worker processes."""
-        return tuple(worker.pid for worker, _ in self._processes)
+        return tuple(hand.process.pid for hand, _ in self._hands)
 
     def start(self, posts: Sequence[Post]) -> None:
         """Start some workers."""
+        actors = [post for post in posts if post.task.executor == "ray"]
+        if actors:
+            self._start_actors(actors)
         processes = [post for post in posts if post.task.executor == "process"]
         if processes:
             self._start_processes(processes)
@@ -107,7 +118,8 @@ class Staff:
         found: list[Death] = []
         if not self._any_left():
             return found
-        for worker, post in self._processes:
+        for hand, post in self._hands:
+            worker = hand.process
             code = self._status(worker) if worker.sentinel in self.watched else None
             if code is None:
                 continue
@@ -139,11 +151,12 @@ class Staff:
         The program may have waited for it itself (or ignore SIGCHLD): then nobody can say how, and
         multiprocessing would take it for one that is running, for ever.
         """
-        if worker.exitcode is None and self._options.start_method in ("fork", "spawn"):
+        ours = isinstance(worker, BaseProcess)
+        if ours and worker.exitcode is None and self._options.start_method in ("fork", "spawn"):
             try:
                 os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                worker._popen.returncode = _UNKNOWN
+                worker._popen.returncode = UNKNOWN
         code: int | None = worker.exitcode
         return code
 
@@ -157,35 +170,65 @@ class Staff:
     def stop_stalled(self, key: int, stall: Stall) -> bool:
         """Kill the worker `key` of `wards`, for what `stall` says; False: it is a thread."""
         ward = self.wards.pop(key)
-        for worker, _ in self._processes:
-            if worker.pid == ward.pid and worker.exitcode is None:
-                self._stalls[worker.pid] = stall
-                worker.kill()
+        for hand, _ in self._hands:
+            if hand.process.pid == ward.pid and hand.process.exitcode is None:
+                self._stalls[hand.process.pid] = stall
+                hand.kill()
         return ward.pid is not None
 
     def join(self, grace_s: float) -> list[WorkerThread]:
         """Wait for all to leave, and kill those that do not; return the threads left."""
-        deadline = time.monotonic() + grace_s
-        waiting = {worker.sentinel: worker for worker, _ in self._processes}
-        while waiting:
-            timeout_s = max(0.0, deadline - time.monotonic())
-            ready = connection.wait(list(waiting), timeout=timeout_s)
-            for sentinel in ready:
-                waiting.pop(sentinel)
-            if not ready:
-                break
-        for worker in waiting.values():
-            worker.kill()
+        self._await(grace_s)
         left = join_all(self._threads, THREAD_GRACE_S)
         self._threads.clear()
-        for worker, _ in self._processes:
-            worker.join()
-            self._status(worker)
-            worker.close()
-        self._processes.clear()
+        for hand, _ in self._hands:
+            hand.process.join()
+            self._status(hand.process)
+            hand.close()
+        self._hands.clear()
         self.watched.clear()
         self.wards.clear()
         return left
+
+    def call_back(self) -> None:
+        """Call everybody back whom the reserve can keep; before anything is shut."""
+        for hand, _ in self._hands:
+            if hand.line is not None:
+                hand.line.call()
+
+    def recall(self, grace_s: float) -> list[WorkerThread]:
+        """As `join`, but those who were called back and come in time are kept in reserve."""
+        back = self._await(grace_s, called=True)
+        for hand, post in self._hands:
+            if hand in back:
+                self._reserve.keep(post.spec.row, hand)
+        self._hands = [one for one in self._hands if one[0] not in back]
+        return self.join(0.0)
+
+    def _await(self, grace_s: float, *, called: bool = False) -> set[Hand]:
+        """Wait for all to leave, or to be on standby where they were `called`, and kill those that
+        do neither in time; return who is on standby.
+        """
+        deadline = time.monotonic() + grace_s
+        waiting = {hand.process.sentinel: hand for hand, _ in self._hands}
+        lines = {hand.line: hand for hand, _ in self._hands if called and hand.line is not None}
+        back: set[Hand] = set()
+        while waiting:
+            timeout_s = max(0.0, deadline - time.monotonic())
+            ready: list[Any] = connection.wait([*waiting, *lines], timeout=timeout_s)  # type: ignore[list-item]
+            if not ready:
+                break
+            for one in ready:
+                if one not in lines:
+                    waiting.pop(one)
+                    continue
+                hand = lines.pop(one)
+                if one.ready():  # if not, it is leaving
+                    back.add(hand)
+                    waiting.pop(hand.process.sentinel, None)
+        for hand in waiting.values():
+            hand.kill()
+        return back
 
     def _start_processes(self, posts: Sequence[Post]) -> None:
         context: Any = starting_context(self._options.start_method)
@@ -193,23 +236,56 @@ class Staff:
         # a traceback of its own. The fork server would hand it on to processes that are not ours.
         deferred = {signal.SIGINT} if context.get_start_method() != "forkserver" else set()
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
+        left: list[Post] = []
         try:
             for post in posts:
-                worker: Any = context.Process(
-                    target=main, args=(post.spec,), name=f"splitpipe {post.spec.name}"
-                )
-                try:
-                    worker.start()
-                except (EOFError, ConnectionError) as error:
-                    raise PipelineError(
-                        "the process that starts the workers died at its start; is the main script "
-                        "guarded with `if __name__ == '__main__':`? Its own error stands above"
-                    ) from error
-                self._processes.append((worker, post))
-                self.watched.append(worker.sentinel)
-                self._look_after(post, worker.pid)
+                hand = self._reserve.give(post.spec)
+                if hand is not None:
+                    self._take_on(hand, post)
+                else:
+                    left.append(post)
+            for post in left:
+                self._take_on(self._started(context, post), post)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+    def _start_actors(self, posts: Sequence[Post]) -> None:
+        left: list[Post] = []
+        for post in posts:
+            hand = self._reserve.give(post.spec, spares=False)
+            if hand is not None:
+                self._take_on(hand, post)
+            else:
+                left.append(post)
+        if left:
+            wanted = [(post.spec, post.task.resources) for post in left]
+            for hand, post in zip(self._reserve.crew().hire(wanted), left, strict=True):
+                self._take_on(hand, post)
+
+    def _started(self, context: Any, post: Post) -> Hand:
+        line = Line() if self._calls else None
+        process = context.Process(
+            target=main, args=(post.spec, line), name=f"splitpipe {post.spec.name}"
+        )
+        try:
+            process.start()
+        except BaseException as error:
+            if line is not None:
+                line.close()
+            if not isinstance(error, (EOFError, ConnectionError)):
+                raise
+            raise PipelineError(
+                "the process that starts the workers died at its start; is the main script "
+                "guarded with `if __name__ == '__main__':`? Its own error stands above"
+            ) from error
+        if line is not None:
+            line.started()
+        return Hand(process, line)
+
+    def _take_on(self, hand: Hand, post: Post) -> None:
+        self._hands.append((hand, post))
+        self.watched.append(hand.process.sentinel)
+        self._look_after(post, hand.process.pid)
 
     def _look_after(self, post: Post, pid: int | None) -> None:
         limits, spec = deadlines(post.task, self._options), post.spec

@@ -10,19 +10,23 @@ from multiprocessing import process
 
 from splitpipe.errors import NotPicklable, PipelineError
 from splitpipe.pipeline.graph import Body
-from splitpipe.transport.pickling import dump_description
+from splitpipe.transport.pickling import dump_description, dump_description_by_value
 
 __all__ = ["pickled_body", "refuse_import_of_main"]
 
 
-def pickled_body(body: Body) -> bytes:
-    """Pickle the work of a task, or say which of its stages cannot travel."""
+def pickled_body(body: Body, *, by_value: bool = False) -> bytes:
+    """Pickle the work of a task, or say which of its stages cannot travel.
+
+    What the main script defines goes `by_value` to who cannot import that.
+    """
+    dumped = dump_description_by_value if by_value else dump_description
     try:
-        return dump_description(body)
+        return dumped(body)
     except NotPicklable:
         for stage in body.stages:
             try:
-                dump_description(stage)
+                dumped(stage)
             except NotPicklable as error:
                 raise NotPicklable(
                     f"stage {stage.name!r} cannot travel to a worker process: {error}"

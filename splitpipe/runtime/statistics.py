@@ -296,6 +296,8 @@ def since(
 ) -> tuple[TaskStatistics, ...]:
     """Return what the same tasks did between two looks at them.
 
+    Never less than nothing: workers that took the places of others have begun to count anew.
+
     Example:
         >>> before = TaskStatistics("f", 1, 10, 10, 0, 1.0, 0.5, 0.0, 0, 1, elapsed_s=1.0)
         >>> after = TaskStatistics("f", 1, 40, 40, 0, 3.0, 0.5, 0.0, 0, 4, elapsed_s=3.0)
@@ -307,7 +309,7 @@ def since(
 
 
 def _difference(later: TaskStatistics, earlier: TaskStatistics) -> TaskStatistics:
-    changed = {name: getattr(later, name) - getattr(earlier, name) for name in _SUMS}
+    changed = {name: max(0, getattr(later, name) - getattr(earlier, name)) for name in _SUMS}
     busy = [
         max(0.0, new.busy_s - old.busy_s)
         for new, old in zip(later.stages, earlier.stages, strict=True)

@@ -32,6 +32,7 @@ from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.parts import splitting
 from splitpipe.runtime.region import Course, Region
+from splitpipe.runtime.reserve import Reserve
 from splitpipe.runtime.seats import seats
 from splitpipe.runtime.staff import THREAD_GRACE_S, Post, Staff
 from splitpipe.runtime.start import BEGINNING, Start
@@ -61,6 +62,8 @@ class Beginning:
 
     Attributes:
         course: of the run.
+        owner: by whom workers know that this process is there.
+        reserve: processes that need not be started.
         starts: by the number of the edge that a head writes; edges that are not there begin with
             the course.
         items: whether workers note which item they are at.
@@ -71,6 +74,8 @@ class Beginning:
     """
 
     course: Course
+    owner: Owner
+    reserve: Reserve
     starts: Mapping[int, Start] = field(default_factory=dict)
     items: bool = False
     stages: bool = False
@@ -102,7 +107,7 @@ class Supervisor:
         self._course = beginning.course
         self._links: list[Link] = []
         self._arenas: list[ArenaLink | Shelf] = []
-        self.staff = Staff(options, self._note_death)
+        self.staff = Staff(options, self._note_death, beginning.reserve)
         """Its workers."""
         self.ledgers: list[Ledger] = []
         """What the workers say of how far they are."""
@@ -112,7 +117,6 @@ class Supervisor:
         self._gates: dict[int, Link] = {}  # of the edges that a task of one worker writes to
         self._files: list[Stacks] = []
         self._retired = self._buried = False
-        self._owner: Owner | None = None
         self.death: str | None = None
         """What ended a worker that is a thread: those are not replaced."""
         self.waiting = 0
@@ -122,7 +126,6 @@ class Supervisor:
         self.teams: dict[int, Team] = {}
         """The workers of tasks, by the number of the task, that may be more or fewer."""
         try:
-            self._owner = Owner()
             assert observer.board is not None
             self._start(self._specs(observer.board))
         except BaseException:
@@ -134,13 +137,22 @@ class Supervisor:
         for channel in (*self._links, *self._arenas):
             channel.shut()
 
-    def retire(self, grace_s: float = GRACE_S) -> None:
-        """End all workers; who waits for them in this process is woken. Safe to call twice."""
+    def retire(self, grace_s: float = GRACE_S, *, recall: int = 0) -> None:
+        """End all workers; who waits for them in this process is woken. Safe to call twice.
+
+        Args:
+            grace_s: how long they may take to leave.
+            recall: how many of them are dead, where those that are not go into the reserve.
+        """
         if self._retired:
             return
         self._retired = True
+        if recall:
+            self.staff.call_back()
         self.shut()
-        left = self.staff.join(grace_s)
+        if recall:
+            self._beginning.reserve.prepare(recall)
+        left = (self.staff.recall if recall else self.staff.join)(grace_s)
         warn_of(left, THREAD_GRACE_S)
 
     def bury(self) -> None:
@@ -156,8 +168,6 @@ class Supervisor:
             channel.close()
         for ledger in self.ledgers:
             ledger.close()
-        if self._owner is not None:
-            self._owner.close()
 
     def close(self) -> None:
         """End everything. Safe to call twice."""
@@ -278,7 +288,7 @@ class Supervisor:
             exits=exits,
             board=board,
             trace=self._observer.trace,
-            owner=self._owner,
+            owner=self._beginning.owner,
             seat=self._seats[row],
             leash=self._control() if task.auto else None,
             ledger=None if task.pool or not tells(task.body) else self._ledger(),
@@ -333,11 +343,12 @@ class Supervisor:
 
     def _pickled(self, number: int, task: Task) -> Any:
         """Return what the workers of a task run; pickled unless they are forked, or threads."""
-        if task.executor == "thread" or self._options.start_method == "fork":
+        away = task.executor == "ray"
+        if task.executor == "thread" or (self._options.start_method == "fork" and not away):
             return task.body
         pickled = self._beginning.pickled
         if number not in pickled:
-            pickled[number] = pickled_body(task.body)
+            pickled[number] = pickled_body(task.body, by_value=away)
         return pickled[number]
 
     # -- starting

@@ -402,7 +402,7 @@ class _EpochRun:
     def check(self, given: int) -> None:
         """All was read and sent: see that nothing is missing. Merges prove it of inputs."""
         if self._task.balance is not None and not (self._edges or self._chain.resumed):
-            self._task.balance.check(self._chain, taken=self.advance(0), given=given)
+            self._task.balance.check(self._chain.contexts, taken=self.advance(0), given=given)
 
     def report(self, error: BaseException) -> Failure:
         """Return the report of `error`, which a stage of this chain or one before it raised."""

@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from splitpipe.errors import StorageError
@@ -43,7 +44,7 @@ class TraceLink:
 
     def __init__(self, file: Descriptor, limit: int) -> None:
         self._file = file
-        self._limit = limit
+        self.limit = limit
 
     def recorder(self, name: str, thread: int) -> Recorder:
         """Return what a worker writes with.
@@ -52,18 +53,47 @@ class TraceLink:
             name: how it is called.
             thread: its number in the run: tells workers of one process apart.
         """
-        made = Recorder(self._file, self._limit, thread)
+        made = Recorder(self.append, self.limit, thread)
         made.name(name)
         return made
 
+    def append(self, lines: bytes) -> int:
+        """Write whole lines; return how many bytes were.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        return os.write(self._file.fd, lines)
+
+    def close(self) -> None:
+        """Let go of the file; in a worker's process. Safe to call twice."""
+        self._file.close()
+
 
 class Recorder:
-    """Collects the events of one worker. Not for several threads at once."""
+    """Collects the events of one worker. Not for several threads at once.
 
-    def __init__(self, file: Descriptor, limit: int, thread: int) -> None:
-        self._file = file
+    Args:
+        append: what takes lines; see `TraceLink.append`.
+        limit: bytes that it may write.
+        thread: its number in the run.
+        pid: of the process that it is drawn as; this one unless said.
+        shift_s: what is added to times, where a clock is not the owner's.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[bytes], int],
+        limit: int,
+        thread: int,
+        *,
+        pid: int | None = None,
+        shift_s: float = 0.0,
+    ) -> None:
+        self._append = append
         self._left = limit
-        self._ids = {"pid": os.getpid(), "tid": thread}
+        self._shift_s = shift_s
+        self._ids = {"pid": os.getpid() if pid is None else pid, "tid": thread}
         self._events: list[dict[str, Any]] = []
         self._flushed = time.perf_counter()
 
@@ -76,12 +106,12 @@ class Recorder:
         """Draw that something was done from `start` to `stop`, and for how many items."""
         if stop - start < SHORTEST_S:
             return
-        times = {"ts": _us(start), "dur": _us(stop) - _us(start)}
+        times = {"ts": self._us(start), "dur": _us(stop) - _us(start)}
         self._add({"name": name, "cat": "splitpipe", "ph": "X", **times, "args": {"items": items}})
 
     def counter(self, name: str, at: float, values: dict[str, float]) -> None:
         """Draw numbers as they were at a moment."""
-        self._add({"name": name, "cat": "splitpipe", "ph": "C", "ts": _us(at), "args": values})
+        self._add({"name": name, "cat": "splitpipe", "ph": "C", "ts": self._us(at), "args": values})
 
     def flush(self) -> None:
         """Append what was collected."""
@@ -93,15 +123,18 @@ class Recorder:
         if len(lines) > self._left:
             self._left = 0
             full = {"name": "the trace has reached its limit", "ph": "i", "s": "t"}
-            when = {"ts": events[0].get("ts", _us(self._flushed))}
+            when = {"ts": events[0].get("ts", self._us(self._flushed))}
             lines = self._line(full | when)
         self._left -= len(lines)
         try:
             # The first line break ends what a killed worker may have left of a line.
-            if os.write(self._file.fd, b"\n" + lines) <= len(lines):
+            if self._append(b"\n" + lines) <= len(lines):
                 self._left = 0
         except OSError:
             self._left = 0  # a disk that is full ends the drawing, not the run
+
+    def _us(self, seconds: float) -> float:
+        return _us(seconds + self._shift_s)
 
     def _line(self, event: dict[str, Any]) -> bytes:
         return f"{_line(event | self._ids)},\n".encode()

@@ -23,12 +23,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from splitpipe.pipeline.plan import RunOptions, Task
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Row
 from splitpipe.transport.anonymous import Descriptor, anonymous_file
+
+if TYPE_CHECKING:
+    from splitpipe.pipeline.plan import RunOptions, Task
 
 __all__ = ["Stacks", "Stall", "Ward", "Watchdog", "deadlines", "names"]
 
@@ -199,7 +201,8 @@ def _ask(ward: Ward, stop: threading.Event) -> str:
 
 def _stopped(pid: int) -> bool:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            stat = file.read()
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[:1] in (["T"], ["t"])

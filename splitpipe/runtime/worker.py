@@ -1,7 +1,7 @@
 """A worker, from its first line to its last.
 
-Responsible for: `main`, what a child process runs, and `serve`, what a thread runs; taking its ends
-of the channels.
+Responsible for: `main`, what a child process runs, `stand_by`, what one runs that has nothing to do
+yet, and `serve`, what a thread runs; taking its ends of the channels.
 
 Rules:
 - a process and a thread do the same, between the same two ends;
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import process
 from typing import Any
 
 from splitpipe.errors import BrokenChannel, ChannelError, ClosedChannel
@@ -40,7 +41,8 @@ from splitpipe.runtime.owner import Owner
 from splitpipe.runtime.pool import PoolWorker
 from splitpipe.runtime.region import Course, Region
 from splitpipe.runtime.sampling import Sampler
-from splitpipe.runtime.seats import Seat
+from splitpipe.runtime.seat import Seat
+from splitpipe.runtime.standby import Standby
 from splitpipe.runtime.start import BEGINNING, Start
 from splitpipe.runtime.tasks import Exit, SequentialTask
 from splitpipe.runtime.team import Leash
@@ -53,7 +55,7 @@ from splitpipe.transport.message import NOWHERE
 from splitpipe.transport.objects import Shelf
 from splitpipe.transport.pickling import load
 
-__all__ = ["ExitSpec", "WorkerSpec", "main", "serve"]
+__all__ = ["ExitSpec", "WorkerSpec", "main", "run_spec", "serve", "stand_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,78 @@ class WorkerSpec:
     stacks: Stacks | None = None
     accused: Accusations = field(default_factory=dict)
 
+    def let_go(self) -> None:
+        """Close what came with it, but for `stacks`; in a process that is done with it."""
+        for end in self.exits:
+            for one in (end.gate, end.output, end.arena):
+                if one is not None:
+                    one.close()
+        for region in self.regions:
+            for link in (region.entry, region.back, *region.arenas.values()):
+                if link is not None:
+                    link.close()
+        for other in (self.board, self.board.log, self.trace, self.leash, self.ledger):
+            if other is not None:
+                other.close()
 
-def main(spec: WorkerSpec) -> None:
-    """Run one worker to its end, as a process."""
+
+def main(spec: WorkerSpec, standby: Standby | None = None) -> None:
+    """Run one worker to its end, as a process; and then whatever else it is given to do."""
+    _begin(spec.owner)
+    if standby is None:
+        run_spec(spec)
+        return
+    standby.begin()
+    _attend(spec, standby)
+
+
+def stand_by(owner: Owner, seat: Seat, standby: Standby) -> None:
+    """Be a process that is given something to do later."""
+    _begin(owner)
+    seat.take()
+    standby.begin()
+    spec = standby.next()
+    if spec is not None:
+        _attend(spec, standby)
+
+
+def _begin(owner: Owner | None) -> None:
+    """What a worker process does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back while it was started
-    if spec.owner is not None:
-        spec.owner.die_with()
+    if owner is not None:
+        owner.die_with()
+
+
+def _attend(spec: WorkerSpec | None, standby: Standby) -> None:
+    """Run one worker after the other, for as long as this process is called back."""
+    stacks: Stacks | None = None
+    while spec is not None:
+        process.current_process().name = f"splitpipe {spec.name}"
+        shut = run_spec(spec)
+        if stacks is not None:
+            stacks.close()
+        if not shut or not standby.called():
+            return
+        # Somebody may still ask where it is: that file stays until there is another.
+        stacks = spec.stacks
+        spec.let_go()
+        spec = None
+        if not standby.clean():
+            return
+        standby.ready()
+        spec = standby.next()
+
+
+def run_spec(spec: WorkerSpec) -> bool:
+    """Do one piece of work; returns whether it was broken off, because its channels were shut."""
     if spec.stacks is not None:
         spec.stacks.listen()
     spec.seat.take()
     meter = _meter(spec)
     sampler = Sampler(meter) if len(spec.exits) == 1 else None
     try:
-        _work(spec, meter)
+        return _work(spec, meter)
     finally:
         if sampler is not None:
             sampler.close()
@@ -171,12 +231,14 @@ def _thread_clock() -> Callable[[], float]:
     return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
 
 
-def _work(spec: WorkerSpec, meter: Meter) -> None:
+def _work(spec: WorkerSpec, meter: Meter) -> bool:
+    """Take the ends of the channels and do it; returns whether that was broken off."""
     doors = [_Door(one, spec, meter) for one in spec.exits]
     receivers = [r.entry.receiver(spec.index) for r in spec.regions if r.entry is not None]
     first = doors[0].outbox
     meter.arenas = [door.arena for door in doors]
     use_allocator(first.allocate)
+    shut = False
     try:
         try:
             task = _task(spec, receivers, doors, meter)
@@ -191,6 +253,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
             door.linger()
     except (BrokenChannel, ClosedChannel):
         meter.flush()  # the owner shut it: this is how a run ends
+        shut = True
     except Exception as error:
         # Not a stage's doing: a message without room, say. It has no place in the order.
         failure = Failure.of(error, where=(f"in {spec.name}, outside of its stages",))
@@ -204,6 +267,7 @@ def _work(spec: WorkerSpec, meter: Meter) -> None:
             receiver.close()
         for door in doors:
             door.close()
+    return shut
 
 
 class _Door:

@@ -38,7 +38,17 @@ from splitpipe.transport.pickling import dump, load
 from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
 
-__all__ = ["ATOMS", "OUT_OF_BAND", "Packer", "UnpackError", "make_packer", "release", "unpack"]
+__all__ = [
+    "ATOMS",
+    "BULK",
+    "OUT_OF_BAND",
+    "Packer",
+    "UnpackError",
+    "make_packer",
+    "parse",
+    "release",
+    "unpack",
+]
 
 OUT_OF_BAND = 2048
 """Bytes from which a buffer leaves the pickle; below, a copy is cheaper than a table entry."""
@@ -57,8 +67,13 @@ ATOMS = frozenset(
 
 _HEAD = struct.Struct("<IIII")
 _NOTHING = np.empty(0, np.uint8)
-_BULK = 1
+BULK = 1
+"""A flag: the only value is a list of values."""
+
 _ONE = struct.Struct("<IIII11Q")
+_PLAIN = struct.Struct("<IIII5Q")
+"""The table of a body that is one stream and nothing else."""
+
 _ONE_NBYTES = _ONE.size + DESCRIPTION.size
 """The commonest body: one slot, one buffer in it, one stream, which describes an array."""
 
@@ -169,6 +184,12 @@ class Packer:
             return self._pack(bulk=bulk)
 
     def _pack(self, *, bulk: bool) -> list[Buffer]:
+        if len(self._streams) == 1 and not self._slots and not self._buffers:
+            stream = self._streams[0]
+            if len(stream) < STREAMS_IN_ARENA:
+                self._streams, self._counts, self.nbytes = [], [], 0
+                flags = BULK if bulk else 0
+                return [_PLAIN.pack(flags, 0, 0, 1, len(stream), 0, 0, 0, 0), stream]
         streams = b"".join(self._streams)
         place = (0, 0, 0)
         if len(streams) >= STREAMS_IN_ARENA:
@@ -186,7 +207,7 @@ class Packer:
             table += (len(stream), count)
         table += place
         head = _HEAD.pack(
-            _BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams)
+            BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams)
         )
         parts: list[Buffer] = [
             head + struct.pack(f"<{len(table)}Q", *table),
@@ -195,6 +216,10 @@ class Packer:
         ]
         self._clear()
         return parts
+
+    def add_packed(self, stream: bytes, raws: list[memoryview]) -> None:
+        """Take a value as another packer has serialised it."""
+        self._store(stream, raws)
 
     def calibrate(self, feed: Callable[[Iterator[Any]], object]) -> None:
         """As `ObjectPacker.calibrate`; what is serialised need not be counted."""
@@ -315,7 +340,8 @@ def _one_array(body: Buffer, arena: ArenaView) -> NDArray[Any] | None:
     return described(words, flat[offset : offset + nbytes])
 
 
-def _parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
+def parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
+    """Return flags, segments, buffers and streams as the table has them, and what follows it."""
     view = memoryview(body)
     flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(view)
     words = 3 * n_segments + 3 * n_buffers + 2 * n_streams + 3
@@ -331,7 +357,7 @@ def release(body: Buffer, arena: ArenaView | Shelf | None) -> None:
     if isinstance(arena, Shelf):
         arena.take(body)
     elif arena is not None:
-        for segment in _parse(body)[1]:
+        for segment in parse(body)[1]:
             arena.release(segment)
 
 
@@ -349,7 +375,14 @@ def unpack(body: Buffer, arena: ArenaView | Shelf | None) -> list[Any]:
         array = _one_array(body, arena)
         if array is not None:
             return [array]
-    flags, segments, table, streams, rest = _parse(body)
+    flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(body)
+    if n_streams == 1 and not n_segments and not n_buffers:
+        try:
+            value = load(memoryview(body)[_PLAIN.size :])
+        except Exception as error:
+            raise UnpackError([]) from error
+        return cast("list[Any]", value) if flags & BULK else [value]
+    flags, segments, table, streams, rest = parse(body)
     held: list[NDArray[np.uint8]] = []
     if segments:
         if arena is None:
@@ -372,10 +405,10 @@ def unpack(body: Buffer, arena: ArenaView | Shelf | None) -> list[Any]:
             buffers.append(bytearray(rest[offset : offset + nbytes]))
             inline += nbytes
     segment, offset, nbytes = streams[-3:]
-    text: memoryview = rest[inline:]
+    text = rest[inline:]
     if segment:
         text = held[segment - 1][offset : offset + nbytes].data
-    return _restore(text, streams[:-3], buffers, bulk=bool(flags & _BULK))
+    return _restore(text, streams[:-3], buffers, bulk=bool(flags & BULK))
 
 
 def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: bool) -> list[Any]:

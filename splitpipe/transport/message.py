@@ -27,6 +27,7 @@ __all__ = [
     "Failed",
     "Item",
     "Message",
+    "claim",
     "decode",
     "encode",
 ]
@@ -153,6 +154,16 @@ def encode(message: Message) -> bytes:
         message.first,
     )
     return b"".join((header, _LENGTH.pack(len(report)), report)) if report else header
+
+
+def claim(run: int, epoch: int, sequence: int, start: int, stop: int, kind: int = 0) -> bytes:
+    """Return the wire form of a `Claim` whose count is `kind`: what a merge sends for every unit.
+
+    Example:
+        >>> claim(1, 0, 7, 70, 80) == encode(Claim(1, 0, 0, 7, 70, 80))
+        True
+    """
+    return _HEADER.pack(Claim.kind, 0, 0, epoch, run, sequence, start, stop, kind, 0, 0, 0)
 
 
 def decode(wire: Buffer) -> Message:

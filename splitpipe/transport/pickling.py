@@ -22,7 +22,7 @@ from splitpipe.errors import NotPicklable
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.culprit import culprit
 
-__all__ = ["dump", "dump_description", "dump_plainly", "load"]
+__all__ = ["dump", "dump_description", "dump_description_by_value", "dump_plainly", "load"]
 
 PROTOCOL = 5
 
@@ -84,6 +84,12 @@ def dump_description(value: object) -> bytes:
         if b"__main__" in blob and not _main_is_importable():
             return dump_by_value(value)
         return blob
+
+
+def dump_description_by_value(value: object) -> bytes:
+    """As `dump_description`, for a process that does not have this main script."""
+    with _credentials_travel():
+        return dump_by_value(value)
 
 
 def _credentials_travel() -> AbstractContextManager[None]:

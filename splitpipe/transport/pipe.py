@@ -95,6 +95,10 @@ class PipeSender(Sender):
         finally:
             os.close(fd)
 
+    def fileno(self) -> int:
+        """Return what can be written to when there is room."""
+        return self._socket.fileno()
+
     def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
         if self._closed:
             raise ClosedChannel("this sender was closed")
@@ -163,6 +167,10 @@ class PipeReceiver(Receiver):
         self._messages += 1
         self._nbytes += len(message)
         return message
+
+    def fileno(self) -> int:
+        """Return what can be read when there is a message."""
+        return self._socket.fileno()
 
     def wait(self, watch: Sequence[int] = ()) -> bool:
         if self._closed:

@@ -12,7 +12,7 @@ from typing import Any
 
 import splitpipe as sp
 
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 """What a busy machine may need for what takes milliseconds on an idle one."""
 
 

@@ -24,7 +24,7 @@ from tests.runtime.running import WITHIN_S, Program, running
 
 LONG = os.environ.get("SPLITPIPE_FAULTS") == "long"
 
-pytestmark = pytest.mark.deadline(60)
+pytestmark = pytest.mark.deadline(90)
 
 BODY = """
     from tests.faults.program import main

@@ -1,7 +1,8 @@
 """The crash table, for workers: every place x every way, and exactly what the consumer sees.
 
-The suite runs every row that ends, and a quarter of those that do not, with forked workers over
-pipes. All rows for all start methods and transports take about ten minutes:
+The suite runs a part of the rows, every place and every way among them, with forked workers over
+pipes; those of the rest that end are `long`. All rows for all start methods and transports take
+about ten minutes:
 
     SPLITPIPE_FAULTS=long python -m pytest tests/faults
 
@@ -24,6 +25,7 @@ from tests.faults.places import COUNT, PLACES, Place
 from tests.faults.reading import reading
 from tests.faults.table import DEATHS, ROWS, Row
 from tests.runtime.comparing import read
+from tests.sampling import sampled, seldom
 
 LONG = os.environ.get("SPLITPIPE_FAULTS") == "long"
 METHODS = ("fork", "forkserver", "spawn") if LONG else ("fork",)
@@ -36,11 +38,13 @@ pytestmark = [
 ]
 
 
-def rows(*outcomes: str) -> Any:
+def rows(*outcomes: str, every: int = 1) -> Any:
+    """Rows of these outcomes; of `every` so many one is tried, and the others are `long`."""
     chosen = [row for row in ROWS if row.outcome in outcomes]
     if outcomes == ("waits",) and not LONG:  # each takes the half second that closing may take
         chosen = chosen[::5]  # four ways in turn: every place or so, every way
-    return pytest.mark.parametrize("row", chosen, ids=str)
+    often = chosen if LONG else chosen[::every]
+    return pytest.mark.parametrize("row", seldom(chosen, keep=often), ids=str)
 
 
 every_way = pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def assert_as_the_row_says(row: Row, got: list[Any], error: BaseException | None
 
 
 @every_way
-@rows("told", "died")
+@rows("told", "died", every=3)  # of each place three or so; of the ways, each in turn
 def test_what_ends_is_told(row: Row, log: FaultLog, method: str, transport: str) -> None:
     place = PLACES[row.where]
     # A cloudpickle is tried after a pickle that failed: both have to.
@@ -154,8 +158,13 @@ def test_what_happens_at_close_delays_nothing(
 
 
 @every_way
-@pytest.mark.parametrize("how", DEATHS)
-@pytest.mark.parametrize("where", [name for name, one in PLACES.items() if not one.after_close])
+@pytest.mark.parametrize(
+    *sampled(
+        2 if LONG else 1,
+        where=[name for name, one in PLACES.items() if not one.after_close],
+        how=DEATHS,
+    )
+)
 def test_a_worker_that_died_once_is_replaced_and_nobody_sees_it(
     where: str, how: str, log: FaultLog, method: str, transport: str
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import splitpipe as sp
 from tests.runtime.comparing import frozen
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def _fault() -> None:

@@ -72,7 +72,7 @@ def pipelines(draw: st.DrawFn) -> sp.Pipeline:
     return pipe
 
 
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(
     pipe=pipelines(),
     transport=st.sampled_from(["pipe", "pipe", "zmq"]),

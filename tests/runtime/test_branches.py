@@ -145,7 +145,7 @@ class TestReadingAhead:
 
         def stream() -> Iterator[int]:
             begun.set()
-            assert going_on.wait(10)
+            assert going_on.wait(120)
             yield from range(4)
 
         branches = Branches(stream(), 2, turns=turns)
@@ -153,13 +153,13 @@ class TestReadingAhead:
         got: list[int] = []
         first = threading.Thread(target=lambda: got.append(next(left)))
         first.start()
-        assert begun.wait(10)
+        assert begun.wait(120)
         done: list[bool] = []
         second = threading.Thread(target=lambda: done.append(branches.read_ahead()))
         second.start()
         going_on.set()
-        first.join(10)
-        second.join(10)
+        first.join(120)
+        second.join(120)
         assert (got, done) == ([0], [True])
         assert list(right) == [0, 1, 2, 3]
         assert list(left) == [1, 2, 3]
@@ -200,9 +200,9 @@ class TestInThreads:
         left, right = reading(Branches(iter(range(50)), 2, capacity=3, turns=turns), "l", "r")
         thread = threading.Thread(target=lambda: got.extend(left))
         thread.start()
-        assert turns.asked.wait(10)
+        assert turns.asked.wait(120)
         assert list(right) == list(range(50))
-        thread.join(10)
+        thread.join(120)
         assert got == list(range(50))
 
     def test_in_vain_it_is_told(self) -> None:
@@ -217,11 +217,11 @@ class TestInThreads:
 
         thread = threading.Thread(target=read)
         thread.start()
-        assert turns.asked.wait(10)
+        assert turns.asked.wait(120)
         with turns.changed:
             turns.vain = True
             turns.changed.notify_all()
-        thread.join(10)
+        thread.join(120)
         assert "'slow'" in str(caught[0])
 
     def test_who_wants_to_leave_goes_beyond_what_is_kept(self) -> None:
@@ -229,11 +229,11 @@ class TestInThreads:
         left, right = reading(Branches(iter(range(50)), 2, capacity=3, turns=turns), "l", "r")
         thread = threading.Thread(target=lambda: got.extend(next(left) for _ in range(7)))
         thread.start()
-        assert turns.asked.wait(10)
+        assert turns.asked.wait(120)
         with turns.changed:
             turns.leaving = True
             turns.changed.notify_all()
-        thread.join(10)
+        thread.join(120)
         assert got == list(range(7))
         turns.leaving = False
         assert [next(right) for _ in range(7)] == got  # nothing was lost
@@ -249,5 +249,5 @@ class TestInThreads:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         assert got == [list(range(2000))] * 4

@@ -14,6 +14,7 @@ import pytest
 
 import splitpipe as sp
 from tests.runtime.comparing import read
+from tests.sampling import sampled
 
 
 class Odd(Exception):
@@ -56,9 +57,9 @@ def notes(error: BaseException | None) -> str:
     return "\n".join(error.__notes__)
 
 
-@pytest.mark.parametrize("transport", ["pipe", "zmq"])
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("at", [0, 5000, 9999])
+@pytest.mark.parametrize(
+    *sampled(2, at=[0, 5000, 9999], workers=[0, 1, 2], transport=["pipe", "zmq"])
+)
 def test_an_exception_comes_at_its_place_as_what_it_is(
     at: int, workers: int, transport: str
 ) -> None:
@@ -306,9 +307,9 @@ DEATHS: dict[str, tuple[Callable[[], None], str]] = {
 }
 
 
-@pytest.mark.deadline(20)
-@pytest.mark.parametrize("how", DEATHS)
-@pytest.mark.parametrize("where", ["first", "pool", "middle", "last"])
+@pytest.mark.parametrize(
+    *sampled(2, where=["first", "pool", "middle", "last"], how=DEATHS, transport=["pipe", "zmq"])
+)
 class TestDeath:
     """Where a worker dies x how it dies, and is not to be replaced: a `WorkerDied` that says both,
     and no hang. Where it is: test_recovery.py.
@@ -331,7 +332,6 @@ class TestDeath:
             .map(stage("last"), name="last", workers=1)
         )
 
-    @pytest.mark.parametrize("transport", ["pipe", "zmq"])
     def test_in_the_middle_of_an_item(self, where: str, how: str, transport: str) -> None:
         die, said = DEATHS[how]
         pipe = self.pipeline(where, die)
@@ -343,7 +343,6 @@ class TestDeath:
         assert said in str(error)
 
 
-@pytest.mark.deadline(20)
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_death_while_idle_or_blocked(victim: int) -> None:
     """Workers that wait for the consumer are killed from outside."""

@@ -25,6 +25,7 @@ from splitpipe.pipeline import source
 from splitpipe.pipeline.stages import shuffle, weights
 from splitpipe.runtime import capture, engine, ledger
 from tests.runtime.comparing import all_frozen, frozen
+from tests.sampling import sampled, seldom
 
 EVERYTHING = os.environ.get("SPLITPIPE_RESUME") == "all"
 EXAMPLES = int(os.environ.get("SPLITPIPE_GRAPHS", "25"))
@@ -296,17 +297,19 @@ def walk(
 
 PAIRS = sorted(product(STAGES, STAGES))
 SAMPLE = PAIRS if EVERYTHING else random.Random(5).sample(PAIRS, 120)
+TRIED = SAMPLE if EVERYTHING else seldom(SAMPLE, keep=SAMPLE[::2])
+POSITIONS = [None] if EVERYTHING else seldom([1, 3], keep=[1])
+"""How many of a run with workers are tried."""
 
 
 @pytest.mark.usefixtures("_small")
 @pytest.mark.deadline(3600 if EVERYTHING else 180)
 class TestInline:
-    @pytest.mark.parametrize("name", STAGES)
-    @pytest.mark.parametrize("begin", SOURCES)
+    @pytest.mark.parametrize(*sampled(1, name=STAGES, begin=SOURCES))
     def test_a_stage(self, name: str, begin: str) -> None:
         walk(STAGES[name](SOURCES[begin]()), [INLINE], INLINE)
 
-    @pytest.mark.parametrize(("first", "second"), SAMPLE)
+    @pytest.mark.parametrize(("first", "second"), TRIED)
     def test_two_stages(self, first: str, second: str) -> None:
         begin = SOURCES["sequence" if len(first) % 2 else "factory"]
         pipe = STAGES[second](STAGES[first](begin()))
@@ -321,7 +324,8 @@ class TestInline:
 @pytest.mark.deadline(3600 if EVERYTHING else 180)
 class TestWorkers:
     @pytest.mark.parametrize("name", STAGES)
-    def test_a_stage(self, name: str) -> None:
+    @pytest.mark.parametrize("most", POSITIONS)
+    def test_a_stage(self, name: str, most: int | None) -> None:
         """States of one executor are gone on with in others, which stop and go on themselves."""
         begin = SOURCES["factory" if len(name) % 2 else "sequence"]
         number = len(name) % 3
@@ -329,7 +333,7 @@ class TestWorkers:
         pipe = STAGES[name](pipe).map(noisy, workers=(None, 2, 1)[number])
         saved = (FORK, INLINE, FORK, THREADS)[len(name) % 4]
         try:
-            walk(pipe, [INLINE, FORK, INLINE, THREADS], saved, most=None if EVERYTHING else 3)
+            walk(pipe, [INLINE, FORK, INLINE, THREADS], saved, most=most)
         except sp.GraphError as error:
             if "begins its input anew" not in str(error):
                 raise

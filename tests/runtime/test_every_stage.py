@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -120,11 +121,7 @@ STAGES: dict[str, Stage] = {
 FORK = {"start_method": "fork"}
 """How workers start is tried elsewhere; here they start quickly."""
 
-RUNS: dict[str, dict[str, Any]] = {
-    "pipe": FORK,
-    "zmq, no arena": {"transport": "zmq", "arena_bytes": 0, **FORK},
-    "threads": {"executor": "thread"},
-}
+Source = Callable[[], sp.Pipeline]
 
 
 def sequence() -> sp.Pipeline:
@@ -135,12 +132,31 @@ def factory() -> sp.Pipeline:
     return sp.Pipeline(lambda: iter(range(ITEMS)), seed=3)
 
 
-def cut(
-    source: Callable[[], sp.Pipeline], stage: Stage, before: int | None, behind: int | None
-) -> sp.Pipeline:
+def cut(source: Source, stage: Stage, before: int | None, behind: int | None) -> sp.Pipeline:
     """The stage behind and before others that run somewhere."""
     pipe = stage(source().map(record, workers=before))
     return pipe if behind is None else pipe.map(same, workers=behind)
+
+
+RUNS: dict[str, tuple[Source, int, dict[str, Any]]] = {
+    "pipe": (sequence, 2, FORK),
+    "factory": (factory, 2, FORK),
+    "zmq, no arena": (sequence, 2, {"transport": "zmq", "arena_bytes": 0, **FORK}),
+    "single": (sequence, 1, FORK),
+    "threads": (sequence, 2, {"executor": "thread"}),
+    "factory, threads": (factory, 2, {"executor": "thread"}),
+}
+
+
+def every_run() -> list[Any]:
+    """Of every stage one run in processes, and of some in threads; the others are `long`."""
+    kinds = list(RUNS)
+    tried = {(name, kinds[number % 4]) for number, name in enumerate(STAGES)}
+    tried |= {(name, kinds[4 + number % 2]) for number, name in enumerate(STAGES) if not number % 5}
+    return [
+        pytest.param(*both, marks=() if both in tried else pytest.mark.long)
+        for both in product(STAGES, RUNS)
+    ]
 
 
 def read(loader: sp.Loader) -> list[Any]:
@@ -149,20 +165,14 @@ def read(loader: sp.Loader) -> list[Any]:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("source", [sequence, factory])
-def test_stage(name: str, source: Callable[[], sp.Pipeline]) -> None:
+@pytest.mark.parametrize(("name", "run"), every_run())
+def test_stage(name: str, run: str) -> None:
     stage = STAGES[name]
+    source, workers, options = RUNS[run]
     truth = read(cut(source, stage, None, None).loader(executor="inline", epochs=2))
     assert len(truth) == 2
     assert sum(map(len, truth)) > 10
-    cuts = [(1, 1), (2, 2)]
-    runs = RUNS if source is sequence else {run: RUNS[run] for run in ("pipe", "threads")}
-    for run, options in runs.items():
-        for before, behind in cuts if run == "pipe" and source is sequence else cuts[1:]:
-            pipe = cut(source, stage, before, behind)
-            got = read(pipe.loader(epochs=2, **options))
-            assert got == truth, (run, before, behind)
+    assert read(cut(source, stage, workers, workers).loader(epochs=2, **options)) == truth
 
 
 def test_shuffling_and_padding_are_measured_in_other_processes_too() -> None:

@@ -14,6 +14,7 @@ from splitpipe.runtime.grants import Credits
 from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.message import Item, decode
 from tests.runtime.comparing import Point, all_frozen, counted, frozen, kinds, read
+from tests.sampling import sampled
 
 KINDS = kinds()
 
@@ -110,8 +111,7 @@ PIPELINES: dict[str, Callable[[int], sp.Pipeline]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(*sampled(1, name=PIPELINES, workers=[1, 2, 3]))
 def test_fork_and_pipe(name: str, workers: int) -> None:
     pipe = PIPELINES[name](workers)
     for epochs, prefetch in ((1, 1), (3, 2)):
@@ -120,8 +120,7 @@ def test_fork_and_pipe(name: str, workers: int) -> None:
             assert all_frozen(loader) == expected
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(*sampled(1, name=PIPELINES, workers=[3, 1]))
 def test_fork_and_zmq(name: str, workers: int) -> None:
     pipe = PIPELINES[name](workers)
     expected = all_frozen(pipe.loader(executor="inline", epochs=2))
@@ -129,9 +128,14 @@ def test_fork_and_zmq(name: str, workers: int) -> None:
         assert all_frozen(loader) == expected
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
-@pytest.mark.parametrize("transport", ["pipe", "zmq"])
-@pytest.mark.parametrize("name", ["kinds-on", "batch", "pool-stream-pool"])
+@pytest.mark.parametrize(
+    *sampled(
+        2,
+        name=["kinds-on", "batch", "pool-stream-pool"],
+        method=["forkserver", "spawn"],
+        transport=["pipe", "zmq"],
+    )
+)
 def test_other_start_methods(name: str, method: str, transport: str) -> None:
     pipe = PIPELINES[name](2)
     expected = all_frozen(pipe.loader(executor="inline", epochs=2))
@@ -139,8 +143,7 @@ def test_other_start_methods(name: str, method: str, transport: str) -> None:
         assert all_frozen(loader) == expected
 
 
-@pytest.mark.parametrize("transport", ["pipe", "zmq"])
-@pytest.mark.parametrize("capacity", [None, 1, 5, 1000])
+@pytest.mark.parametrize(*sampled(1, transport=["pipe", "zmq"], capacity=[None, 1, 5, 1000]))
 def test_unordered_gives_the_same_items_in_each_epoch(transport: str, capacity: int | None) -> None:
     pipe = sp.Pipeline(range(900)).flat_map(copies, workers=3, ordered=False, capacity=capacity)
     expected = counted(pipe)
@@ -159,8 +162,7 @@ def test_capacity_changes_nothing(capacity: int) -> None:
         assert list(loader) == list(pipe)
 
 
-@pytest.mark.parametrize("arena_bytes", [0, 1, 1 << 20, 3 << 20, 1 << 30])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(*sampled(1, workers=[1, 2], arena_bytes=[0, 1, 1 << 20, 3 << 20, 1 << 30]))
 def test_the_size_of_the_arena_changes_nothing(arena_bytes: int, workers: int) -> None:
     pipe = sp.Pipeline(range(12)).map(lambda x: np.full(1 << 20, x, np.uint8), workers=workers)
     expected = all_frozen(pipe)

@@ -17,8 +17,9 @@ import pytest
 
 import splitpipe as sp
 from tests.runtime.comparing import all_frozen, frozen, read
+from tests.sampling import sampled
 
-pytestmark = pytest.mark.deadline(40)
+pytestmark = pytest.mark.deadline(60)
 
 
 def inc(x: int) -> int:
@@ -164,8 +165,9 @@ def test_other_start_methods(method: str) -> None:
         assert all_frozen(loader) == expected
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
-@pytest.mark.parametrize("name", ["nested", "merge", "concat", "free", "join-then-pool"])
+@pytest.mark.parametrize(
+    *sampled(1, name=["nested", "merge", "concat", "free", "join-then-pool"], n=[0, 1, 2])
+)
 def test_hardly_any_items(name: str, n: int) -> None:
     for source in (range(n), count_to(n)):
         pipe = GRAPHS[name](source, 2)
@@ -218,8 +220,7 @@ def even(source: Any) -> dict[str, sp.Pipeline]:
 
 
 class TestSeveralOutputs:
-    @pytest.mark.parametrize("cut", CUTS)
-    @pytest.mark.parametrize("source", SOURCES)
+    @pytest.mark.parametrize(*sampled(1, source=SOURCES, cut=CUTS))
     def test_read_in_step(self, source: str, cut: str) -> None:
         for workers in (0, 1, 2):
             described = outputs(SOURCES[source], workers)
@@ -258,9 +259,14 @@ class TestSeveralOutputs:
             assert list(loaders["a"]) == list(range(1, 801))
             assert list(loaders["b"]) == [("tag", x) for x in range(1, 801)]
 
-    @pytest.mark.parametrize("capacity", [1, 3, 5000])
-    @pytest.mark.parametrize("workers", [None, 1, 2])
-    @pytest.mark.parametrize("executor", ["inline", "process", "thread"])
+    @pytest.mark.parametrize(
+        *sampled(
+            2,
+            executor=["inline", "process", "thread"],
+            workers=[None, 1, 2],
+            capacity=[1, 3, 5000],
+        )
+    )
     def test_capacity_is_what_was_said(
         self, executor: str, workers: int | None, capacity: int
     ) -> None:
@@ -277,8 +283,9 @@ class TestSeveralOutputs:
             with pytest.raises(sp.PipelineError, match="'b' of 'tee'"):
                 list(loaders["b"])
 
-    @pytest.mark.parametrize("executor", ["inline", "process", "thread"])
-    @pytest.mark.parametrize("unread", ["own", "raw", "ride", "pool"])
+    @pytest.mark.parametrize(
+        *sampled(1, unread=["own", "raw", "ride", "pool"], executor=["process", "inline", "thread"])
+    )
     def test_one_that_is_not_read_is_named(self, unread: str, executor: str) -> None:
         loaders = sp.run(even(count_to(100_000)), executor=executor, start_method=fork(executor))
         with pytest.raises(sp.BranchStalled, match=f"branch '{unread}' of 'inc' is not read"):
@@ -316,8 +323,9 @@ def fork(executor: str) -> str | None:
 
 
 class TestClosing:
-    @pytest.mark.parametrize("executor", ["inline", "process", "thread"])
-    @pytest.mark.parametrize("closed", ["own", "raw", "ride", "pool"])
+    @pytest.mark.parametrize(
+        *sampled(1, closed=["own", "raw", "ride", "pool"], executor=["process", "inline", "thread"])
+    )
     def test_one_early(self, closed: str, executor: str) -> None:
         described = even(count_to(3000))
         expected = {name: all_frozen(pipe) for name, pipe in described.items()}
@@ -386,8 +394,13 @@ class TestClosing:
 
 
 class TestEpochs:
-    @pytest.mark.parametrize("executor", ["inline", "process", "thread"])
-    @pytest.mark.parametrize("reads", [(0, 0), (5, 5), (3, 40), (90, 1), (90, 90)])
+    @pytest.mark.parametrize(
+        *sampled(
+            1,
+            reads=[(0, 0), (5, 5), (3, 40), (90, 1), (90, 90)],
+            executor=["inline", "process", "thread"],
+        )
+    )
     def test_left_early(self, reads: tuple[int, int], executor: str) -> None:
         a = sp.Pipeline(count_to(90)).map(inc)
         described = {"a": a.map(tag), "b": a.through(first, 50)}
@@ -665,7 +678,7 @@ class TestDeath:
 
         def follow(name: str) -> None:
             next(loaders[name])
-            started.wait(20)
+            started.wait(120)
             try:
                 for _ in loaders[name]:
                     pass
@@ -675,11 +688,11 @@ class TestDeath:
         threads = [threading.Thread(target=follow, args=(name,)) for name in loaders]
         for thread in threads:
             thread.start()
-        started.wait(20)
+        started.wait(120)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert not any(thread.is_alive() for thread in threads)
         assert set(raised) == {"a", "b", "c"}
         assert all(isinstance(error, sp.PipelineError) for error in raised.values())
@@ -704,7 +717,7 @@ def test_outputs_read_by_a_thread_each() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         for loader in loaders.values():
             loader.close()
         assert got == expected

@@ -14,7 +14,7 @@ import pytest
 
 import splitpipe as sp
 
-pytestmark = pytest.mark.deadline(40)
+pytestmark = pytest.mark.deadline(60)
 
 CUTS: dict[str, dict[str, Any]] = {
     "inline": {"executor": "inline"},

@@ -297,6 +297,24 @@ class TestClaims:
 
 
 class TestUnitSize:
+    def test_one_costly_item_says_little_of_those_behind_it(self) -> None:
+        size = UnitSize(1)
+        while size.positions < 8:
+            size.learn(size.positions, 500_000 * size.positions, 8)
+        size.learn(8, 40_000_000, 8)
+        assert size.positions == 4
+        size.learn(2, 40_000_000, 8)  # a smaller one, from before
+        assert size.positions == 4
+        size.learn(4, 500_000 * 4, 8)
+        assert size.positions == 8
+
+    def test_items_that_become_costly_are_believed_at_once(self) -> None:
+        size = UnitSize(1)
+        while size.positions < 4096:
+            size.learn(size.positions, 100 * size.positions, 8)
+        size.learn(4096, 5_000_000 * 4096, 8)
+        assert size.positions == 1
+
     def test_grows_while_units_are_cheap(self) -> None:
         size = UnitSize(1)
         for _ in range(30):
@@ -306,7 +324,7 @@ class TestUnitSize:
     def test_is_cut_at_once_when_they_are_not(self) -> None:
         size = UnitSize(1)
         size.positions = 1024
-        size.learn(1024, 10**9, 10)
+        size.learn(1024, 10**10, 10)
         assert size.positions == 1
         size.positions = 1024
         size.learn(1024, 10, 1 << 30)

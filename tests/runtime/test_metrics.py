@@ -15,7 +15,7 @@ from splitpipe.pipeline.stages import Context
 from splitpipe.runtime import board as b
 from splitpipe.runtime.board import Board, BoardView, Heading, StageHead, TaskHead, boards
 from splitpipe.runtime.metrics import Layer, Meter, SharedMeter, finished, started
-from splitpipe.runtime.statistics import read, since
+from splitpipe.runtime.statistics import TaskStatistics, read, since
 from splitpipe.transport.arena import ArenaStatistics
 
 HEADING = Heading(
@@ -326,3 +326,11 @@ def rows(board: Board) -> list[Any]:
 def frame() -> Any:
     """The frame that calls this one."""
     return sys._getframe(1)
+
+
+def test_who_begins_to_count_anew_did_not_do_less_than_nothing() -> None:
+    before = TaskStatistics("f", 2, 90, 80, 0, 9.0, 5.0, 1.0, 700, 9, elapsed_s=5.0)
+    after = TaskStatistics("f", 2, 3, 2, 0, 0.1, 0.0, 0.0, 20, 1, elapsed_s=6.0)
+    (task,) = since([after], [before])
+    assert (task.items_in, task.items_out, task.running_s, task.nbytes) == (0, 0, 0, 0)
+    assert task.elapsed_s == 1.0

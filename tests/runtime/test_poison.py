@@ -15,6 +15,7 @@ from splitpipe.runtime.deaths import Death, Record
 from splitpipe.runtime.notes import Accused, Site
 from tests.runtime.comparing import all_frozen, read
 from tests.runtime.dying import WAYS, kill_one
+from tests.sampling import sampled
 
 FORK: dict[str, Any] = {"start_method": "fork"}
 TRANSPORTS = ("pipe", "zmq")
@@ -122,8 +123,7 @@ def left_out(path: Path) -> list[sp.FailedItem]:
 
 
 @pytest.mark.deadline(180)
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(*sampled(1, shape=SHAPES, workers=[1, 3]))
 def test_exactly_that_item(shape: str, workers: int, tmp_path: Path) -> None:
     """What comes is what comes inline where these items raise, and so is what is written down."""
     make, files = SHAPES[shape], (tmp_path / "raised.jsonl", tmp_path / "died.jsonl")
@@ -175,8 +175,7 @@ def test_also_where_they_are_stuck(how: str) -> None:
 
 
 @pytest.mark.deadline(180)
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(*sampled(1, workers=[1, 3], transport=TRANSPORTS))
 def test_in_every_epoch_and_any_order(workers: int, transport: str) -> None:
     poison = Poison([3, 4, 5])
     pipe = sequence().map(poison.map, workers=workers, on_error="skip", ordered=workers == 1)
@@ -187,8 +186,7 @@ def test_in_every_epoch_and_any_order(workers: int, transport: str) -> None:
 
 class TestBudgets:
     @pytest.mark.deadline(120)
-    @pytest.mark.parametrize("workers", [1, 3])
-    @pytest.mark.parametrize("budget", [0, 2, 0.05])
+    @pytest.mark.parametrize(*sampled(1, workers=[1, 3], budget=[0, 2, 0.05]))
     def test_are_judged_in_the_order_of_the_stream(self, workers: int, budget: float) -> None:
         got: dict[str, Any] = {}
         for how in (None, "kill"):
@@ -211,8 +209,7 @@ class TestBudgets:
 
 class TestGoingOn:
     @pytest.mark.deadline(180)
-    @pytest.mark.parametrize("workers", [1, 3])
-    @pytest.mark.parametrize("shape", ["map", "shuffled", "flat_map"])
+    @pytest.mark.parametrize(*sampled(1, shape=["map", "shuffled", "flat_map"], workers=[1, 3]))
     def test_is_exact(self, shape: str, workers: int) -> None:
         truth = all_frozen(SHAPES[shape](sequence(), Poison(how=None), "skip", None))
         pipe = SHAPES[shape](sequence(), Poison(), "skip", workers)

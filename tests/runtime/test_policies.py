@@ -17,6 +17,7 @@ from splitpipe.runtime.budgets import Budgets
 from splitpipe.transport.message import Claim, Failed, Item, decode, encode
 from splitpipe.transport.pickling import dump
 from tests.runtime.comparing import all_frozen, read
+from tests.sampling import sampled
 
 ITEMS = 90
 FORK = {"start_method": "fork"}
@@ -155,8 +156,7 @@ def outcome(pipe: sp.Pipeline, **options: Any) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("source", [sequence, factory])
+@pytest.mark.parametrize(*sampled(1, name=STAGES, source=[sequence, factory]))
 def test_stage(name: str, source: Callable[[], sp.Pipeline]) -> None:
     stage = STAGES[name]
     truth = outcome(cut(source, stage, None, None), executor="inline")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.running import running
+from tests.sampling import seldom
 
-pytestmark = pytest.mark.deadline(40)
+pytestmark = pytest.mark.deadline(60)
 
 ENDLESS = """
     import itertools, sys
@@ -35,6 +36,7 @@ ENDLESS = """
     if __name__ == "__main__":
         main()
 """
+METHODS = ["forkserver", "spawn", "fork"]
 WAYS = [
     ("forkserver", "pipe"),
     ("spawn", "pipe"),
@@ -48,8 +50,15 @@ def endless(method: str, transport: str, then: str = "for _ in loader: pass") ->
     return ENDLESS.format(method=method, transport=transport, then=then)
 
 
-@pytest.mark.parametrize(("method", "transport"), WAYS)
+def ways(*often: int) -> pytest.MarkDecorator:
+    """All `WAYS`, of which those with these numbers are tried every time."""
+    return pytest.mark.parametrize(
+        ("method", "transport"), seldom(WAYS, keep=[WAYS[number] for number in often])
+    )
+
+
 class TestKilled:
+    @ways(0, 3)
     def test_consumer_by_sigkill(self, tmp_path: Path, method: str, transport: str) -> None:
         with running(tmp_path, endless(method, transport)) as program:
             assert program.first_line() == "running"
@@ -59,6 +68,7 @@ class TestKilled:
             program.process.wait()
             program.assert_nothing_left(family)
 
+    @ways(1, 4)
     def test_whole_group_by_sigkill(self, tmp_path: Path, method: str, transport: str) -> None:
         with running(tmp_path, endless(method, transport)) as program:
             assert program.first_line() == "running"
@@ -67,6 +77,7 @@ class TestKilled:
             program.process.wait()
             program.assert_nothing_left(family)
 
+    @ways(2, 0)
     def test_consumer_by_sigterm(self, tmp_path: Path, method: str, transport: str) -> None:
         with running(tmp_path, endless(method, transport)) as program:
             assert program.first_line() == "running"
@@ -75,6 +86,7 @@ class TestKilled:
             program.process.wait()
             program.assert_nothing_left(family)
 
+    @ways(0, 4)
     def test_ctrl_c(self, tmp_path: Path, method: str, transport: str) -> None:
         with running(tmp_path, endless(method, transport)) as program:
             assert program.first_line() == "running"
@@ -86,6 +98,7 @@ class TestKilled:
             assert "KeyboardInterrupt" in errors
             program.assert_nothing_left(family)
 
+    @ways(0, 2)
     def test_while_a_stage_is_stuck(self, tmp_path: Path, method: str, transport: str) -> None:
         body = f"""
             import threading, sys
@@ -115,14 +128,15 @@ class TestKilled:
             program.assert_nothing_left(family)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
 class TestLeaving:
+    @pytest.mark.parametrize("method", seldom(METHODS, keep=["forkserver", "fork"]))
     def test_without_close(self, tmp_path: Path, method: str) -> None:
         with running(tmp_path, endless(method, "pipe", "return loader")) as program:
             assert program.first_line() == "running"
             status, _, errors = program.finish()
             assert (status, errors) == (0, "")
 
+    @pytest.mark.parametrize("method", seldom(METHODS, keep=["forkserver", "spawn"]))
     def test_without_close_while_a_global_holds_it(self, tmp_path: Path, method: str) -> None:
         then = "globals()['kept'] = loader, next(loader)"
         with running(tmp_path, endless(method, "zmq", then)) as program:
@@ -132,6 +146,7 @@ class TestLeaving:
             assert (status, errors) == (0, "")
             program.assert_nothing_left(family)
 
+    @pytest.mark.parametrize("method", seldom(METHODS, keep=["forkserver"]))
     def test_by_an_exception(self, tmp_path: Path, method: str) -> None:
         with running(tmp_path, endless(method, "pipe", "raise ValueError('mine')")) as program:
             assert program.first_line() == "running"
@@ -198,7 +213,7 @@ def test_what_the_main_script_defines_travels_both_ways(tmp_path: Path, method: 
         assert (status, out.strip(), errors) == (0, "right", "")
 
 
-@pytest.mark.parametrize("limit", [6, 9, 12, 14, 17, 19, 22, 28, 40])
+@pytest.mark.parametrize("limit", seldom([6, 9, 12, 14, 17, 19, 22, 28, 40], keep=[6, 14, 19, 28]))
 def test_few_descriptors(tmp_path: Path, limit: int) -> None:
     """Either it runs or it says what is missing; it holds nothing afterwards in any case."""
     body = f"""

@@ -20,7 +20,7 @@ from splitpipe.transport.envelope import Packer
 from splitpipe.transport.memory import MemoryLink
 from splitpipe.transport.message import NEVER, Credit, End, Item, Message, decode, encode
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Reading:

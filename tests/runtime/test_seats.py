@@ -13,7 +13,8 @@ from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.runtime import seats as module
 from splitpipe.runtime.allowance import Allowance, Node
 from splitpipe.runtime.maththreads import VARIABLES, can_tell
-from splitpipe.runtime.seats import Seat, explain_seats, seats
+from splitpipe.runtime.seat import Seat
+from splitpipe.runtime.seats import explain_seats, seats
 
 EIGHT = Allowance(frozenset(range(8)))
 TWO_NODES = Allowance(

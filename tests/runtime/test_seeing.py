@@ -27,7 +27,7 @@ def pause(item: Any, seconds: float) -> Any:
 
 
 def slow(item: Any) -> Any:
-    return pause(item, 0.004)
+    return pause(item, 0.012)
 
 
 def quick(item: Any) -> Any:

@@ -369,7 +369,7 @@ def test_threads_go_however_a_run_ends(how: str, workers: int) -> None:
         with loader:
             for epoch in loader.by_epoch():
                 assert next(epoch) == 0
-    assert ended.wait(10)
+    assert ended.wait(120)
     assert not [t for t in threading.enumerate() if t.name.startswith("splitpipe")]
 
 
@@ -386,7 +386,7 @@ def test_a_thread_in_user_code_is_waited_for_and_left_with_one_warning(
         return x
 
     loader = sp.Pipeline(range(5)).map(stuck, workers=1, name="sticky").loader(executor="thread")
-    assert begun.wait(10)
+    assert begun.wait(120)
     with pytest.warns(RuntimeWarning, match="still in a call of user code.*sticky") as caught:
         loader.close()
     assert len(caught) == 1
@@ -394,10 +394,10 @@ def test_a_thread_in_user_code_is_waited_for_and_left_with_one_warning(
         warnings.simplefilter("error")
         loader.close()
     go.set()
-    assert gone.wait(10)
+    assert gone.wait(120)
     for thread in threading.enumerate():  # and then it goes
         if thread.name.startswith("splitpipe"):
-            thread.join(10)
+            thread.join(120)
             assert not thread.is_alive()
 
 
@@ -554,10 +554,10 @@ class TestLeaving:
 
         def work() -> None:
             inside.set()
-            over.wait(20)
+            over.wait(120)
 
         worker = self.worker(work)
-        assert inside.wait(20)
+        assert inside.wait(120)
         assert join_all([worker], 0.0) == [worker]
         over.set()
         assert join_all([worker], 20.0) == []

@@ -78,7 +78,7 @@ class TestLeash:
         thread.start()
         assert not went.is_set() or team.working == 1
         team.work(2)
-        assert went.wait(20)
+        assert went.wait(120)
         thread.join()
         assert meter.state != WAITS_FOR_INPUT
         link.close()

@@ -18,7 +18,7 @@ from splitpipe.errors import BrokenChannel
 from splitpipe.runtime.outbox import EpochSkipped
 from splitpipe.runtime.turns import Waits, _Wait
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Task:

@@ -737,7 +737,7 @@ def test_who_waits_for_room_says_so(how: str) -> None:
     first = shelf.put([1], 80)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(shelf.put, [2], 80)
-        assert watching.waits.wait(10)
+        assert watching.waits.wait(120)
         assert watching.still()
         if how == "unwanted":
             watching.nobody = True

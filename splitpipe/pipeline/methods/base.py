@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Self, TypedDict
 
 from splitpipe.errors import GraphError
+from splitpipe.pipeline.resources import resources_of
 from splitpipe.pipeline.stage import StageOptions, Workers
 from splitpipe.pipeline.stages import Operation
 
@@ -25,6 +26,7 @@ class _Options(TypedDict, total=False):
     capacity: int | None
     executor: str | None
     deadline_s: float | None
+    resources: Mapping[str, float] | None
     name: str | None
 
 
@@ -34,9 +36,11 @@ class StreamOptions(_Options, total=False):
     Attributes:
         workers: 1 for a process of its own, 0 for the consumer's; None to ride along.
         capacity: most messages under way to its reader.
-        executor: ``"process"``, ``"thread"`` or ``"inline"``; None: as the loader says.
+        executor: ``"process"``, ``"thread"``, ``"ray"`` or ``"inline"``; None: as the loader says.
         deadline_s: most seconds that its own code may take over one item in a worker process, which
             is replaced after that; None: what the loader says.
+        resources: what each worker has of a Ray cluster, ``{"CPU": 1, "GPU": 0.5}`` say; a stage
+            that asks for some has workers of its own. None: what the loader says.
         name: how the stage is called in messages and statistics.
     """
 
@@ -52,9 +56,11 @@ class PoolOptions(_Options, total=False):
             adds more while that pays, up to the CPUs and the memory there are.
         ordered: False lets items overtake one another between workers.
         capacity: most units of work under way at a time; bounds memory, changes nothing else.
-        executor: what the workers are: ``"process"``, ``"thread"``, or ``"inline"`` for the
-            consumer's own process; None: as for the whole run (see `Pipeline.loader`).
+        executor: what the workers are: ``"process"``, ``"thread"``, ``"ray"`` (actors of a
+            cluster), or ``"inline"`` for the consumer's own process; None: as for the whole run
+            (see `Pipeline.loader`).
         deadline_s: as for `StreamOptions`.
+        resources: as for `StreamOptions`.
         name: how the stage is called in messages and statistics.
     """
 
@@ -100,8 +106,8 @@ def stage_options(options: StreamOptions) -> StageOptions:
     """
     _check_names(options, StreamOptions)
     workers, executor = options.get("workers"), options.get("executor")
-    deadline_s = options.get("deadline_s")
-    return StageOptions(workers, True, options.get("capacity"), executor, deadline_s=deadline_s)
+    made = StageOptions(workers, True, options.get("capacity"), executor)
+    return _with_more(made, options)
 
 
 def pool_options(options: PoolOptions) -> StageOptions:
@@ -110,7 +116,12 @@ def pool_options(options: PoolOptions) -> StageOptions:
     workers, executor = options.get("workers"), options.get("executor")
     ordered = bool(options.get("ordered", True))
     made = StageOptions.of(workers, ordered, options.get("capacity"), executor)
-    return replace(made, deadline_s=options.get("deadline_s"))
+    return _with_more(made, options)
+
+
+def _with_more(made: StageOptions, options: StreamOptions | PoolOptions) -> StageOptions:
+    resources = resources_of(options.get("resources"))
+    return replace(made, deadline_s=options.get("deadline_s"), resources=resources)
 
 
 def _check_names(options: Mapping[str, Any], known: Any) -> None:

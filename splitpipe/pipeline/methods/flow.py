@@ -9,7 +9,13 @@ from typing import Any, Self, Unpack
 from splitpipe.errors import GraphError
 from splitpipe.pipeline import stages
 from splitpipe.pipeline.guarding import guarded
-from splitpipe.pipeline.methods.base import Methods, PoolOptions, StreamOptions, function_of
+from splitpipe.pipeline.methods.base import (
+    Methods,
+    PoolOptions,
+    StreamOptions,
+    function_of,
+    stage_options,
+)
 from splitpipe.pipeline.stage import StageOptions, check_count
 from splitpipe.pipeline.stages.policy import Policy
 
@@ -28,6 +34,7 @@ class FlowMethods(Methods):
         capacity: int | None = None,
         restart_every: int | None = None,
         deadline_s: float | None = None,
+        resources: Mapping[str, float] | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -52,8 +59,14 @@ class FlowMethods(Methods):
             [(0, 10), (1, 11)]
         """
         operation = stages.Through(function_of("through", generator), args, kwargs, restart_every)
-        options = StageOptions(workers, True, capacity, executor, deadline_s=deadline_s)
-        return self._with(operation, name, options)
+        options: StreamOptions = {
+            "workers": workers,
+            "executor": executor,
+            "capacity": capacity,
+            "deadline_s": deadline_s,
+            "resources": resources,
+        }
+        return self._with(operation, name, stage_options(options))
 
     def shuffle(self, buffer: int, **options: Unpack[StreamOptions]) -> Self:
         """Give items in random order, within a buffer; the order depends on seed and epoch alone.

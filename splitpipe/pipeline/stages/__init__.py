@@ -9,8 +9,9 @@ third of the time that all of them take.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from splitpipe.late import late
 
 if TYPE_CHECKING:
     from splitpipe.pipeline.stages.async_map import AsyncMap
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.stages.mix import Mix
     from splitpipe.pipeline.stages.pack import Layout, Pack, Packing
     from splitpipe.pipeline.stages.padding import Pad, Ragged
+    from splitpipe.pipeline.stages.reading import Reading
     from splitpipe.pipeline.stages.repeat import Repeat
     from splitpipe.pipeline.stages.route import Route
     from splitpipe.pipeline.stages.shard import Shard
@@ -42,42 +44,43 @@ if TYPE_CHECKING:
     from splitpipe.pipeline.stages.zip import Zip
 
 _HOMES = {
-    "AsyncMap": "async_map",
-    "Balance": "balance",
-    "Batch": "batch",
-    "BatchByCost": "batch_by_cost",
-    "Bucket": "bucket",
-    "Buckets": "bucket",
-    "Cache": "cache",
-    "Concat": "concat",
-    "Context": "base",
-    "Filter": "filter",
-    "FlatMap": "flat_map",
-    "Interleave": "interleave",
-    "Join": "base",
-    "Label": "branch",
-    "Layout": "pack",
-    "Length": "filling",
-    "Limits": "filling",
-    "Map": "map",
-    "Mix": "mix",
-    "Operation": "base",
-    "Pack": "pack",
-    "Packing": "pack",
-    "Pad": "padding",
-    "Pick": "branch",
-    "Ragged": "padding",
-    "Repeat": "repeat",
-    "Route": "route",
-    "Shard": "shard",
-    "Shuffle": "shuffle",
-    "Skip": "skip",
-    "Take": "take",
-    "Tee": "branch",
-    "Through": "through",
-    "Unbatch": "unbatch",
-    "Window": "window",
-    "Zip": "zip",
+    "AsyncMap": ".async_map",
+    "Balance": ".balance",
+    "Batch": ".batch",
+    "BatchByCost": ".batch_by_cost",
+    "Bucket": ".bucket",
+    "Buckets": ".bucket",
+    "Cache": ".cache",
+    "Concat": ".concat",
+    "Context": ".base",
+    "Filter": ".filter",
+    "FlatMap": ".flat_map",
+    "Interleave": ".interleave",
+    "Join": ".base",
+    "Label": ".branch",
+    "Layout": ".pack",
+    "Length": ".filling",
+    "Limits": ".filling",
+    "Map": ".map",
+    "Mix": ".mix",
+    "Operation": ".base",
+    "Pack": ".pack",
+    "Packing": ".pack",
+    "Pad": ".padding",
+    "Pick": ".branch",
+    "Ragged": ".padding",
+    "Reading": ".reading",
+    "Repeat": ".repeat",
+    "Route": ".route",
+    "Shard": ".shard",
+    "Shuffle": ".shuffle",
+    "Skip": ".skip",
+    "Take": ".take",
+    "Tee": ".branch",
+    "Through": ".through",
+    "Unbatch": ".unbatch",
+    "Window": ".window",
+    "Zip": ".zip",
 }
 
 __all__ = [
@@ -106,6 +109,7 @@ __all__ = [
     "Pad",
     "Pick",
     "Ragged",
+    "Reading",
     "Repeat",
     "Route",
     "Shard",
@@ -120,8 +124,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+__getattr__ = late(__name__, _HOMES)

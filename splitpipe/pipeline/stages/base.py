@@ -317,6 +317,14 @@ class Operation(ABC):
             return output
         return 0 if self.ratio is None else (output - 1) * self.ratio + 1
 
+    def complete(self, kept: dict[str, Any]) -> bool:
+        """Whether it has all that its inputs would give: nobody needs to begin with them.
+
+        Args:
+            kept: what the stage keeps from epoch to epoch: ``Context.kept``.
+        """
+        return False
+
     @property
     def random(self) -> bool:
         """Whether it calls ``context.item_rng``."""

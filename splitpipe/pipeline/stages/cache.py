@@ -67,11 +67,7 @@ class Cache(Operation):
         return ("cached items", "cached bytes", "replayed items")
 
     def complete(self, kept: dict[str, Any]) -> bool:
-        """Whether items can be had without the input.
-
-        Args:
-            kept: what the stage keeps from epoch to epoch: ``Context.kept``.
-        """
+        """Whether items can be had without the input."""
         return _ITEMS in kept if self.directory is None else self._file().complete
 
     def apply(self, items: Iterator[Any], context: Context) -> Iterator[Any]:

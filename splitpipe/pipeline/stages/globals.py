@@ -27,8 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from splitpipe.pipeline.stages.fingerprint import globals_of
-
 __all__ = ["Draw", "Watch", "advice", "carried", "duplicates", "states"]
 
 
@@ -190,6 +188,8 @@ def _around(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    from splitpipe.pipeline.stages.fingerprint import globals_of  # workers do not look into code
+
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from splitpipe.pipeline.stages.base import Context, Operation
-from splitpipe.storage.base import Unreadable
+from splitpipe.storage.unreadable import Unreadable
 
 __all__ = ["Reading", "Unread", "leniently"]
 
