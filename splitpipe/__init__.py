@@ -9,16 +9,20 @@ program that only writes datasets, loads no more than it needs.
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import *  # noqa: F403  the tree is public as a whole
 from splitpipe.errors import __all__ as _errors
+from splitpipe.late import late as _late
 
 if TYPE_CHECKING:
+    from splitpipe.client.client import connect
     from splitpipe.codecs import Zstd
     from splitpipe.conversion import convert
     from splitpipe.dataset import Dataset, open_dataset
+    from splitpipe.integrations.exports import ExportReport, export
+    from splitpipe.integrations.tables import from_arrow, from_pandas, from_polars
     from splitpipe.jobs import Job, JobSummary, job
     from splitpipe.loader import Loader
     from splitpipe.mpqitr import MpQItr
@@ -57,6 +61,7 @@ _HOMES = {
     "Dataset": "splitpipe.dataset",
     "DatasetWriter": "splitpipe.storage.writer",
     "Diagnosis": "splitpipe.runtime.diagnosis",
+    "ExportReport": "splitpipe.integrations.exports",
     "FailedItem": "splitpipe.pipeline.stages.failed",
     "Field": "splitpipe.schema",
     "Job": "splitpipe.jobs",
@@ -85,8 +90,13 @@ _HOMES = {
     "check_dataset": "splitpipe.storage.check",
     "compact": "splitpipe.storage.compact",
     "concat": "splitpipe.pipeline.joining",
+    "connect": "splitpipe.client.client",
     "convert": "splitpipe.conversion",
     "empty": "splitpipe.pipeline.allocate",
+    "export": "splitpipe.integrations.exports",
+    "from_arrow": "splitpipe.integrations.tables",
+    "from_pandas": "splitpipe.integrations.tables",
+    "from_polars": "splitpipe.integrations.tables",
     "image": "splitpipe.schema",
     "imbalance": "splitpipe.pipeline.partition",
     "interleave": "splitpipe.pipeline.joining",
@@ -125,6 +135,7 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "Diagnosis",
     "Dataset",
     "DatasetWriter",
+    "ExportReport",
     "FailedItem",
     "Field",
     "Job",
@@ -149,8 +160,13 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
     "check_dataset",
     "compact",
     "concat",
+    "connect",
     "convert",
     "empty",
+    "export",
+    "from_arrow",
+    "from_pandas",
+    "from_polars",
     "image",
     "imbalance",
     "job",
@@ -183,13 +199,13 @@ __all__ = [  # noqa: PLE0604  names of the error tree are strings too
 ]
 
 
+_of_home = _late(__name__, _HOMES)
+
+
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'splitpipe' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+    if name == "integrations":  # a room whose modules are for its users to name
+        return _import_module("splitpipe.integrations")
+    return _of_home(name)
 
 
 def __dir__() -> list[str]:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import count, islice
 from multiprocessing.util import Finalize
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import PipelineError
 from splitpipe.pipeline.builder import Pipeline
@@ -34,6 +35,9 @@ from splitpipe.runtime.run import Run
 from splitpipe.runtime.saved import Place
 from splitpipe.runtime.seats import tell
 from splitpipe.runtime.statistics import TaskStatistics
+
+if TYPE_CHECKING:
+    from splitpipe.integrations.torch import TorchLoader
 
 __all__ = ["Loader"]
 
@@ -198,6 +202,37 @@ class Loader:
         names of the stages; empty where every stage goes on at once.
         """
         return dict(self._run.replayed)
+
+    def to_torch(
+        self, device: Any = None, *, pin_memory: bool | None = None, ahead: int | None = None
+    ) -> TorchLoader:
+        """Return an iterator over the batches as tensors; it takes the place of this loader.
+
+        On the CPU a tensor is over the memory that its batch arrived in, and nothing is copied. To
+        a CUDA device batches go through pinned memory, beside what the device computes. Needs the
+        extra ``torch``.
+
+        Args:
+            device: where tensors are wanted, as torch names devices; None: where they are.
+            pin_memory: whether they go through pinned memory, or into it without a device; None:
+                where that is faster.
+            ahead: how many batches are under way to the device before they are asked for; None: 1
+                where copies and computing overlap.
+
+        Raises:
+            ImportError: there is no torch.
+            GraphError: there is no such device here.
+
+        Example:
+            >>> import splitpipe as sp
+            >>> with sp.Pipeline(range(4)).batch(2).loader(executor="inline") as loader:
+            ...     list(loader.to_torch())
+            [tensor([0, 1]), tensor([2, 3])]
+        """
+        # By name: it is a room above this one, and has an extra of its own.
+        made = import_module("splitpipe.integrations.torch").TorchLoader
+        loader: TorchLoader = made(self, device=device, pin_memory=pin_memory, ahead=ahead)
+        return loader
 
     def stats(self) -> tuple[TaskStatistics, ...]:
         """Return what every task did so far; the consumer's own process comes last."""

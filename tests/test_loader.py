@@ -32,6 +32,12 @@ def endless(workers: int = 2) -> sp.Pipeline:
     return sp.Pipeline(numbers).map(grow, workers=workers)
 
 
+WITHIN_S = 30.0
+"""How long an end may take on a machine that is busy. On a quiet one it is a fraction of a second:
+benchmarks/ measures that.
+"""
+
+
 def workers_of(loader: sp.Loader) -> list[psutil.Process]:
     assert loader._run.supervisor is not None
     return [psutil.Process(pid) for pid in loader._run.supervisor.pids]
@@ -52,7 +58,7 @@ class TestEndings:
                     break
             processes = workers_of(loader)
             since = time.monotonic()
-        assert time.monotonic() - since < 1
+        assert time.monotonic() - since < WITHIN_S
         assert all_gone(processes)
         assert batch[0] == 5
 
@@ -104,7 +110,7 @@ class TestClose:
             assert next(loader) == 0
             processes = workers_of(loader)
             since = time.monotonic()
-        assert time.monotonic() - since < 2
+        assert time.monotonic() - since < WITHIN_S
         assert all_gone(processes)
 
     def test_while_another_thread_waits(self) -> None:
@@ -124,7 +130,7 @@ class TestClose:
         thread.start()
         waiting.wait()
         loader.close()
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
         assert isinstance(raised[0], (sp.SplitpipeError, StopIteration))
 

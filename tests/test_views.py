@@ -550,6 +550,14 @@ class TestJoin:
         again._records.parent._left.parent.catalog.close()
         again._records.parent._right.parent.parent.catalog.close()
 
+    def test_who_has_no_partner_has_none_elsewhere(self) -> None:
+        left = MemoryRecords(Schema({"id": "int64"}), {"id": [1, 2, 3]})
+        right = MemoryRecords(Schema({"id": "int64", "x": "str"}), {"id": [3, 1], "x": ["c", "a"]})
+        joined = dataset_of(left).join(dataset_of(right), on="id", how="left")
+        again = pickle.loads(pickle.dumps(joined))
+        assert list(again) == list(joined)
+        assert [record["x"] for record in again] == ["a", None, "c"]
+
     def test_arrays_of_both_sides(self, shared: Dataset) -> None:
         joined = shared.select(["id", "user"]).join(
             shared.select(["id", "ids"]).subset(slice(0, 30)), on="id", how="left"

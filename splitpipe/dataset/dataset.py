@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, Self, overload
 
@@ -285,19 +285,19 @@ class Dataset(Telling, Viewable, Sequence[Any]):
         self.close()
 
 
-class BinDataset(Dataset):
-    """A dataset of plain bytes in our own format, whose records the reader hands out directly.
+class _Taking(Dataset):
+    """A dataset of whose records batches may be had without a look at each index.
 
     Args:
-        records: of one column of bytes, none of them missing or deleted.
+        records: the records.
+        take: gives those of some indices, or None: look closer.
     """
 
-    __slots__ = ("_reader", "_take")
+    __slots__ = ("_take",)
 
-    def __init__(self, records: TableRecords) -> None:
+    def __init__(self, records: Any, take: Callable[[Any], list[bytes] | None]) -> None:
         super().__init__(records)
-        self._reader = records.values(BARE).reader
-        self._take = self._reader.take
+        self._take = take
 
     def get_batch(self, indices: Indices, columns: Any = None, out: Any = None) -> Any:
         """See `Dataset.get_batch`."""
@@ -306,6 +306,20 @@ class BinDataset(Dataset):
             if records is not None:
                 return records
         return super().get_batch(indices, columns, out)
+
+
+class BinDataset(_Taking):
+    """A dataset of plain bytes in our own format, whose records the reader hands out directly.
+
+    Args:
+        records: of one column of bytes, none of them missing or deleted.
+    """
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, records: TableRecords) -> None:
+        self._reader = records.values(BARE).reader
+        super().__init__(records, self._reader.take)
 
     def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
         """Lengths of records in bytes, without reading them: an int64 array of shape (n,).
@@ -329,26 +343,17 @@ class BinDataset(Dataset):
         return _reopen, (self.path, manifest, astuple(records._options))
 
 
-class RemoteDataset(Dataset):
+class RemoteDataset(_Taking):
     """A dataset of our own format that lies in a store.
 
     Args:
         records: ``RemoteRecords``, which most programs do not import.
     """
 
-    __slots__ = ("_take",)
+    __slots__ = ()
 
     def __init__(self, records: Any) -> None:
-        super().__init__(records)
-        self._take = records.take or _look_closer
-
-    def get_batch(self, indices: Indices, columns: Any = None, out: Any = None) -> Any:
-        """See `Dataset.get_batch`."""
-        if columns is None and out is None:
-            records = self._take(indices)
-            if records is not None:
-                return records
-        return super().get_batch(indices, columns, out)
+        super().__init__(records, records.take or _look_closer)
 
     def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
         """Stored bytes of records, without reading them: an int64 array of shape (n,).

@@ -1,7 +1,7 @@
 """What a dataset says of its records beside giving them.
 
 Responsible for: `Telling`, the part of `Dataset` that has keys, metadata, the schema, places and
-sizes, and hands everything to Arrow.
+sizes, and hands everything to Arrow and to Ray.
 """
 
 from __future__ import annotations
@@ -115,3 +115,35 @@ class Telling(ABC):
         # By name: it is a room above this one, and has an extra of its own.
         arrow = import_module("splitpipe.integrations.arrow")
         return arrow.to_arrow(self, columns, metadata=metadata)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
+        """The dataset as a ``pandas.DataFrame``; needs the extra ``pandas``.
+
+        See ``splitpipe.integrations.tables`` for which column becomes what.
+
+        Args:
+            columns: which columns, all of them unless said.
+        """
+        return import_module("splitpipe.integrations.tables").to_pandas(self, columns)
+
+    def to_polars(self, columns: Sequence[str] | None = None) -> Any:
+        """The dataset as a ``polars.DataFrame``; needs the extra ``polars``.
+
+        See ``splitpipe.integrations.tables`` for which column becomes what.
+
+        Args:
+            columns: which columns, all of them unless said.
+        """
+        return import_module("splitpipe.integrations.tables").to_polars(self, columns)
+
+    def to_ray(self, columns: Sequence[str] | None = None, **options: Any) -> Any:
+        """The dataset as a ``ray.data.Dataset``, read in parallel tasks; needs the extra ``ray``.
+
+        See ``splitpipe.integrations.ray_data``, also for writing one.
+
+        Args:
+            columns: which columns, all of them unless said.
+            options: ``shuffle``, ``seed``, ``epoch``, ``window``, ``tensors``, ``ray_options``.
+        """
+        ray_data = import_module("splitpipe.integrations.ray_data")
+        return ray_data.to_ray(self, columns, **options)

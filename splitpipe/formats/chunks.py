@@ -1,8 +1,8 @@
 """Rows that lie in chunks: row groups, record batches, shards.
 
 Responsible for: telling which chunk holds a row (`Chunks`), putting the values of several chunks
-together in the order asked for (`gather`), and keeping what is costly to make, a decoded chunk,
-within a bound of bytes (`Cache`).
+together in the order asked for (`gather`, and `ChunkedRecords` by it), and keeping what is costly
+to make, a decoded chunk, within a bound of bytes (`Cache`).
 
 Rules:
 - a chunk is visited once a batch, whatever the order of the rows;
@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -22,10 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 from splitpipe.schema import Schema
-from splitpipe.storage.base import Batch, Rows, given_array, missing_in_out
+from splitpipe.storage.base import (
+    Batch,
+    Order,
+    Records,
+    Rows,
+    given_array,
+    iterate_blocks,
+    missing_in_out,
+)
 from splitpipe.storage.layout import BinLayout, Segment
 
-__all__ = ["Cache", "Chunks", "Values", "bins_of", "column_of", "gather"]
+__all__ = ["Cache", "ChunkedRecords", "Chunks", "Values", "bins_of", "column_of", "gather"]
 
 Values = list[Any] | npt.NDArray[Any]
 # The values of columns at some rows of one chunk: an array where none is missing and the column is
@@ -112,6 +121,35 @@ def gather(
         for name, values in values_of(chunk, local, columns).items():
             parts[name].append((places, values))
     return {name: _joined(schema, name, rows, parts[name], given[name]) for name in columns}
+
+
+class ChunkedRecords(Records):
+    """What is the same in all records that lie in chunks, in their order.
+
+    Whoever inherits sets `schema`, and ``_chunks``, and says what a chunk holds in ``_values``.
+    """
+
+    _chunks: Chunks
+
+    def __len__(self) -> int:
+        return self._chunks.rows
+
+    def read(
+        self,
+        rows: Rows,
+        columns: Sequence[str],
+        out: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> Batch:
+        """A batch, column by column; see ``Records.read``."""
+        return gather(self._chunks, self.schema, self._values, rows, columns, out)
+
+    def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
+        """See ``Records.iterate``."""
+        return iterate_blocks(self, order, start, stop)
+
+    @abstractmethod
+    def _values(self, chunk: int, local: Rows, columns: Sequence[str]) -> Mapping[str, Values]:
+        """The values of columns at some rows of a chunk."""
 
 
 def _joined(

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from splitpipe.errors import FormatError, GraphError
@@ -19,12 +19,16 @@ from splitpipe.jobs.looking import JobOptions, Looked, look
 from splitpipe.jobs.running import Order, Preview, preview, run
 from splitpipe.jobs.summary import JobProgress, JobSummary
 from splitpipe.pipeline.builder import Pipeline
-from splitpipe.pipeline.stage import Workers
+from splitpipe.pipeline.resources import joined, resources_of
+from splitpipe.pipeline.stage import Workers, check_choice
 from splitpipe.pipeline.stages.policy import Policy
 from splitpipe.schema import FieldLike, Schema
 from splitpipe.storage import files
 
 __all__ = ["Job", "JobRunOptions", "job"]
+
+EXECUTORS = ("process", "thread", "ray")
+"""What the workers of a job may be."""
 
 
 class JobRunOptions(TypedDict, total=False):
@@ -32,7 +36,8 @@ class JobRunOptions(TypedDict, total=False):
 
     Attributes:
         workers: processes that read, run the pipeline and encode; 0 does it in this one. Unless
-            said, ``"auto"``: it begins with one and adds more while that pays. The ``workers=`` of
+            said, ``"auto"``: it begins with one and adds more while that pays; on Ray, as many as
+            find room now. The ``workers=`` of
             the pipeline's own stages do not count.
         limit: end after the first so many records of the source. A run with a larger one, or
             without, goes on from there.
@@ -40,6 +45,8 @@ class JobRunOptions(TypedDict, total=False):
         restart: begin anew, and replace what is there with the first commit.
         on_error: instead of the job's own.
         progress: called with a `JobProgress` whenever results come.
+        executor: what workers are: ``"process"``, ``"ray"`` (actors of a cluster), or ``"thread"``.
+        resources: what each of them has of a Ray cluster; ``{"CPU": 1}`` unless said.
     """
 
     workers: Workers
@@ -48,6 +55,8 @@ class JobRunOptions(TypedDict, total=False):
     restart: bool
     on_error: Policy | str | None
     progress: Callable[[JobProgress], None] | None
+    executor: str
+    resources: Mapping[str, float] | None
 
 
 class Job:
@@ -187,12 +196,20 @@ class Job:
         if limit is not None and (isinstance(limit, bool) or limit < 0):
             raise FormatError(f"limit must be a number of records, not {limit!r}")
         workers = options.get("workers", "auto")
+        executor, resources = options.get("executor", "process"), options.get("resources")
+        check_choice("executor", executor, EXECUTORS)
+        if executor == "ray" and workers in (None, "auto"):
+            from splitpipe.runtime.onray.cluster import places
+
+            workers = places(joined((resources_of(resources),)))
         on_error = options.get("on_error") or self._options.get("on_error")
         return Order(
             workers="auto" if workers is None else workers,
             limit=limit,
             policy=policy_said(on_error),
             progress=options.get("progress"),
+            executor=executor,
+            resources=resources,
         )
 
     def _look(self, *, restart: bool) -> Looked:

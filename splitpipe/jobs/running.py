@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -85,12 +85,16 @@ class Order:
         limit: how many records of the source, from the first; ``None`` for all.
         policy: what becomes of records that fail, where no stage says it.
         progress: told how far it is.
+        executor: what its workers are, where it has any.
+        resources: what each has of a cluster.
     """
 
     workers: Workers = "auto"
     limit: int | None = None
     policy: Policy | None = None
     progress: Callable[[JobProgress], None] | None = None
+    executor: str = "process"
+    resources: Mapping[str, float] | None = None
 
 
 def preview(looked: Looked, order: Order, *, items: int) -> Preview:
@@ -344,8 +348,11 @@ class _Running:
             raise AssertionError(f"{reached} records came of {self._stop}")
 
     def _through(self, parts: Any, work: Callable[[Any], Any], workers: Workers) -> Iterator[Any]:
+        order = self._order
         pipe = Pipeline(parts)._pooled(Working(work), {"workers": workers, "name": "job"})
-        loader: Loader = pipe.loader(executor="inline" if workers == 0 else "process")
+        loader: Loader = pipe.loader(
+            executor="inline" if workers == 0 else order.executor, resources=order.resources
+        )
         with loader:
             for made in loader:
                 yield made

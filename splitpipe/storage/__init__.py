@@ -13,8 +13,9 @@ Each name is imported when it is first used: an order needs the layout of bins, 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from splitpipe.late import late
 
 if TYPE_CHECKING:
     from splitpipe.storage.check import CheckReport, Description, Finding, check_dataset, describe
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from splitpipe.storage.writer import DatasetWriter
 
 _HOMES = {
-    "BinLayout": "splitpipe.storage.layout",
-    "CheckReport": "splitpipe.storage.check",
-    "DatasetWriter": "splitpipe.storage.writer",
-    "Description": "splitpipe.storage.check",
-    "Finding": "splitpipe.storage.check",
-    "check_dataset": "splitpipe.storage.check",
-    "describe": "splitpipe.storage.check",
+    "BinLayout": ".layout",
+    "CheckReport": ".check",
+    "DatasetWriter": ".writer",
+    "Description": ".check",
+    "Finding": ".check",
+    "check_dataset": ".check",
+    "describe": ".check",
 }
 
 __all__ = [
@@ -42,8 +43,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'splitpipe.storage' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__ = late(__name__, _HOMES)

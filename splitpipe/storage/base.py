@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ import numpy.typing as npt
 from splitpipe.errors import FormatError
 from splitpipe.schema import BARE, Schema, fit_array
 from splitpipe.storage.layout import BinLayout, Segment
+from splitpipe.storage.unreadable import Unreadable
 
 __all__ = [
     "Batch",
@@ -53,21 +53,6 @@ _BLOCK_RECORDS = 2048
 _FIRST_BLOCK_RECORDS = 16
 # Bins that are told of rows which lie in none.
 _CONSECUTIVE_BINS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What records that read ahead give in the place of one that cannot be read.
-
-    Those have a method ``outcomes(order, start, stop)``: as `Records.iterate`, but it goes on.
-
-    Attributes:
-        row: of the record.
-        error: what reading it raised.
-    """
-
-    row: int
-    error: Exception
 
 
 class Order(Protocol):

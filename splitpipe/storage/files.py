@@ -252,6 +252,6 @@ def make_directory(path: str) -> bool:
             return False
         except FileNotFoundError:
             make_directory(parent)
-            os.mkdir(path)
+            return make_directory(path)  # or somebody else has, meanwhile
     sync_directory(parent)
     return True

@@ -359,6 +359,19 @@ class DatasetWriter:
         """Records that the last commit holds."""
         return self._session.committed_rows
 
+    @property
+    def note(self) -> Mapping[str, Any] | None:
+        """What the last commit says of itself, or, once it was set, what the following ones will.
+
+        A JSON object for whoever writes: how far he is stands in the same commit as what he wrote.
+        """
+        session = self._session
+        return session.manifest.note if session.note is None else session.note
+
+    @note.setter
+    def note(self, note: Mapping[str, Any]) -> None:
+        self._session.note = dict(note)
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.committed_rows} committed"
         return f"DatasetWriter({self._path!r}, {self.rows} records, {state})"

@@ -217,7 +217,8 @@ class Join:
             self._right,
             self._names,
             self._selection,
-            Selection(self._partners),
+            # A selection has no rows below 0: who has no partner is 0 on the way.
+            Selection(self._partners + 1),
         )
 
     def __repr__(self) -> str:
@@ -227,7 +228,7 @@ class Join:
 def _rejoined(
     left: Records, right: Records, names: dict[str, str], selection: Selection, partners: Selection
 ) -> Join:
-    return Join(left, right, names, selection, partners.indices(0, len(partners)))
+    return Join(left, right, names, selection, partners.indices(0, len(partners)) - 1)
 
 
 def _of(out: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:

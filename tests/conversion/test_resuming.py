@@ -54,7 +54,7 @@ def killed_at(source: Path, copy: Path, workers: int, line: int) -> list[str]:
 
 
 class TestKilled:
-    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
     def test_again_and_again_as_a_program(self, tmp_path: Path, workers: int) -> None:
         source = write_every_kind(tmp_path / "source", COUNT)
         copy = tmp_path / "copy"
@@ -113,7 +113,13 @@ def _change(call: Call) -> bool:
 
 
 class TestFailingDisk:
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
+    @pytest.mark.parametrize(
+        "number",
+        [
+            pytest.param(errno.ENOSPC, id="full"),
+            pytest.param(errno.EIO, id="broken", marks=pytest.mark.long),
+        ],
+    )
     def test_at_every_call(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:

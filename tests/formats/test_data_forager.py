@@ -69,7 +69,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-W", "ignore", "-c", PROGRAM, str(root)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

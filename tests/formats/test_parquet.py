@@ -21,6 +21,8 @@ from tests.formats.tables import ROWS, expected, table
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    if int(pa.__version__.partition(".")[0]) < 26:
+        pytest.skip("before version 26 pyarrow does not write missing arrays of one shape")
     pq.write_table(table(), tmp_path / "a.parquet", row_group_size=13, write_page_checksum=True)
     return tmp_path / "a.parquet"
 

@@ -196,7 +196,7 @@ if __name__ == "__main__":
             capture_output=True,
             text=True,
             start_new_session=True,
-            timeout=50,
+            timeout=120,
             check=False,
         )
 

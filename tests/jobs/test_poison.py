@@ -60,11 +60,11 @@ SHAPES: dict[str, Shape] = {
     ("shape", "by", "workers"),
     [
         ("map", "job", 3),
-        ("map", "stage", 1),
-        ("behind", "job", 1),
+        pytest.param("map", "stage", 1, marks=pytest.mark.long),
+        pytest.param("behind", "job", 1, marks=pytest.mark.long),
         ("behind", "stage", 2),
         ("group", "job", 2),
-        ("stream", "stage", 1),
+        pytest.param("stream", "stage", 1, marks=pytest.mark.long),
     ],
 )
 def test_are_left_out_like_those_that_fail(

@@ -27,6 +27,7 @@ from splitpipe.testing.faults import Damaged
 from tests.safety.kernels import KERNELS, use_kernel
 from tests.safety.sessions import write
 from tests.safety.truth import assert_is, is_reported, never_wrong
+from tests.sampling import sampled
 
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 NBYTES = 65_536
@@ -154,8 +155,7 @@ SHORT: list[list[bytes]] = [
 
 
 @pytest.mark.usefixtures("_kernel")
-@pytest.mark.parametrize("bins", [1, 3])
-@pytest.mark.parametrize("number", range(len(SHORT)))
+@pytest.mark.parametrize(*sampled(1, number=range(len(SHORT)), bins=[1, 3]))
 def test_no_bit_of_a_short_record_passes(tmp_path: Path, number: int, bins: int) -> None:
     """One bit of the index, and other bytes are read: they must not be as right.
 

@@ -57,6 +57,9 @@ WRITING = (
     "os.truncate",
     "os.unlink",
 )
+AGAIN = ("os.fsync", "os.open", "os.pwrite", "os.replace")
+"""Those that the short suite tries in both ways."""
+
 READING = (
     "fcntl.flock",
     "mmap.mmap",
@@ -129,7 +132,10 @@ def test_a_call_fails_and_the_writer_is_left(places: Places, name: str) -> None:
 
 
 @pytest.mark.deadline(600 if LONG else 60)
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in AGAIN else pytest.param(name, marks=pytest.mark.long) for name in WRITING],
+)
 def test_a_call_fails_and_what_failed_is_done_again(places: Places, name: str) -> None:
     for session in SESSIONS:
         for at, number in numbers_of(session, places, name, 1):

@@ -34,7 +34,7 @@ from tests.safety.truth import WAYS, assert_is
 LONG = os.environ.get("SPLITPIPE_SAFETY") == "long"
 ROOM_NBYTES = 256 << 20
 # Longer than any case can take, and shorter than a test's deadline.
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 RECORDS = numbered(220)
 
 Files = dict[str, bytes]

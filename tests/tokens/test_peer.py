@@ -51,7 +51,7 @@ def test_the_same_samples_and_the_inverse_mask(tmp_path: Path) -> None:
         lines = [json.dumps({"parts": parts}) + "\n" for parts in documents[number * 100 :][:100]]
         (texts / f"{number}.jsonl").write_text("".join(lines), encoding="utf-8")
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(texts), str(theirs)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
     report = sp.tokenize(

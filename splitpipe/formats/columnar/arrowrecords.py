@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from splitpipe.errors import CorruptRecord, FormatError
-from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, gather
-from splitpipe.formats.columnar.arrowtypes import Reading, features_of, reading_of, refused
+from splitpipe.formats.chunks import Cache, ChunkedRecords, Chunks, Values, bins_of
+from splitpipe.formats.columnar.arrowfields import readings_of, schema_of
+from splitpipe.formats.columnar.arrowtypes import Reading, refused
 from splitpipe.formats.files.sources import Fingerprint, fingerprint
 from splitpipe.formats.names import column_names
-from splitpipe.schema import Schema
-from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
+from splitpipe.storage.base import Batch, Catalog, Rows
 from splitpipe.storage.layout import BinLayout
 
 __all__ = ["ArrowRecords"]
@@ -146,7 +146,7 @@ def _has_dictionary(kinds: Any) -> bool:
     return False
 
 
-class ArrowRecords:
+class ArrowRecords(ChunkedRecords):
     """The rows of Arrow files, one after the other; made by ``FORMAT.open``.
 
     Args:
@@ -169,13 +169,13 @@ class ArrowRecords:
         self._chunks = Chunks([count for file in self._files for count in file.counts])
         with refused(paths[0], FormatError):
             self._readings, self._places = _readings(self._files)
-        self.schema = Schema({name: reading.field for name, reading in self._readings.items()})
+        self.schema = schema_of(self._files[0].schema, self._readings)
         self._cache = Cache[list[pa.Array]](cache_nbytes)
         self._valid: set[tuple[int, str]] = set()
         self._order = _order(indices, self._chunks.rows) if indices else None
 
     def __len__(self) -> int:
-        return self._chunks.rows if self._order is None else len(self._order)
+        return super().__len__() if self._order is None else len(self._order)
 
     def __repr__(self) -> str:
         return f"ArrowRecords({len(self)} rows of {len(self._files)} files)"
@@ -187,12 +187,7 @@ class ArrowRecords:
         out: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> Batch:
         """A batch, column by column; see ``Records.read``."""
-        rows = rows if self._order is None else self._order[rows]
-        return gather(self._chunks, self.schema, self._values, rows, columns, out)
-
-    def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        """See ``Records.iterate``."""
-        return iterate_blocks(self, order, start, stop)
+        return super().read(rows if self._order is None else self._order[rows], columns, out)
 
     def layout(self) -> BinLayout:
         """A file is a bin; with an order of its own, all is one bin."""
@@ -256,14 +251,9 @@ def _readings(mapped: Sequence[_Mapped]) -> tuple[dict[str, Reading], dict[str, 
             )
     if not len(first.schema):
         raise FormatError(f"{first.path} has no columns")
-    features = features_of(first.schema)
     names = column_names(first.schema.names)
     places = {name: place for place, name in enumerate(names)}
-    readings = {
-        name: reading_of(first.schema.field(place).type, features.get(given))
-        for place, (name, given) in enumerate(names.items())
-    }
-    return readings, places
+    return readings_of(first.schema, names), places
 
 
 def _order(paths: Sequence[str], rows: int) -> Rows:

@@ -14,19 +14,16 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from splitpipe.errors import CorruptRecord, FormatError
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, gather
+from splitpipe.formats.chunks import Cache, ChunkedRecords, Chunks, Values, bins_of
 from splitpipe.formats.files.sources import Fingerprint, fingerprint
 from splitpipe.formats.names import column_names, needs
-from splitpipe.schema import Schema
-from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
+from splitpipe.storage.base import Catalog, Rows
 from splitpipe.storage.layout import BinLayout
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ _MAGIC = b"PAR1"
 _CACHE_NBYTES = 256 << 20
 
 
-class ParquetRecords:
+class ParquetRecords(ChunkedRecords):
     """The rows of Parquet files, one after the other; made by ``FORMAT.open``.
 
     Args:
@@ -51,7 +48,7 @@ class ParquetRecords:
     catalog: Catalog | None = None
 
     def __init__(self, paths: Sequence[str], *, cache_nbytes: int) -> None:
-        from splitpipe.formats.columnar.arrowtypes import features_of, reading_of
+        from splitpipe.formats.columnar.arrowfields import readings_of, schema_of
 
         self._paths = tuple(paths)
         self._cache_nbytes = cache_nbytes
@@ -64,37 +61,17 @@ class ParquetRecords:
         ]
         self._counts = [self._rows_of(number, group) for number, group in self._groups]
         self._chunks = Chunks(self._counts)
-        features = features_of(kinds)
         names = column_names(kinds.names)
-        self._readings = {
-            name: reading_of(kinds.field(place).type, features.get(given))
-            for place, (name, given) in enumerate(names.items())
-        }
+        self._readings = readings_of(kinds, names)
         self._leaves = dict(zip(names, _leaves(kinds), strict=True))
-        self.schema = Schema({name: reading.field for name, reading in self._readings.items()})
+        self.schema = schema_of(kinds, self._readings)
         self._cache = Cache["pa.ChunkedArray"](cache_nbytes)
-
-    def __len__(self) -> int:
-        return self._chunks.rows
 
     def __repr__(self) -> str:
         return (
             f"ParquetRecords({len(self)} rows in {len(self._chunks)} row groups of "
             f"{len(self._paths)} files)"
         )
-
-    def read(
-        self,
-        rows: Rows,
-        columns: Sequence[str],
-        out: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> Batch:
-        """A batch, column by column; see ``Records.read``."""
-        return gather(self._chunks, self.schema, self._values, rows, columns, out)
-
-    def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        """See ``Records.iterate``."""
-        return iterate_blocks(self, order, start, stop)
 
     def layout(self) -> BinLayout:
         """A row group is a bin."""

@@ -19,17 +19,16 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitpipe.errors import CorruptRecord, FormatError, SplitpipeError
 from splitpipe.formats.base import Format, Indexing, Source
-from splitpipe.formats.chunks import Cache, Chunks, Values, bins_of, column_of, gather
+from splitpipe.formats.chunks import Cache, ChunkedRecords, Chunks, Values, bins_of, column_of
 from splitpipe.formats.files.opened import Places, read_at_places
 from splitpipe.formats.files.packed import unpack
 from splitpipe.formats.files.sources import OpenFile, fingerprint
@@ -37,7 +36,7 @@ from splitpipe.formats.names import column_names
 from splitpipe.formats.shards.mdscolumns import decoder_of
 from splitpipe.formats.shards.mdsindex import INDEX, Shard, read_index
 from splitpipe.schema import Schema
-from splitpipe.storage.base import Batch, Catalog, Order, Rows, iterate_blocks
+from splitpipe.storage.base import Catalog, Rows
 from splitpipe.storage.layout import BinLayout
 
 __all__ = ["FORMAT", "MdsRecords"]
@@ -46,7 +45,7 @@ _OPEN_SHARDS = 128
 _CACHE_NBYTES = 256 << 20
 
 
-class MdsRecords:
+class MdsRecords(ChunkedRecords):
     """The samples of an MDS folder; made by ``FORMAT.open``.
 
     Args:
@@ -86,24 +85,8 @@ class MdsRecords:
         self._settle_dtypes()
         self.schema = Schema({name: d.field for name, d in self._decoders.items()})
 
-    def __len__(self) -> int:
-        return self._chunks.rows
-
     def __repr__(self) -> str:
         return f"MdsRecords({self._root!r}, {len(self)} samples in {len(self._shards)} shards)"
-
-    def read(
-        self,
-        rows: Rows,
-        columns: Sequence[str],
-        out: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> Batch:
-        """A batch, column by column; see ``Records.read``."""
-        return gather(self._chunks, self.schema, self._values, rows, columns, out)
-
-    def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
-        """See ``Records.iterate``."""
-        return iterate_blocks(self, order, start, stop)
 
     def layout(self) -> BinLayout:
         """A shard is a bin."""
