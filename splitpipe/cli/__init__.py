@@ -31,6 +31,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         from splitpipe.cli.app import run
+
+        return run(sys.argv[1:])
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -43,7 +45,6 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return run(sys.argv[1:])
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,12 +1,13 @@
 """The commands put together, and what becomes of their errors.
 
 Responsible for: the list of commands, the exit codes. What a command does stands in the
-file of its name.
+file of its name, which is imported only if it is that command, or the list, that is wanted.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,48 +16,90 @@ from typing import Annotated, Any
 import typer
 
 import splitpipe
-from splitpipe.cli.cache import CACHE_COMMANDS
-from splitpipe.cli.check import check
-from splitpipe.cli.compact import compact
-from splitpipe.cli.convert import convert
-from splitpipe.cli.demo import demo
-from splitpipe.cli.head import head
-from splitpipe.cli.index import index
-from splitpipe.cli.info import info
-from splitpipe.cli.plan import plan
-from splitpipe.cli.quarantine import quarantine
-from splitpipe.cli.repair import repair
-from splitpipe.cli.replay import replay
-from splitpipe.cli.run import run_job
-from splitpipe.cli.split import split
-from splitpipe.cli.stats import stats
-from splitpipe.cli.tokenize import tokenize
-from splitpipe.cli.top import top
-from splitpipe.cli.verify import verify
 from splitpipe.errors import SplitpipeError
 
-__all__ = ["app", "run"]
+__all__ = ["assembled", "run"]
 
-app = typer.Typer(
-    name="splitpipe",
-    help="Records in bins on disk, generator stages in other processes, batches in a loop.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,  # a traceback is for bugs: let Python print it whole
+_COMMANDS = (
+    "demo",
+    "info",
+    "head",
+    "stats",
+    "index",
+    "plan",
+    "top",
+    "quarantine",
+    "convert",
+    "split",
+    "tokenize",
+    "check",
+    "repair",
+    "compact",
+    "verify",
+    "replay",
+    "serve",
+    "keys",
+    "run",
 )
-_READING: tuple[Callable[..., None], ...] = (
-    demo,
-    info,
-    head,
-    stats,
-    index,
-    plan,
-    top,
-    quarantine,
-)
-_WRITING: tuple[Callable[..., None], ...] = (convert, split, tokenize)
-_CARING: tuple[Callable[..., None], ...] = (check, repair, compact)
-_PROVING: tuple[Callable[..., None], ...] = (verify, replay)
+"""Each is a function of this name in the file of its name; but for `run`, which is `run_job`."""
+_GROUPS = ("cache", "client")
+
+
+def assembled(only: str | None = None) -> typer.Typer:
+    """The command line.
+
+    Args:
+        only: leave out all other commands than this one, and what they would import; None: nothing
+            is left out.
+    """
+    app = typer.Typer(
+        name="splitpipe",
+        help="Records in bins on disk, generator stages in other processes, batches in a loop.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,  # a traceback is for bugs: let Python print it whole
+    )
+    app.callback()(_root)
+    for name in _COMMANDS if only is None else (only,):
+        if name in _COMMANDS:
+            module = importlib.import_module(f"splitpipe.cli.{name}")
+            command = getattr(module, "run_job" if name == "run" else name)
+            app.command(name)(_ending_well(command))
+    if only in (None, "cache"):
+        app.add_typer(_cache())
+    if only in (None, "client"):
+        app.add_typer(_client())
+    return app
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code.
+
+    Example:
+        >>> run(["--version"])
+        0.1.0
+        0
+    """
+    first = arguments[0] if arguments else None
+    # Each command imports what it needs, and some of them half of the library.
+    app = assembled(first if first in (*_COMMANDS, *_GROUPS, "--version") else None)
+    try:
+        app(args=arguments, prog_name="splitpipe")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except SplitpipeError as error:
+        print(f"splitpipe: {_one_message(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def __getattr__(name: str) -> Any:
+    """`app` is the whole of it, for who looks at commands and options."""
+    if name == "app":
+        return assembled()
+    raise AttributeError(name)
 
 
 def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,35 +121,35 @@ def _ending_well(command: Callable[..., None]) -> Callable[..., None]:
     return ended
 
 
-for command in (*_READING, *_WRITING, *_CARING, *_PROVING):
-    app.command()(_ending_well(command))
-app.command("run")(_ending_well(run_job))
-_cache = typer.Typer(
-    name="cache", help="What this machine keeps of remote data.", no_args_is_help=True
-)
-for command in CACHE_COMMANDS:
-    _cache.command()(_ending_well(command))
-app.add_typer(_cache)
+def _cache() -> typer.Typer:
+    from splitpipe.cli.cache import CACHE_COMMANDS
+
+    cache = typer.Typer(
+        name="cache", help="What this machine keeps of remote data.", no_args_is_help=True
+    )
+    for command in CACHE_COMMANDS:
+        cache.command()(_ending_well(command))
+    return cache
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code.
+def _client() -> typer.Typer:
+    from splitpipe.cli.client_datasets import COLUMN_SET_COMMANDS, DATASET_COMMANDS, TASK_COMMANDS
+    from splitpipe.cli.client_runs import ITERATION_COMMANDS, MODULE_COMMANDS, TOKEN_COMMANDS
 
-    Example:
-        >>> run(["--version"])
-        0.1.0
-        0
-    """
-    try:
-        app(args=arguments, prog_name="splitpipe")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        return 130
-    except SplitpipeError as error:
-        print(f"splitpipe: {_one_message(error)}", file=sys.stderr)
-        return 1
-    return 0
+    client = typer.Typer(name="client", help="Ask a data service.", no_args_is_help=True)
+    for noun, said, commands in (
+        ("datasets", "What there is on the server.", DATASET_COMMANDS),
+        ("column-sets", "What datasets are made of.", COLUMN_SET_COMMANDS),
+        ("iterations", "What clients read.", ITERATION_COMMANDS),
+        ("tasks", "What the server does in the background.", TASK_COMMANDS),
+        ("modules", "Code that the operator placed there.", MODULE_COMMANDS),
+        ("tokens", "Who may ask.", TOKEN_COMMANDS),
+    ):
+        group = typer.Typer(name=noun, help=said, no_args_is_help=True)
+        for verb, command in commands.items():
+            group.command(verb)(_ending_well(command))
+        client.add_typer(group)
+    return client
 
 
 def _show_version(wanted: bool) -> None:
@@ -115,7 +158,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     _version: Annotated[
         bool,

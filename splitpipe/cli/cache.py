@@ -30,6 +30,7 @@ from splitpipe.cache import (
 from splitpipe.cache.inventory import layout_of
 from splitpipe.cli.sources import AsJson, progress, say_json
 from splitpipe.errors import FormatError
+from splitpipe.remote.spool import remove_abandoned
 from splitpipe.stores import open_store
 
 __all__ = ["CACHE_COMMANDS", "check", "ls", "parse_age", "prune", "report_text", "table_text"]
@@ -74,16 +75,23 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Throw out what was used longest ago; what was not used goes first, and nothing breaks."""
+    """Throw out what was used longest ago; what was not used goes first, and nothing breaks.
+
+    Folders of uploads whose writers were killed, in the one for temporary files, go too.
+    """
     age = None if older is None else parse_age(older)
     nbytes = parse_nbytes(to)
+    spools = remove_abandoned()  # also where there is no cache
     where = layout_of(_where(directory)).root
     with progress("throwing out"), BlockCache(where, None, requests=1) as cache:
         gone = cache.prune(nbytes, unused_for_s=age)
         left = cache.statistics().used_nbytes
     if as_json:
-        say_json({"directory": where, "freed_nbytes": gone, "used_nbytes": left})
+        told = {"directory": where, "freed_nbytes": gone, "used_nbytes": left}
+        say_json({**told, "removed_spools": spools})
     else:
+        for spool in spools:
+            print(f"{spool}: removed, its writer was killed")
         print(f"{where}: {format_nbytes(gone)} thrown out, {format_nbytes(left)} left")
 
 

@@ -43,6 +43,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and try a few records.")
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, and replace what is there.")]
+Executor = Annotated[
+    str, typer.Option(help="What works: process, thread, or ray (actors of a cluster).")
+]
 OnError = Annotated[
     str | None,
     typer.Option(help="raise, skip, or quarantine:PATH; as the job says unless given."),
@@ -56,6 +59,7 @@ def run_job(
     dry_run: DryRun = False,
     restart: Restart = False,
     on_error: OnError = None,
+    executor: Executor = "process",
     as_json: AsJson = False,
 ) -> None:
     """Run a job: a pipeline whose output is a dataset, or a column; called again, it goes on."""
@@ -65,6 +69,7 @@ def run_job(
         "limit": limit,
         "restart": restart,
         "on_error": on_error,
+        "executor": executor,
     }
     if dry_run:
         _dry_run(found, options, as_json=as_json)

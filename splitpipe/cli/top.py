@@ -20,7 +20,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from splitpipe.cli.client_options import TokenFile
 from splitpipe.cli.console import make_console, megabytes
+from splitpipe.cli.service_top import top_of_service
 from splitpipe.cli.sources import AsJson, say_json
 from splitpipe.runtime.allowance import allowance
 from splitpipe.runtime.board import BoardView, Heading, boards
@@ -53,8 +55,15 @@ def top(
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and leave.")] = False,
     as_json: AsJson = False,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A data service instead: what its iterations do.")
+    ] = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Show what the running pipelines of this user do."""
+    if url is not None:
+        top_of_service(url, token_file, interval_s=interval, once=once, as_json=as_json)
+        return
     looks, pause = _Looks(), threading.Event()
     if once or as_json:
         looks.look()
@@ -176,7 +185,7 @@ def _bar(task: TaskStatistics) -> Text:
     bar, left = Text(), BAR
     spent = (task.busy_s, task.wait_input_s, task.wait_output_s)
     for seconds, (fill, colour) in zip(spent, _FILLS, strict=True):
-        width = min(left, round(BAR * seconds / whole))
+        width = max(0, min(left, round(BAR * seconds / whole)))
         bar.append(fill * width, style=colour)
         left -= width
     return bar.append(" " * left).append(f" {task.utilisation:4.0%}")

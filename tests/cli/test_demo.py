@@ -116,7 +116,7 @@ class TestEndings:
             os.killpg(process.pid, number)  # a terminal sends it to all of them
         else:
             process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=120)
         assert process.returncode == code
         assert "Traceback" not in stderr
         _, alive = psutil.wait_procs(family, timeout=5)

@@ -91,9 +91,20 @@ class TestTop:
                 while seen.count("main.py") < 3:
                     seen += os.read(top.stdout.fileno(), 1 << 16).decode(errors="replace")
                 top.send_signal(signal.SIGINT)
-                _, errors = top.communicate(timeout=20)
+                _, errors = top.communicate(timeout=120)
         assert top.returncode == 130
         assert "Traceback" not in errors
+
+
+def test_a_bar_is_as_wide_as_it_is_whatever_was_counted() -> None:
+    """Counters of workers that are being replaced do not fit together for a moment."""
+    from splitpipe.cli.top import BAR, _bar
+    from splitpipe.runtime.statistics import TaskStatistics
+
+    for waited_s in (-3.0, 0.0, 5.0, 1e9):
+        task = TaskStatistics("f", 1, 9, 9, 0, 0.0, waited_s, -waited_s, 0, 1, elapsed_s=1.0)
+        assert _bar(task).plain[:BAR].strip("█░· ") == ""
+        assert len(_bar(task)) < 10 * BAR
 
 
 def test_of_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
