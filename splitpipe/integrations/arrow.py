@@ -13,14 +13,14 @@ larger than memory) and which column becomes what. Needs the extra ``table`` (py
 | ``json`` | ``large_string``, the JSON text |
 | ``bytes``, ``pickle``, image, audio, video | ``large_binary`` |
 
-A missing value is null.
+A missing value is null. The columns' own types are noted in the schema's metadata: what reads Arrow
+and Parquet here takes columns back as what they were.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,14 @@ import numpy.typing as npt
 
 from splitpipe.dataset import Dataset
 from splitpipe.errors import FormatError
+from splitpipe.integrations.extras import imported
 from splitpipe.schema import Field, Schema
 
-__all__ = ["arrow_schema", "record_batches", "to_arrow"]
+__all__ = ["NOTE", "arrow_array", "arrow_schema", "record_batches", "to_arrow"]
 
 _BATCH_ROWS = 16384
+# Under which key of a schema's metadata the columns' own types are noted; as ``arrowfields`` reads.
+NOTE = b"splitpipe"
 
 
 def to_arrow(
@@ -127,7 +130,8 @@ def arrow_schema(schema: Schema, names: Sequence[str], *, metadata: bool = False
                 "columns that are wanted"
             )
         fields += [pa.field("key", pa.large_string()), pa.field("meta", pa.large_string())]
-    return pa.schema(fields)
+    noted = schema if schema.bare else schema.select(names)
+    return pa.schema(fields, metadata={NOTE: json.dumps(noted.to_json())})
 
 
 def _type(name: str, field: Field) -> Any:
@@ -160,11 +164,27 @@ def _json(value: Any) -> str:
     return text
 
 
+def arrow_array(field: Field, values: Any) -> Any:
+    """Values of a column as an Arrow array.
+
+    Args:
+        field: what the column is.
+        values: an array of shape (n, ...), or a list of n values, ``None`` for a missing one.
+
+    Example:
+        >>> arrow_array(Field("json"), [{"a": 1}, None]).to_pylist()
+        ['{"a": 1}', None]
+    """
+    return _array(field, values, _type("of these values", field))
+
+
 def _array(field: Field, values: Any, kind: Any) -> Any:
     """One column of one batch."""
     pa = _pyarrow()
     if isinstance(values, np.ndarray):
         return _stacked(values, kind)
+    if field.kind == "scalar" and field.numpy_dtype.kind in "mM":
+        return _times(field, values, kind)
     if field.kind == "json":
         values = [None if v is None else _json(v) for v in values]
     elif field.kind == "ndarray" and field.shape is None:
@@ -176,6 +196,13 @@ def _array(field: Field, values: Any, kind: Any) -> Any:
     elif field.kind not in ("scalar", "str"):
         values = [v if v is None or isinstance(v, bytes) else _encoded(field, v) for v in values]
     return pa.array(values, kind)
+
+
+def _times(field: Field, values: list[Any], kind: Any) -> Any:
+    """Dates of which some are missing: Arrow takes numpy's only out of arrays."""
+    missing = np.array([value is None for value in values], dtype=bool)
+    numbers = np.array([0 if v is None else np.int64(v.view("i8")) for v in values], dtype="i8")
+    return _pyarrow().array(numbers.view(field.numpy_dtype), kind, mask=missing)
 
 
 def _stacked(values: npt.NDArray[Any], kind: Any) -> Any:
@@ -200,7 +227,4 @@ def _encoded(field: Field, value: Any) -> bytes:
 
 
 def _pyarrow() -> Any:
-    try:
-        return import_module("pyarrow")
-    except ImportError as error:
-        raise ImportError("Arrow tables need pyarrow: pip install 'splitpipe[table]'") from error
+    return imported("pyarrow", extra="table", by="an Arrow table")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
+from splitpipe.integrations.extras import imported
 from splitpipe.runtime.statistics import StageStatistics, TaskStatistics
 
 __all__ = ["Collector", "Endpoint", "serve"]
@@ -181,10 +182,4 @@ class Collector:
 
 
 def _client() -> Any:
-    try:
-        return import_module("prometheus_client")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "an endpoint for Prometheus needs prometheus-client; install the extra [prometheus]: "
-            "pip install 'splitpipe[prometheus]'"
-        ) from error
+    return imported("prometheus_client", extra="prometheus", by="an endpoint for Prometheus")

@@ -29,7 +29,7 @@ def odd(item: int) -> bool:
 
 
 def scraped(url: str) -> dict[str, Any]:
-    with urlopen(url, timeout=20) as answer:
+    with urlopen(url, timeout=120) as answer:
         text = answer.read().decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
