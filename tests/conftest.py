@@ -5,7 +5,8 @@ the docstrings of the package alike.
 
 Rules:
 - a test that hangs dumps every thread's stack and fails; if even that does not end it, the whole
-  run ends loudly. ``@pytest.mark.deadline(seconds)`` changes the time allowed.
+  run ends loudly. ``@pytest.mark.deadline(seconds)`` changes the time allowed, which is that of a
+  quiet machine: a busy one is given `PATIENCE` times as much.
 - a test that leaves a child process, a thread, an open descriptor or a mapping of shared memory
   behind fails. ``@pytest.mark.leaks("reason")`` excuses one.
 - what Python's own multiprocessing keeps for the life of the process (the fork server, the resource
@@ -16,8 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -28,8 +31,9 @@ import pytest
 from splitpipe.verification.possessions import left_behind, possessions
 
 DEADLINE_S = 60.0
-HARD_GRACE_S = 30.0  # what a failed test may take to clean up before the whole run is ended
-SETTLE_S = 3.0  # how long something that is on its way out may take to be gone
+PATIENCE = 5  # what is slow because others compute is no failure
+HARD_GRACE_S = 60.0  # what a failed test may take to clean up before the whole run is ended
+SETTLE_S = 30.0  # how long something that is on its way out may take to be gone
 
 _MAIN_THREAD_ONLY = threading.main_thread()
 
@@ -69,17 +73,33 @@ class HouseRules:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Tests start Python hundreds of times. Who has forbidden bytecode pays for compiling the whole
+    # package, each time; `python -m tests` has done this before it started us.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     hypothesis.settings.load_profile("house")
+    # Whoever starts the run in the background of a script has Ctrl-C ignored, and all programs that
+    # tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Configuration runs outside pytest's capture, so this is the terminal's own stderr. It stays
     # open to the end of the process: the hard deadline writes to it at any time.
     config.pluginmanager.register(HouseRules(os.dup(2)), "house-rules")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # The thousands of tests stay to the end. No collection need look at them again, and no process
+    # that is forked need copy the pages that such a look writes to.
+    del session
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager
 def _deadline(item: pytest.Item, stderr: int) -> Iterator[None]:
     """Fail the test when its time is over; end the run when even failing does not end the test."""
     marker = item.get_closest_marker("deadline")
-    seconds = float(marker.args[0]) if marker else DEADLINE_S
+    seconds = PATIENCE * (float(marker.args[0]) if marker else DEADLINE_S)
     debugged = item.config.getoption("usepdb", default=False)
     if debugged or threading.current_thread() is not _MAIN_THREAD_ONLY:
         yield

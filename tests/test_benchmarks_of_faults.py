@@ -97,9 +97,26 @@ class TestSoak:
 
     @pytest.mark.parametrize("name", ["rss_mib", "descriptors", "threads", "segments"])
     def test_what_grows_fails(self, name: str) -> None:
-        report = judge(self.samples(**{name: 0.5 if name != "rss_mib" else 0.01}), 1.0)
+        report = judge(self.samples(**{name: 0.5 if name != "rss_mib" else 0.05}), 1.0)
         assert not report.passed
         assert len(report.faults) == 1
+
+    def test_one_step_of_an_allocator_is_no_growth_and_four_are(self) -> None:
+        for steps, passed in ((1, True), (4, False)):
+            samples = [
+                Sample(one.at_s, 100.0 + steps * (number >= 75), 9, 8, 7, 4)
+                for number, one in enumerate(self.samples())
+            ]
+            report = judge(samples, 1.0)
+            assert report.passed is passed, report
+            assert "would not be seen" in report.lines[0]
+
+    def test_what_is_taken_in_the_first_half_is_warming_up(self) -> None:
+        samples = [
+            Sample(one.at_s, 100.0 + min(number, 50), 9, 8, 7, 4)
+            for number, one in enumerate(self.samples())
+        ]
+        assert judge(samples, 1.0).passed
 
     def test_noise_is_no_growth(self) -> None:
         samples = self.samples()
