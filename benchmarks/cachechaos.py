@@ -142,7 +142,7 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = lambda text: 
             now = time.monotonic()
             while now < end and len(workers) < plan.workers:
                 started += 1
-                workers[_start(plan, folder, log, started)] = started
+                workers[_start(plan, folder, log, started, end)] = started
             if now >= next_kill and now < end:
                 next_kill = now + rng.expovariate(1 / plan.kill_every_s)
                 victim = rng.choice(list(workers))
@@ -221,13 +221,13 @@ def _judged(
 # -- in a worker -----------------------------------------------------------------------------
 
 
-def _start(plan: Plan, folder: Path, log: int, number: int) -> int:
+def _start(plan: Plan, folder: Path, log: int, number: int, end: float) -> int:
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        _work(plan, folder, log, random.Random(f"{plan.seed}-{number}"))
+        _work(plan, folder, log, random.Random(f"{plan.seed}-{number}"), end)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -235,7 +235,7 @@ def _start(plan: Plan, folder: Path, log: int, number: int) -> int:
         os._exit(code)
 
 
-def _work(plan: Plan, folder: Path, log: int, rng: random.Random) -> None:
+def _work(plan: Plan, folder: Path, log: int, rng: random.Random, end: float) -> None:
     def say(what: str, name: str, first: int = 0, count: int = 0) -> None:
         os.write(log, f"{what} {os.getpid()} {name} {first} {count}\n".encode())
 
@@ -243,7 +243,8 @@ def _work(plan: Plan, folder: Path, log: int, rng: random.Random) -> None:
     store = LocalStore(folder / "source", plan.latency_s)
     keys = [f"o{i}" for i in range(plan.objects)]
     sources = {key: np.memmap(folder / "source" / key, mode="r") for key in keys}
-    end = time.monotonic() + plan.seconds * rng.uniform(0.2, 1.0)
+    # Some leave early, so that others come; whoever came late ends with the plan all the same.
+    end = min(end, time.monotonic() + plan.seconds * rng.uniform(0.2, 1.0))
     with BlockCache(folder / "cache", plan.limit_nbytes, requests=4) as cache:
         files: dict[str, tuple[CachedFile, mmap.mmap]] = {}
         while time.monotonic() < end:

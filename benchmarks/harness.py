@@ -37,6 +37,11 @@ ROUND_TIMEOUT_S = 120.0
 ROUNDS = {"full": None, "quick": 3, "tiny": 2}
 
 
+def _environment() -> dict[str, str]:
+    """This process's; what its children start compiles a module once, as an installed program."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 @dataclass(slots=True)
 class SystemResult:
     """What one system did in one case.
@@ -105,7 +110,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**_environment(), "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from splitpipe.stores import RetryPolicy, open_store
+from splitpipe.stores import RetryingStore, RetryPolicy, RetryStatistics, open_store
 from splitpipe.testing.faults import FaultProxy, chaos
 from tests.servers import FileServer, S3Server
 
@@ -47,10 +47,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _round(
     url: str, options: dict[str, Any] | None, data: bytes, told: argparse.Namespace
-) -> float:
-    """MB/s of one store that was just opened, all of it right."""
+) -> tuple[float, RetryStatistics]:
+    """MB/s of one store that was just opened, all of it right, and what it did."""
     # Many attempts: at a third, one read in a million would fail ten times.
     store = open_store(url, storage_options=options, retry=RetryPolicy(attempts=16))
+    assert isinstance(store, RetryingStore)
     tag = store.stat("object").tag
     rng = random.Random(1)
     places = [rng.randrange(len(data) - told.nbytes) for _ in range(told.reads)]
@@ -66,7 +67,11 @@ def _round(
     store.close()
     if right != told.reads:
         raise SystemExit(f"{told.reads - right} of {told.reads} reads gave wrong bytes")
-    return told.reads * told.nbytes / took_s / 1e6
+    return told.reads * told.nbytes / took_s / 1e6, store.statistics()
+
+
+def _hedges(did: RetryStatistics) -> str:
+    return f"{did.hedges} of {did.requests}, {did.hedges_won} of them first"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,15 +91,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             clean, faulty = [], []
             for number in range(told.rounds):
                 proxy.inject()
-                clean.append(_round(url, options, data, told))
+                rate, well = _round(url, options, data, told)
+                clean.append(rate)
                 proxy.forget()
                 proxy.inject(*chaos(told.rate), seed=number)
-                faulty.append(_round(url, options, data, told))
+                rate, badly = _round(url, options, data, told)
+                faulty.append(rate)
                 seen = proxy.statistics()
                 share = sum(seen.faults.values()) / sum(seen.statuses.values())
                 print(
                     f"round {number}: {clean[-1]:.0f} MB/s without faults, {faulty[-1]:.0f} MB/s"
-                    f" with {sum(seen.faults.values())} faults ({share:.0%} of responses)"
+                    f" with {sum(seen.faults.values())} faults ({share:.0%} of responses);"
+                    f" second requests {_hedges(well)} and {_hedges(badly)}"
                 )
     one, other = statistics.median(clean), statistics.median(faulty)
     print(f"goodput {other:.0f} of {one:.0f} MB/s: {other / one:.0%}; every byte was right")

@@ -5,8 +5,8 @@ Responsible for: the pipeline, the killer, the watchdog, and the figures.
 Rules:
 - a kill happens at a moment that the pipeline cannot foresee: the killer draws at which batch it is
   due, and how much later;
-- only processes that run a stage are killed, whichever of them is drawn: one that was just started
-  is as good as any;
+- only processes that run a stage, or stand by to do so, are killed, whichever of them is drawn: one
+  that was just started is as good as any;
 - every process of the pipeline notes in a log when it made its first item: that is how the time
   until the work went on is known, without asking the runtime.
 """
@@ -182,6 +182,7 @@ class _Read:
     items: int
     seconds: float
     arrived_s: list[float]
+    deaths: int
 
 
 def _read(
@@ -210,8 +211,9 @@ def _read(
                 tell += TELL_S
                 print(f"  {items} batches, {arrived[-1] - begin:.0f} s", file=sys.stderr)
             del batch
+        deaths = sum(task.deaths for task in loader.stats())
     faulthandler.cancel_dump_traceback_later()
-    return _Read(total.hexdigest(), items, time.monotonic() - begin, arrived)
+    return _Read(total.hexdigest(), items, time.monotonic() - begin, arrived, deaths)
 
 
 def worker_chaos(
@@ -267,7 +269,8 @@ def worker_chaos(
             report.lines.append(
                 f"pass {number}: {hit.items} batches of {records} records; without kills "
                 f"{calm.digest} in {calm.seconds:.1f} s, with {len(struck)} of them {hit.digest} "
-                f"in {hit.seconds:.1f} s"
+                f"in {hit.seconds:.1f} s; {hit.deaths} of those were missed at work, the others "
+                "stood by, or others died with them"
             )
             report.require(hit.digest == calm.digest, f"pass {number}: another stream")
             report.require(hit.items == calm.items, f"pass {number}: another number of batches")

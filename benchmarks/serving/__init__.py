@@ -1,0 +1,1 @@
+"""What ``benchmarks.service`` runs in other processes: data, clients, and a peer."""
