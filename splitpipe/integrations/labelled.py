@@ -17,12 +17,10 @@ import numpy.typing as npt
 from splitpipe.dataset import Dataset, dataset_of
 from splitpipe.errors import FormatError
 from splitpipe.schema import Field, Schema
-from splitpipe.storage.base import Batch, Catalog, Order, Records, Rows, Values, records_of
+from splitpipe.storage.base import Batch, Catalog, Order, Records, Rows, Values, iterate_blocks
 from splitpipe.storage.layout import BinLayout
 
 __all__ = ["label_fields", "with_labels"]
-
-_BLOCK = 1024
 
 
 def label_fields(keys: str | None, metas: str | None) -> dict[str, Field]:
@@ -98,9 +96,7 @@ class _Labelled:
 
     def iterate(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """See `Records.iterate`."""
-        for first in range(start, stop, _BLOCK):
-            rows = order.indices(first, min(first + _BLOCK, stop))
-            yield from records_of(self.schema, self.read(rows, tuple(self.schema)))
+        return iterate_blocks(self, order, start, stop)
 
     def layout(self) -> BinLayout:
         """See `Records.layout`."""

@@ -15,14 +15,12 @@ Example:
 
 from __future__ import annotations
 
-try:
-    import ray.data  # noqa: F401  everything here is of no use without it
-except ImportError as error:
-    raise ImportError(
-        "handing data to Ray and taking it back needs Ray: pip install 'splitpipe[ray]'"
-    ) from error
+from splitpipe.integrations.extras import imported
 
-from splitpipe.integrations.ray_data.sink import Datasink, from_ray
-from splitpipe.integrations.ray_data.source import Datasource, to_ray
+# Everything below is of no use without it, and would say so less clearly.
+imported("ray.data", extra="ray", by="handing data to Ray and taking it back")
+
+from splitpipe.integrations.ray_data.sink import Datasink, from_ray  # noqa: E402
+from splitpipe.integrations.ray_data.source import Datasource, to_ray  # noqa: E402
 
 __all__ = ["Datasink", "Datasource", "from_ray", "to_ray"]
