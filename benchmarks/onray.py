@@ -12,15 +12,13 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import splitpipe as sp
+from tests.clusters import NODE, ray_cluster
 
 WORKERS = 2
 WAYS = {"process": "", "actors, shared memory": "near", "actors, network": "direct"}
@@ -45,29 +43,6 @@ CASES = {
 }
 
 
-@contextmanager
-def cluster() -> Iterator[None]:
-    """A cluster of two nodes, each with as many CPUs as there are workers."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    with tempfile.TemporaryDirectory(prefix="sp-", ignore_cleanup_errors=True) as folder:
-        os.environ["RAY_TMPDIR"] = folder
-        # Ray lets its workers give way to all others (15): no comparison on a busy machine.
-        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray's own spelling
-        os.mkdir(f"{folder}/ray")
-        store = {"num_cpus": WORKERS // 2, "object_store_memory": 100 << 20}
-        head = {**store, "include_dashboard": False, "temp_dir": f"{folder}/ray"}
-        made = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            made.add_node(**store)
-            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-            yield
-        finally:
-            ray.shutdown()
-            made.shutdown()
-
-
 def measured(pipe: sp.Pipeline, way: str, warm: int) -> tuple[float, float, int]:
     """Return seconds up to the first item, items a second behind the first `warm`, and a digest."""
     os.environ["SPLITPIPE_RAY_JOIN"] = WAYS[way]
@@ -88,7 +63,9 @@ def main(rounds: int = 3) -> int:
     """Print the table."""
     print("| case | workers are | items/s | against processes | first item |")
     print("|---|---|---|---|---|")
-    with cluster():
+    # Ray lets its workers give way to all others (15): no comparison on a busy machine.
+    with ray_cluster(WORKERS // 2, environ={"RAY_worker_niceness": "0"}) as cluster:
+        cluster.add_node(num_cpus=WORKERS // 2, **NODE)
         for case, (pipe, warm) in CASES.items():
             found: dict[str, list[tuple[float, float, int]]] = {way: [] for way in WAYS}
             for _ in range(rounds):

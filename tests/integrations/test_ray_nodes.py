@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +15,11 @@ import numpy as np
 import pytest
 
 import splitpipe as sp
+from tests.clusters import NODE, ray_cluster
 
 ray = pytest.importorskip("ray", reason="it is Ray that is spoken to here")
 pytest.importorskip("ray.data", reason="it is Ray Data that is spoken to here")
-cluster_utils = pytest.importorskip("ray.cluster_utils", reason="a cluster of several nodes")
+pytest.importorskip("ray.cluster_utils", reason="a cluster of several nodes")
 
 pytestmark = [
     pytest.mark.long,
@@ -31,7 +30,6 @@ pytestmark = [
     pytest.mark.deadline(600),
 ]
 
-STORE_NBYTES = 80 << 20
 COUNT = 96
 TASKS = 12
 PATIENCE_S = 240.0
@@ -39,27 +37,12 @@ PATIENCE_S = 240.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tempfile.mkdtemp(prefix="sp-ray-")  # short: sockets lie in it
-        os.mkdir(f"{folder}/ray")
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        node = {"num_cpus": 2, "object_store_memory": STORE_NBYTES}
-        made = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={**node, "include_dashboard": False, "temp_dir": f"{folder}/ray"},
-        )
-        try:
-            made.second = made.add_node(**node)
-            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-            context = ray.data.DataContext.get_current()
-            context.execution_options.preserve_order = True
-            context.enable_progress_bars = False
-            yield made
-        finally:
-            ray.shutdown()
-            made.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster(num_cpus=2) as made:
+        made.second = made.add_node(num_cpus=2, **NODE)
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        yield made
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -23,11 +21,12 @@ import pytest
 
 import splitpipe as sp
 from splitpipe.errors import PipelineError, PoisonRecord
+from tests.clusters import NODE, ray_cluster
 from tests.runtime.comparing import all_frozen, frozen
 from tests.runtime.dying import Deaths
 
 ray = pytest.importorskip("ray", reason="workers are actors of Ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils", reason="a cluster of several nodes")
+pytest.importorskip("ray.cluster_utils", reason="a cluster of several nodes")
 
 pytestmark = [
     pytest.mark.leaks("Ray keeps threads and connections of its own until it is shut down"),
@@ -35,39 +34,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
 
-STORE_NBYTES = 80 << 20
-
 
 def add_node(cluster: Any, **resources: float) -> Any:
     """Add a node with 3 CPUs, and `resources` of its own."""
-    return cluster.add_node(num_cpus=3, object_store_memory=STORE_NBYTES, resources=resources)
+    return cluster.add_node(num_cpus=3, resources=resources, **NODE)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two nodes, one of which has what is called ``far``."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tempfile.mkdtemp(prefix="sp-ray-")  # short: sockets lie in it
-        os.mkdir(f"{folder}/ray")
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 3,
-                "object_store_memory": STORE_NBYTES,
-                "include_dashboard": False,
-                "temp_dir": f"{folder}/ray",
-            },
-        )
-        try:
-            add_node(made, far=3)
-            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-            yield made
-        finally:
-            ray.shutdown()
-            made.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster(num_cpus=3) as made:
+        add_node(made, far=3)
+        yield made
 
 
 @pytest.fixture(autouse=True)
