@@ -22,7 +22,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -41,20 +40,9 @@ def azurite() -> str | None:
 
 
 class _Cloud(_Server):
-    """A process that says its port, and what lies there."""
+    """What lies there, and how to come to it."""
 
     scheme: str
-
-    def _begin(self, program: str, *more: str) -> int:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(program)), *more],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
 
     def create(self, name: str) -> None:
         """Make a bucket, a container or a repository."""
@@ -83,7 +71,7 @@ class GoogleServer(_Cloud):
 
     def __init__(self) -> None:
         self.running = os.environ.get("SPLITPIPE_TEST_GS", "")
-        self.url = self.running or f"http://127.0.0.1:{self._begin('google_server.py')}"
+        self.url = self.running or f"http://127.0.0.1:{self._begin('google_server', quiet=True)}"
 
     def create(self, name: str) -> None:
         _request(
@@ -159,7 +147,8 @@ class HubServer(_Cloud):
     token = "hf_a_test_token"
 
     def __init__(self) -> None:
-        self.url = f"http://127.0.0.1:{self._begin('hub_server.py', self.token)}"
+        port = self._begin("hub_server", self.token, quiet=True)
+        self.url = f"http://127.0.0.1:{port}"
 
     def create(self, name: str) -> None:
         _request("PUT", f"{self.url}/tests/{name}", b"", {})

@@ -1,4 +1,4 @@
-"""A server of Google's storage, for tests: ``python tests/google_server.py`` prints its port.
+"""A server of Google's storage, for tests: ``python -m tests.google_server`` prints its port.
 
 It is the package gcp-storage-emulator, which knows no conditions and no rights. What is added here,
 as the service documents it: ``ifGenerationMatch`` (412), ranges behind the end (416), objects of no

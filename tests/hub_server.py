@@ -1,4 +1,4 @@
-"""What huggingface_hub asks for: ``python tests/hub_server.py TOKEN`` prints its port.
+"""What huggingface_hub asks for: ``python -m tests.hub_server TOKEN`` prints its port.
 
 An imitation of our own, of repositories of data sets in memory: no more than the requests that
 `HfFileSystem` makes, as its source has them, and none of the network of files behind the real
@@ -14,9 +14,10 @@ import os
 import re
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.loopback import Handler, serve
 
 TOKEN = sys.argv[1] if len(sys.argv) > 1 else ""
 _repositories: dict[str, dict[str, bytes]] = {}
@@ -44,23 +45,16 @@ def tree(files: dict[str, bytes], below: str, recursive: bool) -> list[dict[str,
     return list(found.values()) if found or not below else None
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_PUT(self) -> None:
-        self._body()
-        _repositories["me/" + self.path.rpartition("/")[2]] = {}
-        self._answer(200, b"")
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+class Hub(Handler):
+    def asked(self) -> None:
         self._serve(b"")
 
-    def do_POST(self) -> None:
-        self._serve(self._body())
+    def told(self, body: bytes) -> None:
+        if self.command == "POST":
+            self._serve(body)
+        else:
+            _repositories["me/" + self.path.rpartition("/")[2]] = {}
+            self.answer(200, b"")
 
     def _serve(self, body: bytes) -> None:
         parts = urlsplit(self.path)
@@ -107,15 +101,15 @@ class Handler(BaseHTTPRequestHandler):
         data = files[path]
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
-            self._answer(200, data)
+            self.answer(200, data)
             return
         start = int(asked[1])
         stop = min(len(data), int(asked[2]) + 1 if asked[2] else len(data))
         if start >= len(data):
-            self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
             return
         told = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-        self._answer(206, data[start:stop], told)
+        self.answer(206, data[start:stop], told)
 
     def _preupload(self, files: Any, path: str, query: Any, body: bytes) -> None:
         wanted = json.loads(body)["files"]
@@ -138,49 +132,15 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- answers
 
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            data = b""
-            while size := int(self.rfile.readline(), 16):
-                data += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return data
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
     def _json(self, told: Any) -> None:
-        self._answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+        self.answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str) -> None:
         headers = {"X-Error-Code": code} if code else {}
         message = {401: "Invalid username or password."}.get(status, "Not found")
-        self._answer(status, b"", {**headers, "X-Error-Message": message})
-
-    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 1024
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is nothing to tell of."""
+        self.answer(status, b"", {**headers, "X-Error-Message": message})
 
 
 if __name__ == "__main__":
-    server = Server(("127.0.0.1", 0), Handler)
-    print(server.server_address[1], flush=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdin.read()
+    serve(Hub)
     os._exit(0)

@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,19 @@ class _Server:
 
     url: str
     _process: subprocess.Popen[str]
+
+    def _begin(self, name: str, *more: str, flags: Sequence[str] = (), quiet: bool = False) -> int:
+        """Start the program of that name in this folder, which says its port."""
+        self._process = subprocess.Popen(
+            [sys.executable, *flags, "-m", f"tests.{name}", *more],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         process = self._process
@@ -65,32 +79,17 @@ class FileServer(_Server):
     """The files of a folder over HTTP, with ranges, ETags and If-Match; read only."""
 
     def __init__(self, folder: Path) -> None:
-        program = Path(__file__).with_name("file_server.py")
         self.folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", str(program), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        port = self._begin("file_server", str(folder.absolute()), flags=["-S"])
+        self.url = f"http://127.0.0.1:{port}"
 
 
 class SftpServer(_Server):
     """The files of a folder over SFTP (paramiko's server), also to be written."""
 
     def __init__(self, folder: Path) -> None:
-        program = Path(__file__).with_name("sftp_server.py")
         self.folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, str(program), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        self.port = self._begin("sftp_server", str(folder.absolute()))
         self.url = "sftp://127.0.0.1"
 
     @property

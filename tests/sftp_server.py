@@ -1,4 +1,4 @@
-"""An SFTP server of one folder, for tests: ``python tests/sftp_server.py FOLDER``.
+"""An SFTP server of one folder, for tests: ``python -m tests.sftp_server FOLDER``.
 
 Prints its port, and lives until its stdin ends. One user, with the password below.
 """
