@@ -146,8 +146,8 @@ def test_away_states_errors_and_placement(cluster: Any, tmp_path: Path) -> None:
     events = json.loads(trace.read_text())
     drawn = [one for one in events if one["ph"] == "X" and one["pid"] != os.getpid()]
     assert sum(one["args"]["items"] for one in drawn if one["name"] == "work") >= 35
-    # What a clock says is moved by the time that its message took, at most: long where it is busy.
-    until_us = 1e6 * (time.perf_counter() + 60)
+    # Another clock is known to half of the quickest of some messages there and back.
+    until_us = 1e6 * (time.perf_counter() + 1)
     assert all(before_us < one["ts"] < until_us for one in drawn)
     with pipe.loader(executor="process", state=state) as loader:
         assert all_frozen(loader) == truth[7:]

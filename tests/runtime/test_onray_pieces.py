@@ -19,6 +19,7 @@ from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.runtime import board as b
 from splitpipe.runtime.deaths import LOST, Death
 from splitpipe.runtime.notes import Accused, Notes, site_of
+from splitpipe.runtime.onray.clocks import ROUNDS, Skew
 from splitpipe.runtime.onray.nearby import HELLO, Doorway, NearProcess, enter
 from splitpipe.runtime.onray.telling import NUMBER, Listener, ToldRow
 from splitpipe.runtime.onray.wire import Tag, Wire, listen
@@ -93,6 +94,21 @@ def broken(wire: Wire) -> bool:
         if wire.quiet() and not poll.poll(PATIENCE_MS):
             return False
     return True
+
+
+@given(
+    skew_s=st.floats(-1e6, 1e6),
+    ways=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=ROUNDS),
+)
+def test_another_clock_is_known_to_half_of_the_quickest_way(
+    skew_s: float, ways: list[tuple[float, float]]
+) -> None:
+    skew, now_s = Skew(), 1000.0
+    for there_s, back_s in ways:
+        skew.add(now_s, now_s + there_s - skew_s, now_s + there_s + back_s)
+        now_s += 100.0
+    assert skew.error_s == pytest.approx(min(map(sum, ways)) / 2, abs=1e-6)
+    assert abs(skew.seconds - skew_s) <= skew.error_s + 1e-6
 
 
 class TestWire:

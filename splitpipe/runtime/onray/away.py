@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from splitpipe.errors import BrokenChannel
 from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.runtime.book import ErrorLog
 from splitpipe.runtime.onray.assignment import Assignment, Drawing
+from splitpipe.runtime.onray.clocks import CLOCK
 from splitpipe.runtime.onray.telling import ToldRow
 from splitpipe.runtime.onray.wire import Address, Tag, Wire
 from splitpipe.runtime.seat import Seat
@@ -42,7 +42,6 @@ __all__ = ["work_away"]
 AT_HAND = 2
 """Units that a pool's worker has: one that it is at, one that waits."""
 
-_CLOCK = struct.Struct("<d")
 _MANY = 1 << 20
 
 
@@ -77,7 +76,7 @@ class _Bridge:
 
     def begin(self) -> Assignment | None:
         """Return what there is to do; None: nobody wants anything."""
-        self.post(Tag.HELLO, 0, [_CLOCK.pack(time.perf_counter())])
+        self.post(Tag.HELLO, 0, ())
         self._thread.start()
         self._came.wait()
         if self._work is None:
@@ -203,6 +202,8 @@ class _Bridge:
                 self._came.set()
             elif tag is Tag.SHUT:
                 self._shut()
+            elif tag is Tag.CLOCK:
+                wire.send(Tag.CLOCK, 0, [CLOCK.pack(time.perf_counter())])
             else:
                 twin = self._twins.setdefault((tag, number), _Incoming(self))
                 twin.lay(data)

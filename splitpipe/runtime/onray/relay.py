@@ -21,7 +21,6 @@ import contextlib
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from collections import deque
@@ -33,6 +32,7 @@ from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.runtime import board as b
 from splitpipe.runtime.deaths import LOST
 from splitpipe.runtime.onray.assignment import assignment_of
+from splitpipe.runtime.onray.clocks import CLOCK, ROUNDS, Skew
 from splitpipe.runtime.onray.telling import NUMBER, Listener
 from splitpipe.runtime.onray.wire import Address, Tag, Wire
 from splitpipe.runtime.worker import WorkerSpec
@@ -58,7 +58,6 @@ _STATUS = 75
 """Exit status of a relay that has lost its actor."""
 
 _TIMES = (b.STATE_SINCE, b.STARTED_AT, b.FINISHED_AT, b.FIRST_AT, b.AT_SINCE)
-_CLOCK = struct.Struct("<d")
 
 
 class RelayProcess:
@@ -202,17 +201,29 @@ class _Relay:
 
     def _meet(self) -> bool:
         """Wait for the actor and tell it what to do; returns whether it came."""
-        deadline = time.monotonic() + HELLO_S
-        while (came := self._wire.receive()) is None:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or self._wire.broken():
+        deadline, skew = time.monotonic() + HELLO_S, Skew()
+        if self._next(deadline) is None:
+            return False
+        for _ in range(ROUNDS):
+            asked_s = time.perf_counter()
+            self._wire.send(Tag.CLOCK, 0, ())
+            if (theirs := self._next(deadline)) is None:
                 return False
-            self._wait(left_s)
-        self._skew = time.perf_counter() - _CLOCK.unpack(came[2])[0]
+            skew.add(asked_s, CLOCK.unpack(theirs)[0], time.perf_counter())
+        self._skew = skew.seconds
         told = assignment_of(self._spec, notes=self._listener.address, skew_s=self._skew)
         work = dump_plainly(told, lambda _: True)
         self._wire.send(Tag.WORK, 0, [work])
         return True
+
+    def _next(self, deadline: float) -> Buffer | None:
+        """What the actor says next; None: it is gone, or takes too long."""
+        while (came := self._wire.receive()) is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or self._wire.broken():
+                return None
+            self._wait(left_s)
+        return came[2]
 
     # -- to the actor
 

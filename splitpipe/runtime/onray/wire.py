@@ -50,7 +50,7 @@ class Tag(IntEnum):
     """What a message is about; a number says which link."""
 
     HELLO, WORK, ROW, LEDGER, FAILED, BYE, MORE, GATE, ENTRY, LEASH, OUTPUT, BACK = range(12)
-    TRACE, SHUT = 12, 13
+    TRACE, SHUT, CLOCK = 12, 13, 14
 
 
 @dataclass(frozen=True, slots=True)
