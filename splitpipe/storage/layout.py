@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from splitpipe.storage.format import ENTRY_NBYTES, RUN_RECORDS
 
-__all__ = ["BinLayout", "Segment"]
+__all__ = ["BinLayout", "Segment", "Stretch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,10 @@ class BinLayout:
             kept.append(segment)
         return BinLayout(kept)
 
+    def stretch(self, first: int, stop: int) -> Stretch:
+        """What the bins have of rows ``first`` to ``stop - 1``."""
+        return Stretch(self, first, stop)
+
     def sums_nbytes(self) -> int:
         """Bytes of all complete stripes' entries in the sums file."""
         return sum(segment.stripes * segment.sums_nbytes for segment in self.segments)
@@ -140,3 +144,41 @@ class BinLayout:
     def index_nbytes(self) -> int:
         """Bytes of all index entries."""
         return self.rows * ENTRY_NBYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A layout of which only neighbouring rows count: of every bin a piece.
+
+    Attributes:
+        layout: of all rows.
+        first: the first row.
+        stop: the row after the last one.
+
+    Example:
+        >>> layout = BinLayout([Segment(first_row=0, rows=7, first_bin=0, bins=3)])
+        >>> [(number, list(rows)) for number, rows in layout.stretch(2, 5).numbered_bins()]
+        [(0, [3]), (1, [4]), (2, [2])]
+    """
+
+    layout: BinLayout
+    first: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.stop - self.first
+
+    def numbered_bins(self) -> list[tuple[int, range]]:
+        """See `BinLayout.numbered_bins`."""
+        bins = self.layout.numbered_bins()
+        cut = ((number, _cut(rows, self.first, self.stop)) for number, rows in bins)
+        return [(number, rows) for number, rows in cut if rows]
+
+
+def _cut(rows: range, first: int, stop: int) -> range:
+    """Those of rows that go up which lie from ``first`` to ``stop - 1``."""
+    before = max(0, -(-(first - rows.start) // rows.step))
+    upto = max(before, min(len(rows), -(-(stop - rows.start) // rows.step)))
+    return rows[before:upto]

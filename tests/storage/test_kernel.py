@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitpipe import order as orders
 from splitpipe.dataset import open_dataset
 from splitpipe.errors import CorruptRecord, StorageError
 from splitpipe.order import GlobalOrder, binwise_order, global_order
+from splitpipe.order import base as orders
 from splitpipe.permutation import KeyedPermutation
 from splitpipe.storage import reader, stream
 from splitpipe.storage.format import ENTRY, place
