@@ -20,6 +20,9 @@ def plan(
     url: Annotated[str, typer.Argument(help="Where the dataset lies: a url, or a directory.")],
     shuffle: Annotated[str, typer.Option(help="The order: none, binwise or global.")] = "none",
     window: Annotated[int, typer.Option(help="Bins that are shuffled together.", min=1)] = 1,
+    lanes: Annotated[
+        int, typer.Option(help="Stretches with an order each; machines have their own.", min=1)
+    ] = 1,
     cache_limit: Annotated[
         str | None, typer.Option(help="Most bytes in the cache, as 50GB; no limit unless said.")
     ] = None,
@@ -35,6 +38,7 @@ def plan(
         manifest_at(url),
         None if shuffle == "none" else shuffle,
         window=window,
+        lanes=lanes,
         cache_limit=None if cache_limit is None else parse_nbytes(cache_limit),
         machines=machines,
     )

@@ -239,7 +239,7 @@ def source_of(shape: Shape, version: str | None = None) -> dict[str, Any]:
         if streams is None
         else {**streams.told(), "data": [_data(one, version) for one in streams.sources]}
     )
-    return {
+    known = {
         "records": shape.positions,
         "shuffle": source.shuffle,
         "seed": shape.body.seed,
@@ -247,6 +247,7 @@ def source_of(shape: Shape, version: str | None = None) -> dict[str, Any]:
         "passes": source.passes,
         "data": data,
     }
+    return known if source.lanes == 1 else {**known, "lanes": source.lanes}
 
 
 def _data(sequence: Any, version: str | None) -> Any:

@@ -113,10 +113,11 @@ def _source_of(body: Body) -> tuple[SequenceSource, int]:
 def _same(one: SequenceSource, other: SequenceSource) -> bool:
     """Whether two sources give the same records in the same order."""
     same = one.sequence is other.sequence and one.streams is other.streams
-    return same and (one.shuffle, one.seed, one.window, one.passes) == (
+    return same and (one.shuffle, one.seed, one.window, one.lanes, one.passes) == (
         other.shuffle,
         other.seed,
         other.window,
+        other.lanes,
         other.passes,
     )
 

@@ -87,6 +87,9 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
             each (datasets only).
         seed: the stream is a pure function of the data, the stages, `seed` and the epoch.
         window: how many bins a binwise order mixes at a time.
+        lanes: into how many stretches the records are cut, each with an order of its own, which are
+            read side by side. Where the number of ranks divides it, a rank reads its own lanes
+            alone, in every epoch: what many machines fetch from afar. See ``docs/ranks.md``.
         on_error: what becomes of records that cannot be read, of a source with random access:
             ``"raise"``, ``"skip"``, or a policy (`splitpipe.skip`, `splitpipe.retry`,
             `splitpipe.quarantine`); None: as the source says that was opened with one, or else as
@@ -113,11 +116,13 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         shuffle: str | None = None,
         seed: int = 0,
         window: int = 1,
+        lanes: int = 1,
         on_error: Policy | str | None = None,
     ) -> None:
         seed = check_count("seed", seed, least=0)
         window = check_count("window", window, least=1)
-        made = make_source(source, shuffle=shuffle, seed=seed, window=window)
+        lanes = check_count("lanes", lanes, least=1)
+        made = make_source(source, shuffle=shuffle, seed=seed, window=window, lanes=lanes)
         # What was opened with a policy of its own (``open_raw``) has it here, too.
         policy = getattr(source, "on_error", None) if on_error is None else on_error
         made = guarded_source(made, policy)

@@ -126,6 +126,11 @@ class Counted:
         assert isinstance(source, SequenceSource)
         if source.balance is not None:
             raise GraphError("a source is balanced once: leave one balance() out")
+        if source.lanes > 1:
+            raise GraphError(
+                f"balance() deals records to ranks by what they cost, and lanes={source.lanes} by "
+                "where they lie: leave one of them out"
+            )
         deal = source.deal or Deal(bound=self._bound(source))
         together = size * deal.world_size
         made = Balancing(balance.cost, together, balance.window, balance.steps, balance.method)

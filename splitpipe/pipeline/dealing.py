@@ -264,6 +264,11 @@ class DealtOrder(Order):
         return self._hand.positions
 
     @property
+    def apart(self) -> bool:
+        """See `Order.apart`."""
+        return self._base.apart
+
+    @property
     def whole(self) -> int:
         """How many positions `numbers` counts."""
         return self._hand.size

@@ -41,6 +41,11 @@ class Passes(Order):
     def __len__(self) -> int:
         return self._size * self._passes
 
+    @property
+    def apart(self) -> bool:
+        """See `Order.apart`."""
+        return self._order(0).apart
+
     def of(self, number: int) -> Order:
         """Return the order of a pass."""
         return self._order(number)

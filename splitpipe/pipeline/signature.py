@@ -116,6 +116,8 @@ def _source(source: Source) -> dict[str, Any]:
         "window": source.window,
         "passes": source.passes,
     }
+    if source.lanes > 1:
+        made["lanes"] = source.lanes
     known = _dataset(source.sequence)
     if known is not None:
         made["dataset"] = known

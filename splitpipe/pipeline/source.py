@@ -66,6 +66,7 @@ class SequenceSource:
         shuffle: its order.
         seed: of the order.
         window: of a binwise order.
+        lanes: stretches of the rows that have such an order each.
         passes: how often it is gone through in an epoch.
         deal: which of these positions one rank has; None: all of them.
         balance: how they are ordered before they are dealt.
@@ -80,6 +81,7 @@ class SequenceSource:
     shuffle: str | None = None
     seed: int = 0
     window: int = 1
+    lanes: int = 1
     passes: int = 1
     deal: Deal | None = None
     balance: Balancing | None = None
@@ -200,9 +202,8 @@ class SequenceSource:
     def _order(self, epoch: int) -> Order:
         if self.streams is not None:
             return self.streams.order(self.shuffle, self.seed, epoch, self.window)
-        return make_order(
-            self.sequence, self.shuffle, seed=self.seed, epoch=epoch, window=self.window
-        )
+        how = {"seed": self.seed, "epoch": epoch, "window": self.window, "lanes": self.lanes}
+        return make_order(self.sequence, self.shuffle, **how)
 
     def items(self, order: Order, start: int, stop: int) -> Iterator[Any]:
         """Yield the records of positions ``start:stop``; see `leniently` for a lenient source."""
@@ -235,6 +236,7 @@ class SequenceSource:
 
     def __repr__(self) -> str:
         shuffle = f", shuffle={self.shuffle!r}, seed={self.seed}" if self.shuffle else ""
+        shuffle += f", {self.lanes} lanes" if self.lanes > 1 else ""
         passes = f", {self.passes} passes" if self.passes > 1 else ""
         deal = self.deal
         rank = "" if deal is None else f", rank {deal.rank} of {deal.world_size}"
@@ -290,7 +292,9 @@ class FactorySource:
 Source: TypeAlias = SequenceSource | FactorySource
 
 
-def make_source(source: object, *, shuffle: str | None, seed: int, window: int) -> Source:
+def make_source(
+    source: object, *, shuffle: str | None, seed: int, window: int, lanes: int = 1
+) -> Source:
     """Return the source that `source` is meant as.
 
     Raises:
@@ -302,10 +306,15 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
             "a range, a list) or a function that returns an iterable"
         )
     if _is_streams(source):
+        if lanes != 1:
+            raise GraphError(
+                "a mixture of datasets has no lanes of its own. Mix what each rank has of each: "
+                'mix({"a": Pipeline(a, lanes=8).shard(), ...})'
+            )
         source.check(shuffle, window)
         return SequenceSource(source.records, shuffle, seed, window, streams=source)
     if hasattr(source, "__getitem__") and isinstance(source, Sized):
-        made = SequenceSource(source, shuffle, seed, window)
+        made = SequenceSource(source, shuffle, seed, window, lanes)
         made.order(0)  # a shuffle that this sequence cannot have is refused here, not in a worker
         return made
     if isinstance(source, Iterator):
@@ -317,6 +326,8 @@ def make_source(source: object, *, shuffle: str | None, seed: int, window: int) 
         raise GraphError(
             f"shuffle={shuffle!r} needs a source with len() and [i]; {source!r} has none"
         )
+    if lanes != 1:
+        raise GraphError(f"lanes={lanes} needs a source with len() and [i]; {source!r} has none")
     if callable(source):
         return FactorySource(source)
     if isinstance(source, Iterable):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from splitpipe.pipeline.balancing import told
+from splitpipe.pipeline.dealing import Deal
 from splitpipe.pipeline.graph import Body
 from splitpipe.pipeline.source import SequenceSource
 from splitpipe.pipeline.stages import (
@@ -129,8 +130,18 @@ def _of_source(source: SequenceSource) -> str:
         text += f"; the last {hand.left_out:,} of all are left out (ends='drop')"
     if hand.repeated:
         text += f"; the last {hand.repeated:,} of them repeat the beginning (ends='pad')"
+    if source.lanes > 1:
+        text += f"; {_of_lanes(source.lanes, deal)}"
     if source.balance is not None:
         text += f"; steps of {source.balance.size:,} samples are balanced by cost"
         if source.balance.window > 1:
             text += f", {source.balance.window} at a time"
     return text
+
+
+def _of_lanes(lanes: int, deal: Deal) -> str:
+    if deal.unit > 1:
+        return f"of all {lanes} lanes, since whole batches are dealt: put shard() before batch()"
+    if lanes % deal.world_size:
+        return f"of all {lanes} lanes, since {deal.world_size} ranks do not divide them"
+    return f"{lanes // deal.world_size} of {lanes} lanes, which no other rank reads"

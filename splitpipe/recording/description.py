@@ -158,6 +158,8 @@ def _source(source: Source) -> dict[str, Any]:
         "window": source.window,
         "passes": source.passes,
     }
+    if source.lanes > 1:
+        found["lanes"] = source.lanes
     if hasattr(sequence, "iterate"):
         found["dataset"] = repr(sequence)
     if source.streams is not None:

@@ -122,12 +122,13 @@ class Keeping:
 
     # -- having ----------------------------------------------------------------------------
 
-    def ensure(self, rows: Rows, names: Sequence[str]) -> StillHere:
+    def ensure(self, rows: Rows, names: Sequence[str], *, apart: bool = False) -> StillHere:
         """Have what some rows need.
 
         Args:
             rows: physical.
             names: of columns.
+            apart: whether what lies among them is likely to be read elsewhere.
 
         Returns:
             What tells whether it is still here.
@@ -140,7 +141,7 @@ class Keeping:
             return self.have([*index, *self.data_of(columns, rows)])
         seen = self.uptodate()
         self.have(index)
-        self.have(self.data_of(columns, rows))
+        self.have(self.data_of(columns, rows), apart=apart)
         return lambda: self._evictions[0] == seen
 
     def uptodate(self) -> int:
@@ -158,8 +159,8 @@ class Keeping:
         """What of the bins has the values of rows."""
         return [(column, column.data_spans(rows)) for column in columns]
 
-    def have(self, needs: Needs) -> StillHere:
-        """Have these blocks.
+    def have(self, needs: Needs, *, apart: bool = False) -> StillHere:
+        """Have these blocks, and some around them where all is kept, unless they are ``apart``.
 
         Raises:
             CacheFull: they are more than the cache can hold at once.
@@ -169,7 +170,7 @@ class Keeping:
         for column, spans in needs:
             left = column.files.known.lacking(spans) if self.remembers else spans
             if len(left[0]):
-                extent = near if self.remembers else 1
+                extent = near if self.remembers and not apart else 1
                 wanted.append((column.files, column.files.wanted(left, extent=extent)))
         if not wanted:
             return _always
@@ -215,19 +216,20 @@ class Keeping:
             return changed(url, f"commit {ours.generation} is read, {now.generation} is there now")
         return error
 
-    def prefetch(self, rows: Rows, names: Sequence[str]) -> Prefetch | None:
+    def prefetch(self, rows: Rows, names: Sequence[str], *, apart: bool = False) -> Prefetch | None:
         """Ask for what some rows need, without waiting for more than their index entries.
 
         Args:
             rows: physical.
             names: of columns.
+            apart: whether what lies among them is likely to be read elsewhere.
 
         Returns:
             What was asked for; ``None`` where all is here.
         """
         policy, columns = self._policy, [self.columns[name] for name in names]
         # Neighbours stay until they are needed only where everything does.
-        widened = policy.neighbours and self.remembers
+        widened = policy.neighbours and self.remembers and not apart
         extent = policy.extent_nbytes // self._mirror.block_nbytes if widened else 1
         self.have(self.index_of(columns, rows))
         wanted: list[tuple[CachedFile, Ranges]] = []

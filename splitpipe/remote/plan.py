@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from splitpipe.errors import FormatError
 from splitpipe.remote.choosing import REQUEST_NBYTES
@@ -81,6 +81,7 @@ def plan_reading(
     shuffle: str | None = None,
     *,
     window: int = 1,
+    lanes: int = 1,
     cache_limit: int | None = None,
     machines: int = 1,
     policy: Policy | None = None,
@@ -91,6 +92,7 @@ def plan_reading(
         manifest: of the dataset.
         shuffle: the order, as ``Pipeline`` takes it.
         window: of a binwise order.
+        lanes: as ``Pipeline`` takes them; where the machines divide them, each has its own.
         cache_limit: most bytes in the cache; ``None``: no limit.
         machines: how many machines share the records of an epoch evenly, each with a cache.
         policy: how it is fetched.
@@ -104,20 +106,25 @@ def plan_reading(
     whole = _whole(manifest)
     records = -(-manifest.live_rows // machines)
     data, fixed = whole.nbytes + whole.index_nbytes, _OPENING_REQUESTS + len(manifest.columns)
-    if cache_limit is None or data + whole.sums_nbytes <= cache_limit:
+    touched = 1.0
+    if machines > 1 and lanes % machines == 0:
+        whole = whole.part(machines, lanes // machines)
+    elif machines > 1:
         touched = _touched(manifest, machines, how)
+    read = whole.nbytes + whole.index_nbytes
+    if cache_limit is None or read + whole.sums_nbytes <= cache_limit:
         egress = int(touched * whole.nbytes) + whole.index_nbytes
         requests = int(touched * whole.requests(how.near_nbytes)) + fixed
         kept = egress + int(touched * len(whole.bins) + 1) * BLOCK_NBYTES
         return ReadingPlan("keep", records, requests, egress, kept, data, None)
     if shuffle == "binwise" and _window_nbytes(whole, window, cache_limit) <= cache_limit:
         requests = whole.requests(how.extent_nbytes) + fixed
-        return ReadingPlan("pass", records, requests, data, cache_limit, data, None)
+        return ReadingPlan("pass", records, requests, read, cache_limit, data, None)
     # Of every bin a piece is being read, and the next one comes.
     piece = max(BLOCK_NBYTES, cache_limit // 16 // max(1, len(whole.bins)))
     if shuffle is None and 2 * piece * len(whole.bins) + whole.index_nbytes <= cache_limit:
         requests = whole.requests(piece) + fixed
-        return ReadingPlan("pass", records, requests, data, cache_limit, data, None)
+        return ReadingPlan("pass", records, requests, read, cache_limit, data, None)
     return _picked(whole, records, manifest.live_rows, cache_limit)
 
 
@@ -147,6 +154,18 @@ class _Whole:
     record_nbytes: int
     values: int
     largest: tuple[int, ...]
+
+    def part(self, machines: int, lanes: int) -> _Whole:
+        """What a machine reads that has some lanes: as many pieces of a bin, and their edges."""
+        bins = tuple(min(size, size // machines + lanes * BLOCK_NBYTES) for size in self.bins)
+        index = min(self.index_nbytes, self.index_nbytes // machines + lanes * BLOCK_NBYTES)
+        return replace(
+            self,
+            bins=bins,
+            nbytes=sum(bins),
+            index_nbytes=index,
+            largest=tuple(size // machines for size in self.largest),
+        )
 
     def requests(self, nbytes: int) -> int:
         """How many requests bring all bins, so many bytes at once."""
@@ -181,9 +200,7 @@ def _record_nbytes(column: Column) -> int:
 
 
 def _touched(manifest: Manifest, machines: int, how: Policy) -> float:
-    """Which part of the extents holds a record that this machine reads."""
-    if machines == 1:
-        return 1.0
+    """Which part of the extents holds a record that one of some machines reads."""
     sizes = [size for column in manifest.columns for size in column.bin_sizes if size]
     mean = sum(sizes) / max(1, manifest.rows * len(manifest.columns))
     extent = how.extent_nbytes if how.neighbours else BLOCK_NBYTES

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -128,7 +129,11 @@ class Streaming:
                 yield from self._picked(order, position, stop, schema)
                 return
             end = min(stop, position + count)
-            block = read(order.indices(position, end))
+            rows = order.indices(position, end)
+            if getattr(order, "apart", False):
+                with suppress(CacheFull):  # which is for `read` to deal with
+                    self._keeping.ensure(self._table.physical(rows), names, apart=True)
+            block = read(rows)
             self._ask(course, end)
             if not self._keeping.remembers:
                 self._keeping.done_with(course.behind.bins(order, start))
@@ -159,14 +164,15 @@ class Streaming:
         # Another thread that asks for the same order has asked for enough.
         if not self._keeping.warm and course.asking.acquire(blocking=False):
             try:
-                course.ahead.go(course.order, position, partial(self._prefetch, course.names))
+                course.ahead.go(course.order, position, partial(self._prefetch, course))
             finally:
                 course.asking.release()
 
-    def _prefetch(self, names: tuple[str, ...], positions: Rows) -> Prefetch | None:
+    def _prefetch(self, course: _Course, positions: Rows) -> Prefetch | None:
         if not len(positions):
             return None
-        return self._keeping.prefetch(self._table.physical(positions), names)
+        apart = getattr(course.order, "apart", False)
+        return self._keeping.prefetch(self._table.physical(positions), course.names, apart=apart)
 
     # -- records that are not kept ---------------------------------------------------------
 

@@ -43,6 +43,11 @@ class PartOf:
         rows = self._order.indices(start, stop)
         return rows[(rows >= self._first) & (rows < self._stop)] - self._first
 
+    @property
+    def apart(self) -> bool:
+        """See `splitpipe.order.Order.apart`."""
+        return bool(getattr(self._order, "apart", False))
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PartOf) or self._bounds != other._bounds:
             return False

@@ -140,3 +140,66 @@ def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(["plan", local, "--shuffle", "sideways"]) == 1
     assert "sideways" in capsys.readouterr().err
     assert run(["plan", str(tmp_path / "nothing")]) == 1
+
+
+MACHINES = 4
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.parametrize(
+    ("limit", "shuffle"), [(None, "global"), (9_000_000, "binwise"), (None, None)]
+)
+def test_machines_with_lanes_fetch_what_is_theirs(
+    in_s3: Place,
+    tmp_path: Path,
+    s3_proxy: FaultProxy,
+    limit: int | None,
+    shuffle: str | None,
+) -> None:
+    rng = np.random.default_rng(0)
+    records = [rng.bytes(NBYTES) for _ in range(704)]
+    sp.write_split_data(str(tmp_path / "local"), records, splits=3)
+    in_s3.put(str(tmp_path / "local"), "data")
+    options = in_s3.server.options_at(s3_proxy.url)
+    seen: list[bytes] = []
+    for rank in range(MACHINES):
+        cache = {"cache_dir": tmp_path / f"cache{rank}", "cache_limit": limit}
+        with sp.open_dataset(f"{in_s3.root}/data", storage_options=options, **cache) as ds:
+            plan = plan_reading(
+                ds.records.manifest, shuffle, lanes=8, machines=MACHINES, cache_limit=limit
+            )
+            s3_proxy.forget()
+            before = s3_proxy.statistics().nbytes_down
+            pipe = sp.Pipeline(ds, shuffle=shuffle, window=2, seed=3, lanes=8)
+            epochs = pipe.shard(rank, MACHINES).loader(executor="inline", epochs=2)
+            with epochs as loader:
+                found = [list(epoch) for epoch in loader.by_epoch()]
+            assert sorted(found[0]) == sorted(found[1])
+            assert len(found[0]) == plan.records == 704 // MACHINES
+            seen += found[0]
+            # Two epochs, of which the second one asks for nothing.
+            asked = s3_proxy.statistics().nbytes_down - before
+            assert plan.how == "keep"
+            assert asked < 1.05 * plan.egress_nbytes + 50_000 < 0.5 * plan.data_nbytes
+    assert sorted(seen) == sorted(records)
+
+
+def test_machines_with_lanes_fetch_their_part_of_the_index(
+    in_s3: Place, tmp_path: Path, s3_proxy: FaultProxy
+) -> None:
+    rows = 600_000
+    sp.write_split_data(str(tmp_path / "local"), [b"x"] * rows, splits=3)
+    in_s3.put(str(tmp_path / "local"), "data")
+    options = in_s3.server.options_at(s3_proxy.url)
+    with sp.open_dataset(
+        f"{in_s3.root}/data", storage_options=options, cache_dir=tmp_path / "cache"
+    ) as ds:
+        pipe = sp.Pipeline(ds, shuffle="binwise", lanes=8).shard(3, 8)
+        assert sum(1 for _ in pipe.loader(executor="inline")) == rows // 8
+    spans = [one for one in s3_proxy.log() if ".index" in one.target and one.range]
+    asked = [list(map(int, str(one.range).removeprefix("bytes=").split("-"))) for one in spans]
+    # Three eighths on: entries of 24 bytes behind a head, and what comes with them in a request.
+    first, last = min(start for start, _ in asked if start), max(stop for _, stop in asked)
+    assert 24 * rows * 3 // 8 - (2 << 20) <= first
+    assert last <= 24 * rows * 4 // 8 + (2 << 20)
+    assert sum(stop + 1 - start for start, stop in asked) < 24 * rows / 2
