@@ -53,7 +53,9 @@ _FIRST_WINDOW = 8
 _LARGEST_WINDOW = 1024
 _HELLO_AGAIN_S = 1.0
 _HELLO_SOON_S = 0.05
-_ACK_AFTER_S = 0.02
+_ACK_AFTER_S = 0.05
+"""How long news of what is done with may wait for more of it: whoever waits for each batch would
+else send a message for every one, and get an answer to each."""
 _LEASE_S = 30.0
 _HEADS_NBYTES = 1 << 20
 
@@ -179,7 +181,6 @@ class Session:
         return bool(self._unsaid) and (
             len(self._unsaid) * 4 >= self._window
             or self._unsaid_nbytes * 4 >= self.asked.nbytes
-            or not self._queue
             or now_s - self._acked_s >= _ACK_AFTER_S
         )
 
