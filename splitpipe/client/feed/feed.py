@@ -47,7 +47,7 @@ _open: weakref.WeakSet[Feed] = weakref.WeakSet()
 _WELCOME_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 2.0
 _LONGEST_WAIT_S = 3600.0
-_KEEP_S = 0.02
+_KEEP_S = 0.05
 _STEADY_S = 5.0
 
 

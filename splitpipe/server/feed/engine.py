@@ -27,6 +27,7 @@ from typing import Any
 import zmq
 
 from splitpipe.errors import BrokenChannel, LockedError
+from splitpipe.server.feed.bell import Bell
 from splitpipe.server.feed.control import Line
 from splitpipe.server.feed.desk import Desk
 from splitpipe.server.feed.doors import Doors
@@ -70,15 +71,12 @@ class Engine:
             opening.enter_context(_only_one(Path(place.run) / f"{job.iteration}.lock"))
             database = opening.enter_context(open_database(place.database, durable=place.durable))
             self._journal = Journal(database, job.iteration)
-            self._bell, self._rope = socket.socketpair()
-            for end in (self._bell, self._rope):
-                end.setblocking(False)
-                opening.callback(end.close)
-            self._rung = False
+            self._bell = Bell()
+            opening.callback(self._bell.close)
             self._tape = Tape(
                 job.stream(),
                 limits=limits,
-                wake=self._wake,
+                wake=self._bell.ring,
                 checkpoints=Checkpoints(self._journal.checkpoints()),
             )
             self._desk = Desk(
@@ -112,7 +110,10 @@ class Engine:
         now_s = looked_s = time.monotonic()
         self._listen(now_s)  # what came with the first line rings no bell
         while self._ending is None:
-            poller.poll(int(max(0.0, looked_s + period_s - now_s) * 1000) + 1)
+            until_s = looked_s + period_s
+            if self._bell.due_s > now_s:
+                until_s = min(until_s, self._bell.due_s)
+            poller.poll(int(max(0.0, until_s - now_s) * 1000) + 1)
             woke_s = time.monotonic()
             if woke_s - now_s > period_s + 1.0:  # stopped, or starved: nobody could be heard
                 self._desk.extend(woke_s - now_s)
@@ -135,7 +136,7 @@ class Engine:
     # ---------------------------------------------------------------- one turn
 
     def _turn(self, now_s: float) -> bool:
-        self._unring()
+        self._bell.hear()
         self._listen(now_s)
         heard = 0
         for peer, frames in self._doors.receive(MESSAGES_A_TURN):
@@ -201,18 +202,6 @@ class Engine:
         if status != self._told:
             self._told = status
             self._line.send({"kind": "status", "status": status})
-
-    def _wake(self) -> None:
-        if not self._rung:
-            self._rung = True
-            with contextlib.suppress(BlockingIOError):
-                self._rope.send(b"!")
-
-    def _unring(self) -> None:
-        # In this order: what is made after the flag is down rings again.
-        with contextlib.suppress(BlockingIOError):
-            self._bell.recv(4096)
-        self._rung = False
 
 
 _TOLD = {"ticket": Engine._ticket, "push_back": Engine._push_back, "stop": Engine._stop}
