@@ -177,8 +177,10 @@ def test_machines_with_lanes_fetch_what_is_theirs(
             assert sorted(found[0]) == sorted(found[1])
             assert len(found[0]) == plan.records == 704 // MACHINES
             seen += found[0]
-            # Two epochs, of which the second one asks for nothing.
+            # Two epochs, of which the second one asks for nothing; second requests do not count.
+            hedges = ds.records._store.statistics().hedges
             asked = s3_proxy.statistics().nbytes_down - before
+            asked -= sum(asked_again(s3_proxy)[:hedges])
             assert plan.how == "keep"
             assert asked < 1.05 * plan.egress_nbytes + 50_000 < 0.5 * plan.data_nbytes
     assert sorted(seen) == sorted(records)
@@ -196,8 +198,8 @@ def test_machines_with_lanes_fetch_their_part_of_the_index(
     ) as ds:
         pipe = sp.Pipeline(ds, shuffle="binwise", lanes=8).shard(3, 8)
         assert sum(1 for _ in pipe.loader(executor="inline")) == rows // 8
-    spans = [one for one in s3_proxy.log() if ".index" in one.target and one.range]
-    asked = [list(map(int, str(one.range).removeprefix("bytes=").split("-"))) for one in spans]
+    spans = {one.range for one in s3_proxy.log() if ".index" in one.target and one.range}
+    asked = [list(map(int, span.removeprefix("bytes=").split("-"))) for span in spans]
     # Three eighths on: entries of 24 bytes behind a head, and what comes with them in a request.
     first, last = min(start for start, _ in asked if start), max(stop for _, stop in asked)
     assert 24 * rows * 3 // 8 - (2 << 20) <= first
