@@ -50,7 +50,7 @@ class Bell:
         self.rung = False
         """Whether it can be heard through its descriptor."""
         self.due_s = float("-inf")
-        """When to hear it at the latest, if that is still to come; for who waits on it."""
+        """When to hear it at the latest, if that was to come at the last look at the clock."""
 
     def fileno(self) -> int:
         """What is readable when it was rung."""

@@ -111,7 +111,7 @@ class Engine:
         self._listen(now_s)  # what came with the first line rings no bell
         while self._ending is None:
             until_s = looked_s + period_s
-            if self._bell.due_s > now_s:
+            if self._bell.due_s > now_s:  # the time of the last turn: what came since may be due
                 until_s = min(until_s, self._bell.due_s)
             poller.poll(int(max(0.0, until_s - now_s) * 1000) + 1)
             woke_s = time.monotonic()
