@@ -125,10 +125,10 @@ def plan_reading(
     if shuffle is None and 2 * piece * len(whole.bins) + whole.index_nbytes <= cache_limit:
         requests = whole.requests(piece) + fixed
         return ReadingPlan("pass", records, requests, read, cache_limit, data, None)
-    return _picked(whole, records, manifest.live_rows, cache_limit)
+    return _picked(whole, records, manifest.live_rows, data, cache_limit)
 
 
-def _picked(whole: _Whole, records: int, rows: int, cache_limit: int) -> ReadingPlan:
+def _picked(whole: _Whole, records: int, rows: int, data: int, cache_limit: int) -> ReadingPlan:
     """The plan where every record comes by itself."""
     fraction = records / max(1, rows)
     values, nbytes = int(whole.values * fraction), int(whole.record_nbytes * fraction)
@@ -138,7 +138,7 @@ def _picked(whole: _Whole, records: int, rows: int, cache_limit: int) -> Reading
         values + -(-whole.index_nbytes // BLOCK_NBYTES) + _OPENING_REQUESTS,
         nbytes + whole.index_nbytes,
         min(cache_limit, whole.index_nbytes),
-        whole.nbytes + whole.index_nbytes,
+        data,
         _advice(whole, nbytes, values, cache_limit),
     )
 

@@ -126,6 +126,9 @@ def test_what_is_cheaper() -> None:
     better = plan_reading(manifest, "binwise", window=int(found[1]), cache_limit=1_000_000_000)
     assert better.how == "pass"
     assert better.requests < plan.requests / 100
+    part = plan_reading(manifest, "global", cache_limit=10_000_000, machines=8, lanes=8)
+    assert (part.how, part.data_nbytes) == ("pick", plan.data_nbytes)
+    assert part.records == plan.records // 8
     half = plan_reading(manifest, "global", machines=10**6)
     assert half.egress_nbytes < 0.1 * plan.data_nbytes
 
