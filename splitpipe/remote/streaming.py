@@ -130,7 +130,7 @@ class Streaming:
                 return
             end = min(stop, position + count)
             rows = order.indices(position, end)
-            if getattr(order, "apart", False):
+            if course.apart:
                 with suppress(CacheFull):  # which is for `read` to deal with
                     self._keeping.ensure(self._table.physical(rows), names, apart=True)
             block = read(rows)
@@ -171,8 +171,8 @@ class Streaming:
     def _prefetch(self, course: _Course, positions: Rows) -> Prefetch | None:
         if not len(positions):
             return None
-        apart = getattr(course.order, "apart", False)
-        return self._keeping.prefetch(self._table.physical(positions), course.names, apart=apart)
+        physical = self._table.physical(positions)
+        return self._keeping.prefetch(physical, course.names, apart=course.apart)
 
     # -- records that are not kept ---------------------------------------------------------
 
@@ -253,6 +253,11 @@ class _Course:
     behind: Behind
     asking: threading.Lock = field(default_factory=threading.Lock)
     alone: bool | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether what lies among its rows is likely to be read elsewhere."""
+        return bool(getattr(self.order, "apart", False))
 
 
 class Consecutive:
