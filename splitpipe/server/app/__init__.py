@@ -1,8 +1,8 @@
 """The server as an ASGI application and as a process.
 
-Responsible for: routes (`routes/`), what stands before them (`watching.py`, `bodies.py`,
-`gate.py`), errors as answers (`problems.py`), numbers and logs, and the process that serves it all
-(`serving.py`).
+Responsible for: routes (`routes/`), what stands before them (`watching.py`, `lingering.py`,
+`bodies.py`, `gate.py`), errors as answers (`problems.py`), numbers and logs, and the process that
+serves it all (`serving.py`).
 
 Rules:
 - a route is one call of the service;
@@ -21,6 +21,7 @@ import splitpipe
 from splitpipe.server.app import problems
 from splitpipe.server.app.bodies import Bodies
 from splitpipe.server.app.gate import Gate
+from splitpipe.server.app.lingering import Lingering
 from splitpipe.server.app.metrics import Metrics
 from splitpipe.server.app.routes import api
 from splitpipe.server.app.watching import Watching
@@ -61,4 +62,5 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(pages(service))
     settings = service.settings
     gated = Gate(app, settings=settings, tokens=service.tokens)
-    return Watching(Bodies(gated, upload_nbytes=settings.max_upload_nbytes), metrics=metrics)
+    limited = Bodies(gated, upload_nbytes=settings.max_upload_nbytes)
+    return Watching(Lingering(limited), metrics=metrics)
