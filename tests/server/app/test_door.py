@@ -164,8 +164,6 @@ def chunked(server: Served, path: str, token: str) -> int:
         body = (b"[" * 65536 for _ in range(64))
         connection.request("POST", path, body=body, headers=headers, encode_chunked=True)
         return connection.getresponse().status
-    except (BrokenPipeError, ConnectionResetError):
-        return 413  # it did not even read the rest
     finally:
         connection.close()
 
@@ -185,7 +183,7 @@ def test_the_log_has_no_secret(guarded: Guarded) -> None:
     assert asked[-1]["status"] == 200
     for secret in (*guarded.tokens.values(), json.loads(made[1])["token"]):
         assert secret not in guarded.server.log
-        assert secret.rpartition("_")[2] not in guarded.server.log
+        assert secret.split("_", 2)[2] not in guarded.server.log
 
 
 def test_a_line_of_the_log_is_one_line(guarded: Guarded) -> None:
