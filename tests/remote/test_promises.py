@@ -18,7 +18,7 @@ import pytest
 import splitpipe as sp
 from tests.remote.making import Place
 from tests.runtime.comparing import all_frozen
-from tests.runtime.dying import deaths_of, read_killing
+from tests.runtime.dying import Deaths, deaths_of, read_killing
 from tests.runtime.test_every_stage import ITEMS, STAGES, cut, record, same
 from tests.runtime.test_redistributing import begun, dealt_in_turn, finished
 from tests.runtime.test_resume import rest, states_of
@@ -84,13 +84,18 @@ def test_every_stage_is_resumed(
 
 @pytest.mark.parametrize(("name", "where"), KILLED)
 def test_every_stage_goes_on_when_a_worker_is_killed(
-    name: str, where: str, source_in: Callable[[str], sp.Dataset]
+    name: str, where: str, source_in: Callable[[str], sp.Dataset], tmp_path: Path
 ) -> None:
+    """Some are killed between two items, with work or without; one or two have an item."""
     truth = truth_of(name, 2)
     total = sum(map(len, truth))
-    pipe = cut(partial(shuffled, source_in(where)), STAGES[name], 2, 2)
+    order = list(shuffled(range(ITEMS)))
+    deaths = Deaths(tmp_path, at=[order[4], order[20]])  # not all of them are taken, or skipped
+    dying = shuffled(source_in(where)).map(deaths.strike, workers=2).map(record)
+    pipe = STAGES[name](dying).map(same, workers=2)
     loader = pipe.loader(epochs=2, prefetch=1, restarts=None)
     assert read_killing(loader, [1, total // 3, total // 2 + 1]) == truth
+    assert deaths.count > 0
     assert deaths_of(loader) > 0
 
 
