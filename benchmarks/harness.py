@@ -29,7 +29,14 @@ from typing import Any
 from benchmarks.base import Case
 from benchmarks.systems import missing, parse
 
-__all__ = ["CaseResult", "SystemResult", "run_case"]
+__all__ = [
+    "PREPARE_TIMEOUT_S",
+    "ROUND_TIMEOUT_S",
+    "CaseResult",
+    "Child",
+    "SystemResult",
+    "run_case",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 PREPARE_TIMEOUT_S = 300.0
@@ -98,18 +105,24 @@ class CaseResult:
         return found.median(metric) if found else None
 
 
-class _Child:
-    """One process of ``benchmarks.child``."""
+class Child:
+    """One process of ``benchmarks.child``.
 
-    def __init__(self, job: dict[str, Any], log: Path) -> None:
+    Args:
+        job: what it is to do.
+        log: what it prints is appended there.
+        root: the tree whose code it runs.
+    """
+
+    def __init__(self, job: dict[str, Any], log: Path, *, root: Path = ROOT) -> None:
         self._log = log.open("ab")
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        paths = [str(root), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.child", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            cwd=ROOT,
+            cwd=root,
             env={**_environment(), "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,
         )
@@ -178,7 +191,7 @@ def run_case(
     result = CaseResult(case.name, case.title, scale)
     place = directory / case.name
     count = rounds or ROUNDS[scale] or case.rounds
-    children: dict[str, _Child] = {}
+    children: dict[str, Child] = {}
     try:
         for system in systems:
             result.systems[system] = SystemResult(system)
@@ -202,7 +215,7 @@ def run_case(
 def _prepare(
     case: Case,
     result: SystemResult,
-    children: dict[str, _Child],
+    children: dict[str, Child],
     scale: str,
     seed: int,
     place: Path,
@@ -224,7 +237,7 @@ def _prepare(
 def _start(
     case: Case,
     result: SystemResult,
-    children: dict[str, _Child],
+    children: dict[str, Child],
     scale: str,
     seed: int,
     place: Path,
@@ -239,7 +252,7 @@ def _start(
         "directory": str(directory),
         "seed": seed,
     }
-    child = children[result.system] = _Child(job, directory.parent / f"{result.system}.log")
+    child = children[result.system] = Child(job, directory.parent / f"{result.system}.log")
     answer = child.ask(PREPARE_TIMEOUT_S)
     if "metrics" in answer:
         result.facts = answer["metrics"]
@@ -248,7 +261,7 @@ def _start(
     _give_up(result, answer, directory.parent / f"{result.system}.log")
 
 
-def _round(result: SystemResult, child: _Child) -> None:
+def _round(result: SystemResult, child: Child) -> None:
     answer = child.ask(ROUND_TIMEOUT_S)
     if "metrics" in answer:
         result.rounds.append(answer["metrics"])
