@@ -88,6 +88,7 @@ class Account:
         self._row: int | None = None
         self._free: list[int] = []
         self.living = 1
+        self._ticked = -1
         try:
             self.state = State(path)
             self._join()
@@ -245,6 +246,16 @@ class Account:
             entry["kind"] = kind
             state.change(used, reserved, row=self._row, slot=slot, nbytes=nbytes)
         return Slot(self._row, slot, kind, digest, first, count, number, nbytes)
+
+    def tick(self) -> int:
+        """The clock, moved on if nothing was asked for since the last tick of this process: what is
+        wanted at different times while nothing comes must not look as if it were at one.
+        """
+        if self.state.clock == self._ticked:
+            with self._held() as state:
+                state.clock += 1
+        self._ticked = self.state.clock
+        return self._ticked
 
     def settle(self, slot: Slot, *, used: int) -> None:
         """Give back room that was taken; ``used`` bytes of it are used from now on."""

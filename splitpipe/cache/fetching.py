@@ -113,8 +113,9 @@ def _refuse_too_much(wanted: Wanted) -> None:
 
 
 def _stamp(wanted: Wanted) -> None:
+    now = wanted[0][0].space.account.tick()
     for opened, blocks in wanted:
-        opened.marks.stamps[blocks] = opened.space.account.state.clock
+        opened.marks.stamps[blocks] = now
 
 
 def fly(pool: Pool, flights: Sequence[Flight]) -> None:

@@ -117,7 +117,7 @@ class CachedFile:
         seen = evictions[0]
         found = self._marks.take(blocks)
         if np.count_nonzero(found) == len(blocks):
-            self._stamps[blocks] = self._clock[0]
+            self._stamps[blocks] = self._opened.space.account.tick()
             self._cache._counters.hit(len(blocks))
             return Token(evictions, seen, ((self._marks, blocks, found),))
         self._cache._check_open()

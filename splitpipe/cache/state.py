@@ -144,7 +144,9 @@ class State:
 
     @property
     def clock(self) -> int:
-        """Counts the blocks that were ever asked for: what marks and stamps are made of."""
+        """Counts the blocks that were ever asked for, and times at which some were wanted: what
+        marks and stamps are made of.
+        """
         return self._words[4]
 
     @clock.setter

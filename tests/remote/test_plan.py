@@ -86,6 +86,21 @@ def test_one_epoch(
     assert dataset.records._cache.statistics().used_nbytes <= max(plan.cache_nbytes, limit or 0)
 
 
+def test_a_slow_reader_has_nothing_fetched_twice(
+    place: Place, opened: Opened, s3_proxy: FaultProxy
+) -> None:
+    """What is read goes after what was read before it, also where all came long ago."""
+    through = Place(place.root, place.server.options_at(s3_proxy.url))
+    dataset = opened(through, "data", cache_limit=13_500_000)
+    cache = dataset.records._cache
+    for _ in dataset:
+        for asked in list(cache._ahead._under_way):
+            assert asked.wait(60)
+    hedges = dataset.records._store.statistics().hedges
+    assert cache.statistics().evicted_nbytes > 0
+    assert len(asked_again(s3_proxy)) <= hedges
+
+
 def asked_again(proxy: FaultProxy) -> list[int]:
     """Bytes of each request for a range that had been asked for before, the largest first."""
     seen = Counter((one.target, one.range) for one in proxy.log() if one.range is not None)
