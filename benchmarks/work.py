@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -50,9 +51,9 @@ Empty = Callable[..., Array]
 class _Source:
     """One array of random bytes, and views of the places where its rows carry their numbers."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, rng: random.Random) -> None:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self.array = np.frombuffer(bytearray(rng.bytes(nbytes)), dtype).reshape(shape)
+        self.array = np.frombuffer(bytearray(rng.randbytes(nbytes)), dtype).reshape(shape)
         self.rows = list(self.array)
         words = self.array.reshape(shape[0], -1).view(np.uint64)
         self.first = words[:, 0]
@@ -61,7 +62,7 @@ class _Source:
 
 @lru_cache(maxsize=4)
 def _sources(shape: tuple[int, ...], dtype: str) -> list[_Source]:
-    rng = np.random.default_rng(4)
+    rng = random.Random(4)  # numpy's own takes 10 ms to import, in every process that is started
     return [_Source(shape, dtype, rng) for _ in range(SOURCES)]
 
 

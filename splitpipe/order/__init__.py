@@ -15,6 +15,9 @@ The bijection itself is in ``splitpipe/permutation.py``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from splitpipe.late import late
 from splitpipe.order.base import (
     GlobalOrder,
     Order,
@@ -23,8 +26,10 @@ from splitpipe.order.base import (
     global_order,
     sequential_order,
 )
-from splitpipe.order.binwise import BinGroup, BinwiseOrder, binwise_order
 from splitpipe.order.making import make_order
+
+if TYPE_CHECKING:
+    from splitpipe.order.binwise import BinGroup, BinwiseOrder, binwise_order
 
 __all__ = [
     "BinGroup",
@@ -38,3 +43,8 @@ __all__ = [
     "make_order",
     "sequential_order",
 ]
+
+# They know how datasets lie in bins: workers that read none need none of that.
+__getattr__ = late(
+    __name__, dict.fromkeys(("BinGroup", "BinwiseOrder", "binwise_order"), ".binwise")
+)

@@ -6,12 +6,13 @@ Responsible for: `make_order`, which knows all kinds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import GraphError
 from splitpipe.order.base import Order, global_order, sequential_order
-from splitpipe.order.binwise import binwise_order
-from splitpipe.storage.layout import BinLayout
+
+if TYPE_CHECKING:
+    from splitpipe.storage.layout import BinLayout
 
 __all__ = ["make_order"]
 
@@ -50,7 +51,10 @@ def make_order(
         return sequential_order(len(source))
     if shuffle == "global":
         return global_order(len(source), seed=seed, epoch=epoch)
-    return binwise_order(_layout(source, shuffle), seed=seed, epoch=epoch, window=window)
+    layout = _layout(source, shuffle)
+    from splitpipe.order.binwise import binwise_order  # needs what datasets need
+
+    return binwise_order(layout, seed=seed, epoch=epoch, window=window)
 
 
 def _in_lanes(

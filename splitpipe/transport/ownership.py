@@ -32,7 +32,6 @@ from dataclasses import dataclass, is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from functools import lru_cache
 from itertools import chain
-from pathlib import PosixPath, PurePosixPath
 from typing import Any, Generic, TypeAlias
 
 import numpy as np
@@ -71,13 +70,16 @@ _SIZED = frozenset({str, bytes})
 _CONSTANT = frozenset(
     {int, float, complex, bool, type(None), type(Ellipsis), range}
     | {date, datetime, time, timedelta, timezone}
-    | {PosixPath, PurePosixPath}
     | {kind for kind in np.sctypeDict.values() if kind not in (np.void, np.object_)}
     | _SIZED
 )
 """Types whose values cannot change."""
 
-_ALSO_CONSTANT = {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")}
+_ALSO_CONSTANT = {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")} | {
+    (module, name)
+    for module in ("pathlib", "pathlib._local")  # where they live in Python 3.13
+    for name in ("PosixPath", "PurePosixPath")
+}
 """More of them, by module and name: what nobody imported has no values."""
 
 _ANCHORED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType)

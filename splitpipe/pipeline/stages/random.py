@@ -15,7 +15,6 @@ the place. No state has to be carried from one item to the next.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
@@ -101,6 +100,8 @@ class Generators:
 
 @lru_cache(256)
 def _key(seed: int, stage: str) -> Any:
+    import hashlib  # 3 ms of a worker's start, and few stages draw
+
     digest = hashlib.blake2b(f"{seed}\0{stage}".encode(), digest_size=16).digest()
     return np.frombuffer(digest, "<u8")
 

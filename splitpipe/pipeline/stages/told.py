@@ -6,8 +6,6 @@ that can be gone on with; and numbers of items as short texts.
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import length_hint
@@ -133,6 +131,9 @@ def numbers_text(numbers: Sequence[int]) -> str:
     """
     if not numbers:
         return "0 1 "
+    import base64  # 2 ms of a worker's start, and few stages tell numbers
+    import zlib
+
     every = np.array(numbers, np.uint64)
     first = int(every.min())
     apart = every - np.uint64(first)
@@ -148,6 +149,9 @@ def numbers_of(text: str) -> list[int]:
     first, width, packed = text.split(" ")
     if not packed:
         return []
+    import base64
+    import zlib
+
     rows = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
     words = np.ascontiguousarray(rows.reshape(int(width), -1).T).view(f"<u{width}")
     made: list[int] = (words.ravel().astype(np.uint64) + np.uint64(int(first))).tolist()
