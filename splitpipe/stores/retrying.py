@@ -18,7 +18,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from splitpipe.errors import DatasetChanged, RemoteError, StorageError
@@ -196,10 +196,9 @@ class RetryingStore:
 
     def _count(self, **more: float) -> None:
         with self._lock:
-            known = asdict(self._counts)
-            self._counts = RetryStatistics(
-                **{name: known[name] + more.get(name, 0) for name in known}
-            )
+            known = self._counts
+            now = {name: getattr(known, name) + value for name, value in more.items()}
+            self._counts = replace(known, **now)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RetryingStore, (self.store, self.policy)
