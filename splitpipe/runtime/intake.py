@@ -112,7 +112,7 @@ class Intake:
 
     def _values(self, message: Item) -> list[Any]:
         """Return the values of `message` and let go of its bytes."""
-        values = unpack(message.body, self._arenas.get(message.producer))
+        values = self._unpacked(message.body, message.producer)
         if len(values) != message.count:
             raise PipelineError(
                 f"a message of {message.count} values held {len(values)}: a fault of splitpipe"
@@ -124,7 +124,14 @@ class Intake:
         """Return the values that the failing unit of work gave before it failed."""
         if not failed.count:
             return []
-        return unpack(failed.body[failed.nbytes :], self._arenas.get(failed.producer))
+        return self._unpacked(failed.body[failed.nbytes :], failed.producer)
+
+    def _unpacked(self, body: Buffer, producer: int) -> list[Any]:
+        arena, notes = self._arenas.get(producer), self.meter.notes
+        if notes is None or not notes.stages:
+            return unpack(body, arena)
+        with notes.restoring():
+            return unpack(body, arena)
 
     def each(self, message: Item | Failed) -> Iterator[Any]:
         """Return the values of `message`, and then raise what kept the next from being restored.

@@ -27,6 +27,9 @@ __all__ = ["NO_STAGE", "Accused", "Notes", "Pausing", "SharedNotes", "Site", "be
 
 NO_STAGE = -1
 
+_FIRST = 1
+"""How a row says that the first stage of a task runs: stages are counted from one there."""
+
 _EXACT = 1 << 53
 """Whole numbers below it are whole as floats."""
 
@@ -163,6 +166,21 @@ class Notes:
         """It runs, or goes on."""
         self._row[b.AT_SINCE] = time.perf_counter()
         self._row[b.AT_STAGE] = stage
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """What a task reads is made of bytes, by the values' own code, which may never end: that
+        counts as the doing of its first stage.
+        """
+        last, before = self._last, self.pause()
+        self.resume(_FIRST)
+        try:
+            yield
+        finally:
+            self.pause()
+            self._last = last
+            if before:
+                self.resume(before)
 
     @contextmanager
     def serialising(self) -> Iterator[None]:

@@ -59,6 +59,40 @@ class Sticky:
         return int, (self.number,)
 
 
+def restored(number: int, deaths: Deaths) -> int:
+    deaths.strike(number)
+    return number
+
+
+class Clinging:
+    """Takes for ever to be restored, once."""
+
+    def __init__(self, number: int, deaths: Deaths) -> None:
+        self.number = number
+        self.deaths = deaths
+
+    def __reduce__(self) -> Any:
+        return restored, (self.number, self.deaths)
+
+
+@pytest.mark.deadline(40)
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at", [0, 5])
+def test_one_that_is_stuck_in_restoring(
+    at: int, workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deaths = Deaths(tmp_path, [at], "loop")
+    pipe = sp.Pipeline(range(12)).map(lambda x: Clinging(x, deaths), workers=1)
+    pipe = pipe.map(abs, workers=workers, name="reads").map(abs)
+    watched = pipe.loader(deadline_s=0.3, **FORK)
+    with caplog.at_level(logging.WARNING, "splitpipe"), watched as loader:
+        assert list(loader) == list(range(12))
+    assert deaths.count == deaths_of(loader) == 1
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert "made no progress in stage 'reads'" in text
+    assert "in restored" in text
+
+
 @pytest.mark.deadline(40)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_that_is_stuck_in_pickling(workers: int, tmp_path: Path) -> None:
