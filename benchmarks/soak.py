@@ -7,9 +7,13 @@ it holds: resident memory, descriptors, threads and segments of all its processe
     python -m benchmarks.soak --minutes 10
 
 Rules:
-- a slope is fitted to what was seen after the warm-up, half of the time: allocators take what the
-  longest queues need, and those come up in the course of minutes; a run of 10 minutes sees the end
-  of that. The slope stands with its error, since memory is noisy;
+- what the C library keeps for later is no leak, and hides small ones: its heap grows and shrinks by
+  a mebibyte as chunks come and go, and each thread fills a cache of a quarter of one, which takes
+  minutes. So the runner starts itself anew without those caches and with one heap
+  (``GLIBC_TUNABLES``), and in every process what is free is given back before a look. With
+  ``--as-it-comes`` both stay as they are;
+- a slope is fitted to what was seen after the warm-up, half of the time: what the longest queues
+  need comes up in the course of minutes. The slope stands with its error, since memory is noisy;
 - memory fails when it grows by more than is allowed, by twice that error, and by one step of an
   allocator, in all: in a short run a step looks like a slope. What would not be seen is said;
 - descriptors, threads and segments fail when their last third has more than their first;
@@ -21,11 +25,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import functools
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,6 +50,9 @@ WARM_UP = 0.5
 EVERY_S = 0.5
 LIMIT_MIB_H = 1.0
 STEP_MIB = 1.0  # an arena of Python's, the least that a process takes at once
+TRIM_S = 1.0
+TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
+"""A C library without caches; another one than GNU's does not look at it."""
 _MADE = ("Pss_Anon:", "Pss_Shmem:")
 LEAST_S = 60.0
 """A run that is shorter says nothing about a slope in an hour."""
@@ -144,18 +153,46 @@ def judge(samples: Sequence[Sample], limit_mib_h: float) -> Report:
     return report
 
 
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+_trimmed_s = 0.0
+
+
+def settle() -> None:
+    """Have the C library give back what it keeps for later, about once in `TRIM_S`."""
+    global _trimmed_s
+    if os.environ.get("GLIBC_TUNABLES") != TUNABLES:
+        return
+    if (now := time.monotonic()) >= _trimmed_s + TRIM_S and (trim := _trim()):
+        _trimmed_s = now
+        trim(0)
+
+
 def small(x: int) -> tuple[int, int]:
+    if not x % 256:
+        settle()
     return x, x + 1
 
 
+def handed_on(items: Iterator[Any]) -> Iterator[Any]:
+    for number, item in enumerate(items):
+        if not number % 256:
+            settle()
+        yield item
+
+
 def image(x: int) -> Any:
+    settle()
     return np.full(30_000, x % 251, np.uint8)
 
 
 def pipelines(records: int = RECORDS) -> sp.Pipeline:
     """Small items through two processes, and large batches of a part of them beside."""
     items = sp.Pipeline(range(records), shuffle="global", seed=1).map(small, workers=1)
-    items = items.shuffle(1000).through(iter, workers=1).batch(256)
+    items = items.shuffle(1000).through(handed_on, workers=1).batch(256)
     images = sp.Pipeline(range(records // 256), shuffle="global", seed=1)
     return sp.zip(items, images.map(image, workers=1).batch(4).unbatch(), uneven="shortest")
 
@@ -172,6 +209,7 @@ def read(end_s: float, least_epochs: int, records: int = RECORDS) -> Iterator[tu
             if (now := time.monotonic()) >= due:
                 due = now + EVERY_S
                 epoch = loader.epoch
+                settle()
                 yield epoch, items
                 if now > end_s and epoch >= least_epochs:
                     return
@@ -187,6 +225,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--minutes", type=float, default=10.0)
     add("--epochs", type=int, default=0, help="go on until so many were read, too")
     add("--records", type=int, default=RECORDS, help="of an epoch")
+    add("--as-it-comes", action="store_true", help="leave the C library's allocator as it is")
     add("--limit", type=float, default=LIMIT_MIB_H, help="MiB in an hour that memory may grow by")
     return parser.parse_args(argv)
 
@@ -194,6 +233,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Soak; returns the exit status."""
     arguments = _arguments(argv)
+    if not arguments.as_it_comes and os.environ.get("GLIBC_TUNABLES") != TUNABLES:
+        command = [sys.executable, "-m", "benchmarks.soak", *argv]
+        os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": TUNABLES})
     begin = time.monotonic()
     reading = read(begin + 60 * arguments.minutes, arguments.epochs, arguments.records)
     seen = [(done, sample()) for done in reading]
