@@ -19,6 +19,13 @@ from tests.runtime.dying import Deaths, deaths_of, joined
 FORK: dict[str, Any] = {"start_method": "fork"}
 
 
+def replaced_once(pipe: sp.Pipeline, deaths: Deaths, count: int, *, deadline_s: float) -> None:
+    """Read numbers below `count`, while the one worker that is struck is found and replaced."""
+    with pipe.loader(deadline_s=deadline_s, **FORK) as loader:
+        assert list(loader) == list(range(count))
+    assert deaths.count == deaths_of(loader) == 1
+
+
 @pytest.mark.deadline(40)
 @pytest.mark.parametrize("how", ["loop", "lock", "stop"])
 def test_a_stuck_worker_is_replaced(
@@ -26,11 +33,9 @@ def test_a_stuck_worker_is_replaced(
 ) -> None:
     deaths = Deaths(tmp_path, [13], how)
     pipe = sp.Pipeline(range(40)).map(abs, name="load").map(deaths.strike, workers=2, name="decode")
-    watched = pipe.loader(deadline_s=0.4, **FORK)
-    with caplog.at_level(logging.WARNING, "splitpipe"), watched as loader:
-        assert list(loader) == list(range(40))
-    assert deaths.count == deaths_of(loader) == 1
-    text = "\n".join(record.getMessage() for record in caplog.records)
+    with caplog.at_level(logging.WARNING, "splitpipe"):
+        replaced_once(pipe, deaths, 40, deadline_s=0.4)
+    text = caplog.text
     assert "made no progress in stage 'decode'" in text
     assert ("stopped by a signal (SIGSTOP)" if how == "stop" else "in strike") in text
 
@@ -84,13 +89,10 @@ def test_one_that_is_stuck_in_restoring(
     deaths = Deaths(tmp_path, [at], "loop")
     pipe = sp.Pipeline(range(12)).map(lambda x: Clinging(x, deaths), workers=1)
     pipe = pipe.map(abs, workers=workers, name="reads").map(abs)
-    watched = pipe.loader(deadline_s=0.3, **FORK)
-    with caplog.at_level(logging.WARNING, "splitpipe"), watched as loader:
-        assert list(loader) == list(range(12))
-    assert deaths.count == deaths_of(loader) == 1
-    text = "\n".join(record.getMessage() for record in caplog.records)
-    assert "made no progress in stage 'reads'" in text
-    assert "in restored" in text
+    with caplog.at_level(logging.WARNING, "splitpipe"):
+        replaced_once(pipe, deaths, 12, deadline_s=0.3)
+    assert "made no progress in stage 'reads'" in caplog.text
+    assert "in restored" in caplog.text
 
 
 @pytest.mark.deadline(40)
@@ -98,9 +100,7 @@ def test_one_that_is_stuck_in_restoring(
 def test_one_that_is_stuck_in_pickling(workers: int, tmp_path: Path) -> None:
     deaths = Deaths(tmp_path, [5], "loop")
     pipe = sp.Pipeline(range(12)).map(lambda x: Sticky(x, deaths), workers=workers)
-    with pipe.loader(deadline_s=0.3, **FORK) as loader:
-        assert list(loader) == list(range(12))
-    assert deaths.count == deaths_of(loader) == 1
+    replaced_once(pipe, deaths, 12, deadline_s=0.3)
 
 
 @pytest.mark.deadline(40)

@@ -6,6 +6,7 @@ that can be gone on with; and numbers of items as short texts.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import length_hint
@@ -132,7 +133,6 @@ def numbers_text(numbers: Sequence[int]) -> str:
     if not numbers:
         return "0 1 "
     import base64  # 2 ms of a worker's start, and few stages tell numbers
-    import zlib
 
     every = np.array(numbers, np.uint64)
     first = int(every.min())
@@ -150,7 +150,6 @@ def numbers_of(text: str) -> list[int]:
     if not packed:
         return []
     import base64
-    import zlib
 
     rows = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
     words = np.ascontiguousarray(rows.reshape(int(width), -1).T).view(f"<u{width}")

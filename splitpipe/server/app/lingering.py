@@ -37,11 +37,12 @@ class Lingering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and hear it out."""
-        if scope["type"] == "http" and _closes(scope):
-            heard = _Heard(Headers(scope=scope), receive, send)
-            await self._app(scope, heard.receive, heard.send)
-        else:
-            await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if scope["http_version"] == "1.0" or _closes(headers):
+                heard = _Heard(headers, receive, send)
+                receive, send = heard.receive, heard.send
+        await self._app(scope, receive, send)
 
 
 class _Heard:
@@ -74,6 +75,6 @@ class _Heard:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _closes(scope: Scope) -> bool:
-    said = Headers(scope=scope).get("connection", "").lower()
-    return scope["http_version"] == "1.0" or "close" in [word.strip() for word in said.split(",")]
+def _closes(headers: Headers) -> bool:
+    said = headers.get("connection", "").lower()
+    return "close" in [word.strip() for word in said.split(",")]
