@@ -38,6 +38,7 @@ from splitpipe.runtime.forsaken import forsaken
 from splitpipe.runtime.going_on import going_on
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.intake import Intake
+from splitpipe.runtime.interrupts import unlocked
 from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.memory import MemoryWatch
 from splitpipe.runtime.observer import Observer
@@ -193,11 +194,9 @@ class Keeper:
         spare = self._reserve.watched
         watched = [*workers.staff.watched, *spare] if spare else workers.staff.watched
         workers.waiting += 1
-        self._lock.release()
         try:
-            arrived = port.receiver.wait(watched)
+            arrived = unlocked(self._lock, lambda: port.receiver.wait(watched))
         finally:
-            self._lock.acquire()
             workers.waiting -= 1
         if workers is not self._workers:
             self._bury()

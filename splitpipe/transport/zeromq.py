@@ -119,13 +119,14 @@ class ZmqSender(Sender):
             try:
                 end._socket.send(message, zmq.DONTWAIT)
             except zmq.Again:
-                end.wait(zmq.POLLOUT)
-                continue
+                pass  # as in `ZmqReceiver.receive`
             except zmq.ZMQError as error:
                 raise ChannelError(f"a message could not be sent: {error}") from error
-            end.messages += 1
-            end.nbytes += len(message)
-            return
+            else:
+                end.messages += 1
+                end.nbytes += len(message)
+                return
+            end.wait(zmq.POLLOUT)
 
     def wait(self, watch: Sequence[int] = (), *, block: bool = True) -> bool:
         end = self._end
@@ -177,16 +178,17 @@ class ZmqReceiver(Receiver):
             try:
                 message = end._socket.recv(zmq.DONTWAIT)
             except zmq.Again:
-                end.check()
-                if not block:
-                    return None
-                end.wait(zmq.POLLIN)
-                continue
+                pass  # and go on outside of it: no Ctrl-C while it waits has it as its context
             except zmq.ZMQError as error:
                 raise ChannelError(f"a message could not be received: {error}") from error
-            end.messages += 1
-            end.nbytes += len(message)
-            return message
+            else:
+                end.messages += 1
+                end.nbytes += len(message)
+                return message
+            end.check()
+            if not block:
+                return None
+            end.wait(zmq.POLLIN)
 
     def wait(self, watch: Sequence[int] = ()) -> bool:
         if self._end._closed:

@@ -93,7 +93,7 @@ class TestKilled:
             family = program.family()
             program.kill(signal.SIGINT, group=True)
             status, _, errors = program.finish()
-            assert status == -signal.SIGINT
+            assert status == -signal.SIGINT, errors
             assert errors.count("Traceback") == 1, errors
             assert "KeyboardInterrupt" in errors
             program.assert_nothing_left(family)
