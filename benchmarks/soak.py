@@ -16,6 +16,9 @@ Rules:
   need comes up in the course of minutes. The slope stands with its error, since memory is noisy;
 - memory fails when it grows by more than is allowed, by twice that error, and by one step of an
   allocator, in all: in a short run a step looks like a slope. What would not be seen is said;
+- memory that processes share is not judged by its slope: a slot of the arena is there from when it
+  is first written, the last one perhaps in the second hour. It fails when there is more of it than
+  `ARENA_BYTES`, which the loader was told to stay below;
 - descriptors, threads and segments fail when their last third has more than their first;
 - what leaks does so by the item or by the epoch: ``--records`` makes epochs short and many;
 - the verdict is the last line. Exit status: 0 passed, 1 failed, 2 too short to judge.
@@ -32,7 +35,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +52,11 @@ MIB = 1 << 20
 WARM_UP = 0.5
 EVERY_S = 0.5
 LIMIT_MIB_H = 1.0
+ARENA_BYTES = 64 << 20
 STEP_MIB = 1.0  # an arena of Python's, the least that a process takes at once
 TRIM_S = 1.0
 TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
 """A C library without caches; another one than GNU's does not look at it."""
-_MADE = ("Pss_Anon:", "Pss_Shmem:")
 LEAST_S = 60.0
 """A run that is shorter says nothing about a slope in an hour."""
 
@@ -64,12 +67,15 @@ class Sample:
 
     Attributes:
         at_s: when.
-        rss_mib: resident memory that is theirs alone; shared memory counts once.
+        memory_mib: resident memory that they made and do not share; what a process has from the one
+            that forked it counts once.
+        shared_mib: of their segments, once.
         descriptors, threads, segments, processes: how many.
     """
 
     at_s: float
-    rss_mib: float
+    memory_mib: float
+    shared_mib: float
     descriptors: int
     threads: int
     segments: int
@@ -79,31 +85,30 @@ class Sample:
 def sample() -> Sample:
     """Look at this process and all below it."""
     found = [os.getpid(), *(one.pid for one in psutil.Process().children(recursive=True))]
-    totals = {"rss": 0.0, "descriptors": 0, "threads": 0, "segments": 0}
+    memory = shared = 0.0
+    descriptors = threads = segments = 0
     for pid in found:
         # It may end while it is looked at.
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
-            totals["rss"] += _resident(pid)
-            totals["descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
-            totals["threads"] += len(os.listdir(f"/proc/{pid}/task"))
-            totals["segments"] += _segments(pid)
-    return Sample(
-        time.monotonic(),
-        totals["rss"] / MIB,
-        int(totals["descriptors"]),
-        int(totals["threads"]),
-        int(totals["segments"]),
-        len(found),
-    )
+            parts = _resident(pid)
+            memory += parts["Pss_Anon"]
+            shared += parts["Pss_Shmem"]
+            descriptors += len(os.listdir(f"/proc/{pid}/fd"))
+            threads += len(os.listdir(f"/proc/{pid}/task"))
+            segments += _segments(pid)
+    now = time.monotonic()
+    return Sample(now, memory, shared, descriptors, threads, segments, len(found))
 
 
-def _resident(pid: int) -> float:
-    """Bytes that a process made, with its part of those that it shares with others.
+def _resident(pid: int) -> dict[str, float]:
+    """MiB of a process by their kind, with its part of those that it shares with others.
 
-    Without pages of files: how many of those count here depends on who else has them mapped.
+    Pages of files are not looked at: how many of those count here depends on who else has them
+    mapped.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(1024.0 * int(line.split()[1]) for line in lines if line.startswith(_MADE))
+    fields = (line.split(":") for line in lines[1:])
+    return {name: int(value.split()[0]) / 1024 for name, value in fields}
 
 
 def _segments(pid: int) -> int:
@@ -135,17 +140,24 @@ def judge(samples: Sequence[Sample], limit_mib_h: float) -> Report:
     span = samples[-1].at_s - samples[0].at_s
     warm = [one for one in samples if one.at_s >= samples[0].at_s + WARM_UP * span]
     times = [one.at_s for one in warm]
-    rise, error = slope(times, [one.rss_mib for one in warm])
+    rise, error = slope(times, [one.memory_mib for one in warm])
     # A step in the middle of a stretch is half as steep again as one that is spread over it.
     seen = limit_mib_h + 2 * error + 3600 * 1.5 * STEP_MIB / max(1e-9, times[-1] - times[0])
     report.lines.append(
-        f"memory: {warm[0].rss_mib:.1f} MiB after the warm-up, {warm[-1].rss_mib:.1f} at the end; "
+        f"memory: {warm[0].memory_mib:.1f} MiB after the warm-up, "
+        f"{warm[-1].memory_mib:.1f} at the end; "
         f"{rise:+.2f} MiB/h (+- {error:.2f}), {limit_mib_h:g} allowed; "
         f"less than {seen:.1f} MiB/h would not be seen in so short a time"
     )
     report.require(rise <= seen, f"memory grows by {rise:.2f} MiB/h")
+    most, least = max(one.shared_mib for one in samples), warm[0].shared_mib
+    report.lines.append(
+        f"shared memory: {least:.1f} MiB after the warm-up, {most:.1f} at most; "
+        f"{ARENA_BYTES / MIB:.0f} allowed"
+    )
+    report.require(most <= ARENA_BYTES / MIB, f"shared memory grew to {most:.1f} MiB")
     third = max(1, len(warm) // 3)
-    for name in [one.name for one in fields(Sample)][2:]:
+    for name in ("descriptors", "threads", "segments", "processes"):
         early = max(getattr(one, name) for one in warm[:third])
         late = max(getattr(one, name) for one in warm[-third:])
         report.lines.append(f"{name}: {early} early, {late} late")
@@ -201,7 +213,7 @@ def read(end_s: float, least_epochs: int, records: int = RECORDS) -> Iterator[tu
     """Read until the time is over; yield epochs and items so far, a few times a second."""
     items, epoch, due = 0, 0, 0.0
     kept: list[Any] = []
-    with pipelines(records).loader(epochs=None) as loader:
+    with pipelines(records).loader(epochs=None, arena_bytes=ARENA_BYTES) as loader:
         for batch in loader:
             items += len(batch[0][0])
             kept.append(batch[1])

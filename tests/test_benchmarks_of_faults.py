@@ -86,34 +86,48 @@ class TestSoak:
     def samples(**growing: float) -> list[Sample]:
         made = []
         for number in range(100):
-            values = {"rss_mib": 100.0, "descriptors": 9, "threads": 8, "segments": 7}
+            values: dict[str, float] = {"memory_mib": 100.0, "shared_mib": 60.0}
+            values |= {"descriptors": 9, "threads": 8, "segments": 7, "processes": 4}
             for name, rate in growing.items():
                 values[name] += type(values[name])(rate * number)
-            made.append(Sample(10.0 * number, processes=4, **values))  # type: ignore[arg-type]
+            made.append(Sample(10.0 * number, **values))  # type: ignore[arg-type]
         return made
 
     def test_what_does_not_grow_passes(self) -> None:
         assert judge(self.samples(), 1.0).passed
 
-    @pytest.mark.parametrize("name", ["rss_mib", "descriptors", "threads", "segments"])
-    def test_what_grows_fails(self, name: str) -> None:
-        report = judge(self.samples(**{name: 0.5 if name != "rss_mib" else 0.05}), 1.0)
+    @pytest.mark.parametrize(
+        ("name", "rate"),
+        [
+            ("memory_mib", 0.05),
+            ("shared_mib", 0.05),
+            ("descriptors", 0.5),
+            ("threads", 0.5),
+            ("segments", 0.5),
+            ("processes", 0.5),
+        ],
+    )
+    def test_what_grows_fails(self, name: str, rate: float) -> None:
+        report = judge(self.samples(**{name: rate}), 1.0)
         assert not report.passed
         assert len(report.faults) == 1
 
     def test_one_step_of_an_allocator_is_no_growth_and_four_are(self) -> None:
         for steps, passed in ((1, True), (4, False)):
             samples = [
-                Sample(one.at_s, 100.0 + steps * (number >= 75), 9, 8, 7, 4)
+                Sample(one.at_s, 100.0 + steps * (number >= 75), 60.0, 9, 8, 7, 4)
                 for number, one in enumerate(self.samples())
             ]
             report = judge(samples, 1.0)
             assert report.passed is passed, report
             assert "would not be seen" in report.lines[0]
 
+    def test_slots_that_are_written_late_are_no_growth(self) -> None:
+        assert judge(self.samples(shared_mib=0.03), 1.0).passed
+
     def test_what_is_taken_in_the_first_half_is_warming_up(self) -> None:
         samples = [
-            Sample(one.at_s, 100.0 + min(number, 50), 9, 8, 7, 4)
+            Sample(one.at_s, 100.0 + min(number, 50), 60.0, 9, 8, 7, 4)
             for number, one in enumerate(self.samples())
         ]
         assert judge(samples, 1.0).passed
@@ -121,7 +135,7 @@ class TestSoak:
     def test_noise_is_no_growth(self) -> None:
         samples = self.samples()
         noisy = [
-            Sample(one.at_s, 100.0 + (number * 37 % 11), 9, 8, 7, 4)
+            Sample(one.at_s, 100.0 + (number * 37 % 11), 60.0, 9, 8, 7, 4)
             for number, one in enumerate(samples)
         ]
         assert judge(noisy, 1.0).passed
