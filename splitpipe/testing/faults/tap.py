@@ -142,15 +142,19 @@ class Tap:
         self._put_back = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        tapped: dict[int, tuple[Any, Any]] = {}  # by the id of what it stands for
         for name, kind in CALLS.items():
-            module_name, _, attribute = name.partition(".")
-            original = getattr(_MODULES[module_name], attribute, None)
+            module, attribute = _place(name)
+            original = getattr(module, attribute, None)
             if original is None:  # pragma: no cover - a system that lacks it
                 continue
-            tapped = _tapped_map(self) if name == "mmap.mmap" else self._under(name, kind, original)
-            for holder, own_name in list(_holders(_MODULES[module_name], attribute, original)):
-                self._put_back.callback(setattr, holder, own_name, original)
-                setattr(holder, own_name, tapped)
+            under = _tapped_map(self) if name == "mmap.mmap" else self._under(name, kind, original)
+            tapped[id(original)] = original, under
+        for holder, own_name, value in list(_held()):
+            found = tapped.get(id(value))
+            if found is not None:
+                self._put_back.callback(setattr, holder, own_name, found[0])
+                setattr(holder, own_name, found[1])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,11 +217,18 @@ def _tapped_map(tap: Tap) -> type[mmap.mmap]:
     return Tapped
 
 
-def _holders(module: ModuleType, attribute: str, original: Any) -> Iterator[tuple[ModuleType, str]]:
-    """The module a function is of, and those of ours that hold it under a name of their own."""
-    yield module, attribute
+def _place(name: str) -> tuple[ModuleType, str]:
+    module, _, attribute = name.partition(".")
+    return _MODULES[module], attribute
+
+
+def _held() -> Iterator[tuple[ModuleType, str, Any]]:
+    """What modules hold under which names: those that functions are of, and those of ours, which
+    may hold one under a name of their own.
+    """
+    for module, attribute in map(_place, CALLS):
+        yield module, attribute, getattr(module, attribute, None)
     for name, ours in list(sys.modules.items()):
         if name.startswith("splitpipe.") and not name.startswith(__package__ or ""):
             for own_name, value in list(vars(ours).items()):
-                if value is original:
-                    yield ours, own_name
+                yield ours, own_name, value
