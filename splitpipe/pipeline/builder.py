@@ -104,7 +104,7 @@ class Pipeline(ItemMethods, GroupMethods, FlowMethods, RankMethods):
         >>> [batch.tolist() for batch in pipe]
         [[1, 9], [25, 49], [81]]
         >>> pipe
-        Pipeline(range(0, 10)) > map(<lambda>) > filter(<lambda>-2) > batch(batch(2))
+        Pipeline(range(0, 10)) > map(<lambda>) > filter(<lambda>-2) > batch(2)
     """
 
     node: Node

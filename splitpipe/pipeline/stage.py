@@ -124,8 +124,12 @@ class Stage:
         workers = self.options.workers
         many = "auto" if self.options.auto else workers
         policy = getattr(self.operation, "policy", None)
-        name = self.name if policy is None else f"{self.name}, on_error={policy}"
-        return f"{kind}({name})" + ("" if workers is None else f" x {many}")
+        told = self.name  # which says its kind, where nobody gave another: batch(4)
+        if told.startswith(f"{kind}(") and told.endswith(")"):
+            told = told[len(kind) + 1 : -1]
+        if policy is not None:
+            told += f", on_error={policy}"
+        return f"{kind}({told})" + ("" if workers is None else f" x {many}")
 
 
 def _worth_trying() -> int:

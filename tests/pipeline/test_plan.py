@@ -221,7 +221,7 @@ class TestDescription:
         pipe = SEQUENCE.map(f, workers=2).filter(f).through(stream).batch(4).take(3)
         assert repr(pipe) == (
             "Pipeline(range(0, 100)) > map(f) x 2 > filter(f-2) > through(stream)"
-            " > batch(batch(4)) > take(take(3))"
+            " > batch(4) > take(3)"
         )
 
     def test_len_where_it_can_be_known(self) -> None:

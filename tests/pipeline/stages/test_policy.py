@@ -171,7 +171,7 @@ def test_they_are_values() -> None:
 def test_a_description_tells_of_them(tmp_path: Any) -> None:
     pipe = sp.Pipeline(range(3)).map(str, on_error="skip", workers=2).batch(2, on_error="raise")
     assert repr(pipe) == (
-        "Pipeline(range(0, 3)) > map(str, on_error=skip) x 2 > batch(batch(2), on_error=raise)"
+        "Pipeline(range(0, 3)) > map(str, on_error=skip) x 2 > batch(2, on_error=raise)"
     )
     with pytest.raises(TypeError, match="not known"):
         len(pipe)
