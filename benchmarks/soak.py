@@ -35,7 +35,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ import psutil
 import splitpipe as sp
 from benchmarks.chaotic.report import Report
 
-__all__ = ["Sample", "judge", "main", "slope"]
+__all__ = ["Record", "Sample", "judge", "main", "slope"]
 
 RECORDS = 100_000
 MIB = 1 << 20
@@ -82,6 +82,41 @@ class Sample:
     processes: int
 
 
+class Record:
+    """Samples, in memory that is there from the beginning: a list of them, a few hundred bytes
+    each, would grow by 3 MiB in an hour, and be found.
+
+    When it is full, every other one goes, and of those that come every other one is kept.
+
+    >>> record = Record(4)
+    >>> for second in range(6):
+    ...     record.add(Sample(second, 1.0, 1.0, 1, 1, 1, 1))
+    >>> [one.at_s for one in record.samples()]
+    [0.0, 2.0, 4.0]
+    """
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._rows = np.full((capacity, len(fields(Sample))), np.nan)
+        self._seen = self._kept = 0
+        self._every = 1
+
+    def add(self, sample: Sample) -> None:
+        """Keep a sample, or leave it out."""
+        if self._kept == len(self._rows):
+            self._kept = len(self._rows[::2])
+            self._rows[: self._kept] = self._rows[::2]
+            self._every *= 2
+        if self._seen % self._every == 0:
+            self._rows[self._kept] = astuple(sample)
+            self._kept += 1
+        self._seen += 1
+
+    def samples(self) -> list[Sample]:
+        """Those that were kept, in order."""
+        rows = self._rows[: self._kept].tolist()
+        return [Sample(*row[:3], *map(int, row[3:])) for row in rows]
+
+
 def sample() -> Sample:
     """Look at this process and all below it."""
     found = [os.getpid(), *(one.pid for one in psutil.Process().children(recursive=True))]
@@ -107,8 +142,8 @@ def _resident(pid: int) -> dict[str, float]:
     mapped.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    fields = (line.split(":") for line in lines[1:])
-    return {name: int(value.split()[0]) / 1024 for name, value in fields}
+    parts = (line.split(":") for line in lines[1:])
+    return {name: int(value.split()[0]) / 1024 for name, value in parts}
 
 
 def _segments(pid: int) -> int:
@@ -249,12 +284,14 @@ def main(argv: Sequence[str]) -> int:
         command = [sys.executable, "-m", "benchmarks.soak", *argv]
         os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": TUNABLES})
     begin = time.monotonic()
-    reading = read(begin + 60 * arguments.minutes, arguments.epochs, arguments.records)
-    seen = [(done, sample()) for done in reading]
-    samples, (epoch, items) = [one for _, one in seen], seen[-1][0]
+    record, epoch, items = Record(), 0, 0
+    until = begin + 60 * arguments.minutes
+    for done in read(until, arguments.epochs, arguments.records):
+        record.add(sample())
+        epoch, items = done
     seconds = time.monotonic() - begin
     print(f"{seconds:.0f} s, {items} items, {epoch} whole epochs, {items / seconds:.0f} items/s")
-    report = judge(samples, arguments.limit)
+    report = judge(record.samples(), arguments.limit)
     print("\n".join(report.lines))
     if seconds < LEAST_S:
         print(f"TOO SHORT to judge what grows: {LEAST_S:.0f} s at least")

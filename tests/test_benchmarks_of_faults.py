@@ -15,7 +15,7 @@ from benchmarks.chaotic import consumers, peers, workers
 from benchmarks.chaotic.cells import Outcome
 from benchmarks.chaotic.report import Report
 from benchmarks.chaotic.rows import AT, COUNT, ROWS
-from benchmarks.soak import Sample, judge, slope
+from benchmarks.soak import Record, Sample, judge, slope
 from splitpipe.testing.faults import FaultLog
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +92,12 @@ class TestSoak:
                 values[name] += type(values[name])(rate * number)
             made.append(Sample(10.0 * number, **values))  # type: ignore[arg-type]
         return made
+
+    def test_a_record_that_is_full_keeps_every_other_sample(self) -> None:
+        record, samples = Record(16), self.samples()
+        for one in samples:
+            record.add(one)
+        assert record.samples() == samples[::8]
 
     def test_what_does_not_grow_passes(self) -> None:
         assert judge(self.samples(), 1.0).passed
