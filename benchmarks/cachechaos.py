@@ -58,6 +58,7 @@ class Plan:
         block_nbytes: size of a block.
         limit_nbytes: of the cache.
         kill_every_s: how long, on the average, until somebody is killed.
+        least_killed: it goes on for longer until so many were.
         latency_s: how long the store takes.
         seed: of everything that is chosen.
     """
@@ -69,6 +70,7 @@ class Plan:
     block_nbytes: int = 1 << 16
     limit_nbytes: int = 10 << 20
     kill_every_s: float = 0.25
+    least_killed: int = 1
     latency_s: float = 0.002
     seed: int = 0
 
@@ -140,10 +142,13 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = lambda text: 
     try:
         while True:
             now = time.monotonic()
-            while now < end and len(workers) < plan.workers:
+            # A machine that is slow to start them has killed nobody yet.
+            going = now < end or len(killed) < plan.least_killed
+            while going and len(workers) < plan.workers:
                 started += 1
-                workers[_start(plan, folder, log, started, end)] = started
-            if now >= next_kill and now < end:
+                until = max(end, now + 0.2 * plan.seconds)
+                workers[_start(plan, folder, log, started, until)] = started
+            if now >= next_kill and going:
                 next_kill = now + rng.expovariate(1 / plan.kill_every_s)
                 victim = rng.choice(list(workers))
                 os.kill(victim, signal.SIGKILL)
@@ -157,7 +162,7 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = lambda text: 
                     killed.add(pid)
                 elif status:
                     failed += 1
-            if not workers and now >= end:
+            if not workers and not going:
                 break
             time.sleep(0.01)
     finally:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from splitpipe.stores import RetryPolicy, open_store, patience
 from splitpipe.testing.faults.proxy import FaultProxy
 from tests.servers import FileServer, S3Server
 
-__all__ = ["Bucket", "bucket", "file_server", "s3_proxy", "s3_server"]
+__all__ = ["Bucket", "bucket", "file_server", "patient", "s3_proxy", "s3_server"]
 
 _numbers = itertools.count()
 
@@ -66,3 +67,15 @@ def file_server(tmp_path: Path) -> Iterator[FileServer]:
     folder.mkdir()
     with FileServer(folder) as server:
         yield server
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process a server that is slow, because the machine is busy, is asked once: neither
+    again, because it usually is quicker, nor a second time beside the first.
+    """
+    monkeypatch.setattr(patience, "LEAST_S", 60.0)
+    monkeypatch.setattr(patience, "FIRST_S", 60.0)
+    defaults = open_store.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "retry", RetryPolicy(hedges=0.0))

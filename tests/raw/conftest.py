@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.server_fixtures import bucket, file_server, s3_proxy, s3_server
+from tests.server_fixtures import bucket, file_server, patient, s3_proxy, s3_server
 
-__all__ = ["bucket", "file_server", "s3_proxy", "s3_server"]
+__all__ = ["bucket", "file_server", "patient", "s3_proxy", "s3_server"]

@@ -7,7 +7,6 @@ import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import splitpipe as sp
-from splitpipe.stores import LocalStore, RetryPolicy, retrying
+from splitpipe.stores import LocalStore
 from splitpipe.testing.faults import FaultProxy, HttpFault, chaos
 from tests.server_fixtures import Bucket
 from tests.servers import FileServer, S3Server
@@ -133,11 +132,8 @@ def test_a_local_table_of_urls(served: FileServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
-def test_a_cache_fetches_each_file_once(
-    served: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What a busy machine is slow with is not asked a second time beside the first.
-    monkeypatch.setattr(retrying, "RetryPolicy", partial(RetryPolicy, hedges=0.0))
+@pytest.mark.usefixtures("patient")
+def test_a_cache_fetches_each_file_once(served: FileServer, tmp_path: Path) -> None:
     with FaultProxy(served.url) as proxy:
         given: dict[str, Any] = {"cache_dir": tmp_path / "cache", "cache_limit": "64 MB"}
         for _ in range(2):

@@ -10,10 +10,10 @@ import pytest
 
 import splitpipe as sp
 from tests.remote.making import Place, placed
-from tests.server_fixtures import bucket, file_server, s3_proxy, s3_server
+from tests.server_fixtures import bucket, file_server, patient, s3_proxy, s3_server
 from tests.servers import S3Server
 
-__all__ = ["bucket", "file_server", "s3_proxy", "s3_server"]
+__all__ = ["bucket", "file_server", "patient", "s3_proxy", "s3_server"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,7 @@ def local(tmp_path: Path) -> str:
     return path
 
 
+@pytest.mark.usefixtures("patient")
 def test_three_requests_at_most(
     in_s3: Place, opened: Opened, local: str, s3_proxy: FaultProxy
 ) -> None:

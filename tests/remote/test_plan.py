@@ -46,6 +46,7 @@ EPOCHS: list[Any] = [
 
 
 @pytest.mark.deadline(120)
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("shuffle", "limit", "how", "workers"),
     seldom(
@@ -77,15 +78,15 @@ def test_one_epoch(
     with pipe.loader(**({} if workers else {"executor": "inline"})) as loader:
         assert sum(1 for _ in loader) == plan.records
     requests = len(s3_proxy.log())
-    # Every byte once, and the manifest, the list and some heads; but for second requests beside
-    # slow ones. What workers made of them is not told here: one in ten at most.
-    hedges = dataset.records._store.statistics().hedges + (requests // 10 if workers else 0)
-    second = sum(asked_again(s3_proxy)[:hedges])
+    # Every byte once, and the manifest, the list and some heads; but for what workers ask for a
+    # second time where the machine is slow: one in ten at most.
+    second = sum(asked_again(s3_proxy)[: requests // 10 if workers else 0])
     assert s3_proxy.statistics().nbytes_down - second < 1.05 * plan.egress_nbytes + 50_000
     assert plan.requests / 3 < requests < 2 * plan.requests
     assert dataset.records._cache.statistics().used_nbytes <= max(plan.cache_nbytes, limit or 0)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_slow_reader_has_nothing_fetched_twice(
     place: Place, opened: Opened, s3_proxy: FaultProxy
 ) -> None:
@@ -96,9 +97,8 @@ def test_a_slow_reader_has_nothing_fetched_twice(
     for _ in dataset:
         for asked in list(cache._ahead._under_way):
             assert asked.wait(60)
-    hedges = dataset.records._store.statistics().hedges
     assert cache.statistics().evicted_nbytes > 0
-    assert len(asked_again(s3_proxy)) <= hedges
+    assert not asked_again(s3_proxy)
 
 
 def asked_again(proxy: FaultProxy) -> list[int]:
@@ -164,6 +164,7 @@ MACHINES = 4
 
 
 @pytest.mark.deadline(120)
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("limit", "shuffle"), [(None, "global"), (9_000_000, "binwise"), (None, None)]
 )
@@ -195,10 +196,8 @@ def test_machines_with_lanes_fetch_what_is_theirs(
             assert sorted(found[0]) == sorted(found[1])
             assert len(found[0]) == plan.records == 704 // MACHINES
             seen += found[0]
-            # Two epochs, of which the second one asks for nothing; second requests do not count.
-            hedges = ds.records._store.statistics().hedges
+            # Two epochs, of which the second one asks for nothing.
             asked = s3_proxy.statistics().nbytes_down - before
-            asked -= sum(asked_again(s3_proxy)[:hedges])
             assert plan.how == "keep"
             assert asked < 1.05 * plan.egress_nbytes + 50_000 < 0.5 * plan.data_nbytes
     assert sorted(seen) == sorted(records)

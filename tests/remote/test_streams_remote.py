@@ -130,6 +130,7 @@ def test_a_network_that_fails(
         sources[name].close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_comes_is_fetched_meanwhile(
     remote: dict[str, Any], bucket: Bucket, s3_proxy: FaultProxy, tmp_path: Path
 ) -> None:

@@ -252,6 +252,7 @@ def test_one_that_dies_when_it_is_given_its_work(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "REPLACED_GRACE_S", LONG_S)
+    count = 100_000  # far more than what is made ahead: the one that is killed had work left
     give, left = Hand.give, [3]
 
     def struck(self: Hand, spec: Any) -> bool:
@@ -265,13 +266,13 @@ def test_one_that_dies_when_it_is_given_its_work(
         return given
 
     monkeypatch.setattr(Hand, "give", struck)
-    pipe = sp.Pipeline(range(3000)).map(square, workers=2)
+    pipe = sp.Pipeline(range(count)).map(square, workers=2)
     with pipe.loader(prefetch=1, restarts=None) as loader:
         got = [next(loader)]
         kill(keeper_of(loader).pids[0])
         got += loader
     assert left[0] < 3
-    assert got == [x * x for x in range(3000)]
+    assert got == [x * x for x in range(count)]
 
 
 @pytest.mark.leaks("whoever the fork server has started is a child of nobody here when it is gone")

@@ -1,5 +1,5 @@
 """The servers that these tests talk to."""
 
-from tests.server_fixtures import bucket, file_server, s3_proxy, s3_server
+from tests.server_fixtures import bucket, file_server, patient, s3_proxy, s3_server
 
-__all__ = ["bucket", "file_server", "s3_proxy", "s3_server"]
+__all__ = ["bucket", "file_server", "patient", "s3_proxy", "s3_server"]
