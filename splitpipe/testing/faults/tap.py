@@ -142,19 +142,19 @@ class Tap:
         self._put_back = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        tapped: dict[int, tuple[Any, Any]] = {}  # by the id of what it stands for
+        tapped: dict[int, Any] = {}  # by the id of what it stands for
         for name, kind in CALLS.items():
             module, attribute = _place(name)
             original = getattr(module, attribute, None)
             if original is None:  # pragma: no cover - a system that lacks it
                 continue
             under = _tapped_map(self) if name == "mmap.mmap" else self._under(name, kind, original)
-            tapped[id(original)] = original, under
+            tapped[id(original)] = under
         for holder, own_name, value in list(_held()):
             found = tapped.get(id(value))
             if found is not None:
-                self._put_back.callback(setattr, holder, own_name, found[0])
-                setattr(holder, own_name, found[1])
+                self._put_back.callback(setattr, holder, own_name, value)
+                setattr(holder, own_name, found)
         return self
 
     def __exit__(self, *_: object) -> None:
