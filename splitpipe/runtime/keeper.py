@@ -31,6 +31,7 @@ from dataclasses import replace
 from functools import partial
 
 from splitpipe.errors import PipelineError, WorkerDied, WorkerStalled
+from splitpipe.interrupts import unlocked
 from splitpipe.pipeline.plan import Plan, RunOptions, Task
 from splitpipe.pipeline.resuming import Resume
 from splitpipe.runtime.deaths import Death, Record
@@ -38,7 +39,6 @@ from splitpipe.runtime.forsaken import forsaken
 from splitpipe.runtime.going_on import going_on
 from splitpipe.runtime.inbox import Inbox
 from splitpipe.runtime.intake import Intake
-from splitpipe.runtime.interrupts import unlocked
 from splitpipe.runtime.ledger import Ledger
 from splitpipe.runtime.memory import MemoryWatch
 from splitpipe.runtime.observer import Observer

@@ -18,6 +18,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from splitpipe.errors import PipelineError, ResumeError
+from splitpipe.interrupts import held_back
 from splitpipe.pipeline.graph import Node
 from splitpipe.pipeline.plan import RunOptions, plan
 from splitpipe.pipeline.resuming import Facts, Resume, as_facts, remade, settle
@@ -28,7 +29,6 @@ from splitpipe.runtime.book import Book, check_policies
 from splitpipe.runtime.engine import Engine
 from splitpipe.runtime.heading import heading_of
 from splitpipe.runtime.inbox import Inbox
-from splitpipe.runtime.interrupts import held_back
 from splitpipe.runtime.keeper import Keeper
 from splitpipe.runtime.observer import Observer
 from splitpipe.runtime.ranks import Ranks

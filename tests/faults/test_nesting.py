@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import splitpipe as sp
-from splitpipe.runtime.interrupts import held_back
+from splitpipe.interrupts import held_back
 from splitpipe.testing.faults import Estate, Fault, FaultLog, worker_index
 from tests.faults.places import forever, same
 from tests.faults.reading import PATIENCE_S, reading

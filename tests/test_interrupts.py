@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import splitpipe as sp
+from splitpipe.interrupts import unlocked
 from splitpipe.runtime import keeper
-from splitpipe.runtime.interrupts import unlocked
 
 
 class Interrupted:
