@@ -25,7 +25,7 @@ from typing import Any
 from splitpipe import errors
 from splitpipe.client.feed.feed import Feed
 from splitpipe.client.feed.links import Links, Transport
-from splitpipe.client.feed.session import Asked, Session
+from splitpipe.client.feed.session import Asked, Hand, Session
 from splitpipe.client.http import Http
 from splitpipe.errors import (
     InvalidRequest,
@@ -167,8 +167,18 @@ class RemoteLoader:
             if self._failure is not None:
                 raise self._failure
             raise StopIteration
+        hand: Hand = []
         try:
-            found = self._feed.take(timeout_s=timeout_s)
+            return self._take(hand, timeout_s)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C: whoever goes on reading misses nothing
+            self._feed.put_back(hand)
+            raise
+
+    def _take(self, hand: Hand, timeout_s: float | None) -> Any:
+        try:
+            found = self._feed.take(hand, timeout_s=timeout_s)
         except ServiceError as error:
             self._failure = error
             left = self._shut(in_good_order=False)
@@ -309,9 +319,10 @@ class RemoteLoader:
         """End; return how many batches the server could not be told are done with."""
         if self._over:
             return 0
-        self._over = True
+        left = self._feed.close(in_good_order=in_good_order, timeout_s=timeout_s)
+        self._over = True  # after it: whoever interrupted this can close again
         self._finalizer.detach()
-        return self._feed.close(in_good_order=in_good_order, timeout_s=timeout_s)
+        return left
 
     def _end(self, *, in_good_order: bool = True, timeout_s: float = 10.0) -> None:
         left = self._shut(in_good_order=in_good_order, timeout_s=timeout_s)

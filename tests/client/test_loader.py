@@ -292,8 +292,8 @@ class TestAsking:
             next(one)
             other = front.loader()
             waiting = threads.submit(other.take)
-            while not other._feed._moving.locked():
-                pass
+            while other._feed._moving.acquire(blocking=False):  # until somebody waits with it
+                other._feed._moving.release()
             other.close()
             with pytest.raises(ClosedChannel):
                 waiting.result()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from splitpipe.client.feed.ranges import RangeSet, compact, without
-from splitpipe.client.feed.session import Asked, Session
+from splitpipe.client.feed.session import Asked, Hand, Session
 from splitpipe.errors import ServiceError
 from splitpipe.wire.carrying import Batch
 from splitpipe.wire.messages import (
@@ -192,6 +192,18 @@ class Sharing(RuleBasedStateMachine):
             side.got.append(batch.sequence)
             if batch.sequence not in self.engine.granted.get(side.session.name, ()):
                 self.late.add(batch.sequence)
+
+    @rule(who=who)
+    def interrupt(self, who: int) -> None:
+        """A batch is taken and does not reach its user."""
+        session = self.sides[who].session
+        before = session.counts.batches, session.next_position(), session.queued
+        hand: Hand = []
+        session.take(hand)
+        for batch, last in hand:
+            session.put_back(batch, last)
+        if hand:
+            assert (session.counts.batches, session.next_position(), session.queued) == before
 
     @rule(who=who)
     def push_back(self, who: int) -> None:
@@ -397,6 +409,15 @@ class TestRanges:
             assert [n in seen for n in range(22)] == [n in plain for n in range(22)]
         seen.add_range(8, 30)
         assert seen.ranges == [(0, 30)]
+
+    def test_any_can_be_taken_out(self) -> None:
+        for out in range(-1, 11):
+            some, plain = RangeSet(), {0, 1, 2, 3, 5, 7, 8, 9}
+            for one in plain:
+                some.add(one)
+            some.discard(out)
+            plain.discard(out)
+            assert some.ranges == compact(plain)
 
     def test_claims_of_length_cost_nothing(self) -> None:
         assert without({1, 5, 9}, [(2, 2**61)]) == {1}

@@ -22,11 +22,13 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 
 from splitpipe.client.feed.link import BrokenLink, Link
 from splitpipe.client.feed.links import Links
-from splitpipe.client.feed.session import Session
+from splitpipe.client.feed.session import Hand, Session
 from splitpipe.errors import ClosedChannel, ServiceError, Unavailable
+from splitpipe.interrupts import locked
 from splitpipe.wire.carrying import Batch
 from splitpipe.wire.limits import Limits
 from splitpipe.wire.messages import (
@@ -71,7 +73,7 @@ class Feed:
         self._limits = limits
         self._reconnect_s = reconnect_s
         self._knowing = threading.Lock()
-        self._moving = threading.Lock()
+        self._moving = threading.RLock()
         self._link: Link | None = None
         self._error: Exception | None = None
         self._closing = threading.Event()
@@ -87,8 +89,12 @@ class Feed:
         self._keeper.start()
         _open.add(self)
 
-    def take(self, *, timeout_s: float | None = None) -> Batch | Failed | None:
+    def take(self, hand: Hand, *, timeout_s: float | None = None) -> Batch | Failed | None:
         """Return the next batch, what went wrong in its place, or None at the end.
+
+        Args:
+            hand: is given the batch, too; see `put_back`.
+            timeout_s: how long to wait.
 
         Raises:
             TimeoutError: nothing came in time.
@@ -102,7 +108,7 @@ class Feed:
             with self._knowing:
                 if self._closing.is_set():
                     raise ClosedChannel("this loader was closed")
-                found = self._next()
+                found = self._next(hand)
                 hurry = self.session.wants_to_ack(now_s)
                 over = self.session.ended
             if found is not None or over:
@@ -120,9 +126,17 @@ class Feed:
             self._move(_LONGEST_WAIT_S if until_s is None else until_s - now_s, wait=True)
             now_s = time.monotonic()
 
-    def _next(self) -> Batch | Failed | None:
+    def put_back(self, hand: Hand) -> None:
+        """What `take` has put into a hand did not reach the user, who was interrupted: it is what
+        comes next.
+        """
+        with self._knowing:
+            for batch, before in hand:
+                self.session.put_back(batch, before)
+
+    def _next(self, hand: Hand) -> Batch | Failed | None:
         try:
-            batch = self.session.take()
+            batch = self.session.take(hand)
         except ServiceError as error:
             self._error = self._error or error
             return None
@@ -161,14 +175,13 @@ class Feed:
             self._closing.set()
         self._look.set()
         self._wake()
-        if not self._moving.acquire(timeout=1.0):
+        end = partial(self._end, timeout_s if in_good_order else 0.5)
+        left = locked(self._moving, end, timeout_s=1.0)
+        if left is None:
             self._cut = True
             self.links.abort()  # somebody waits for an answer of the server
-            self._moving.acquire()
-        try:
-            left = self._end(timeout_s if in_good_order else 0.5)
-        finally:
-            self._moving.release()
+            left = locked(self._moving, end)
+        assert left is not None
         self._keeper.join()
         return left
 
@@ -176,11 +189,17 @@ class Feed:
         if self._closed:
             return 0
         self._closed = True
-        left = self._leave(timeout_s)
-        self.links.abort()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-        return left
+        try:
+            return self._leave(timeout_s)
+        finally:
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+            self.links.abort()
+            pipe = self._wake_read, self._wake_write
+            self._wake_read = self._wake_write = -1  # the numbers are soon somebody else's
+            for end in pipe:
+                os.close(end)
 
     def abandon(self) -> None:
         """Let the keeper end all of this: whoever read it is gone. Takes no lock, as a garbage
@@ -194,20 +213,20 @@ class Feed:
 
     def _move(self, timeout_s: float, *, wait: bool = False) -> None:
         """Move messages; wait for some if there are none yet."""
-        if not self._moving.acquire(blocking=wait):
-            return  # whoever has it does this
-        try:
-            if self._closed or self._error is not None:
-                return
-            began_s = time.monotonic()
-            if self._pass_on(began_s) or not wait:
-                return
-            with self._knowing:
-                at_s = self.session.speak_at_s() if self._link is not None else self._try_at_s
-            self._wait(min(timeout_s, max(0.0, at_s - began_s)))
-            self._pass_on(time.monotonic())
-        finally:
-            self._moving.release()
+        # Whoever has the lock does this.
+        move = partial(self._move_alone, timeout_s, wait=wait)
+        locked(self._moving, move, timeout_s=None if wait else 0.0)
+
+    def _move_alone(self, timeout_s: float, *, wait: bool) -> None:
+        if self._closed or self._error is not None:
+            return
+        began_s = time.monotonic()
+        if self._pass_on(began_s) or not wait:
+            return
+        with self._knowing:
+            at_s = self.session.speak_at_s() if self._link is not None else self._try_at_s
+        self._wait(min(timeout_s, max(0.0, at_s - began_s)))
+        self._pass_on(time.monotonic())
 
     def _pass_on(self, now_s: float) -> bool:
         """Take what arrived, say what is to be said, connect if need be. Whether any arrived."""
@@ -244,6 +263,9 @@ class Feed:
             self._lose(str(error), now_s)
         except ServiceError as error:
             self._fail(error)
+        except BaseException:  # Ctrl-C: what had arrived is asked for again
+            self._lose("whoever read it was interrupted", now_s)
+            raise
         return False
 
     _begun_s = 0.0

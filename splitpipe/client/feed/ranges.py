@@ -40,7 +40,7 @@ def without(sequences: set[int], ranges: Ranges) -> set[int]:
 
 
 class RangeSet:
-    """A set of sequences that grows.
+    """A set of sequences.
 
     Example:
         >>> seen = RangeSet()
@@ -66,6 +66,16 @@ class RangeSet:
     def add(self, sequence: int) -> None:
         """Put one in."""
         self.add_range(sequence, sequence + 1)
+
+    def discard(self, sequence: int) -> None:
+        """Take one out, if it is in."""
+        place = bisect_right(self._starts, sequence) - 1
+        if place < 0 or sequence >= self._stops[place]:
+            return
+        start, stop = self._starts[place], self._stops[place]
+        left = [(a, b) for a, b in ((start, sequence), (sequence + 1, stop)) if a < b]
+        self._starts[place : place + 1] = [a for a, _ in left]
+        self._stops[place : place + 1] = [b for _, b in left]
 
     def add_range(self, start: int, stop: int) -> None:
         """Put those from `start` on, before `stop`, in."""

@@ -24,6 +24,7 @@ import secrets
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from splitpipe.client.feed.ranges import RangeSet, compact, without
 from splitpipe.errors import ServiceError
@@ -47,7 +48,10 @@ from splitpipe.wire.messages import (
     Window,
 )
 
-__all__ = ["Asked", "Session"]
+__all__ = ["Asked", "Hand", "Session"]
+
+Hand: TypeAlias = list[tuple[Batch, int | None]]
+"""A batch on its way to the user, and the sequence of the one that the user had before."""
 
 _FIRST_WINDOW = 8
 _LARGEST_WINDOW = 1024
@@ -153,6 +157,7 @@ class Session:
     def begin(self, ticket: str, now_s: float) -> list[FromClient]:
         """A way to the engine is there: return what is said first."""
         self._ticket = ticket
+        self._queued = {batch.sequence for batch in self._queue}  # who took one was interrupted
         self.connected = self.needs_ticket = False
         self._outbox.clear()
         self._heard_s = now_s
@@ -292,9 +297,13 @@ class Session:
 
     # What its user does.
 
-    def take(self) -> Batch | None:
+    def take(self, hand: Hand | None = None) -> Batch | None:
         """Return the next batch, if one is there; the one before is done with, unless that is said
         by hand.
+
+        Args:
+            hand: is given the batch before it is out of the queue, so that who is interrupted has
+                it to `put_back`.
 
         Raises:
             ServiceError: the server ended this, and said why.
@@ -309,19 +318,44 @@ class Session:
             if self.refused:
                 raise ServiceError(self.refused)
             return None
-        batch = self._queue.popleft()
-        self._queued.discard(batch.sequence)
+        batch = self._queue[0]
+        if hand is not None:
+            hand.append((batch, self.last))
         nbytes = batch.nbytes
-        self._given[batch.sequence] = nbytes
-        self._delivered.add(batch.sequence)
         counts = self.counts
         counts.batches += 1
         counts.samples += batch.samples
         counts.nbytes += nbytes
+        self._given[batch.sequence] = nbytes
+        self._delivered.add(batch.sequence)
+        self._queue.popleft()
+        self._queued.discard(batch.sequence)
         if not self.asked.manual:
             self._in_hand = batch.sequence
         self.last = batch.sequence
         return batch
+
+    def put_back(self, batch: Batch, before: int | None) -> None:
+        """A batch that was taken did not reach the user: it is next again.
+
+        Args:
+            batch: as `take` has put it into a hand.
+            before: as well.
+        """
+        sequence = batch.sequence
+        if all(one is not batch for one in self._queue):
+            insort(self._queue, batch, key=lambda one: one.sequence)
+        self._queued.add(sequence)
+        self._delivered.discard(sequence)
+        counts = self.counts
+        if self._given.pop(sequence, None) is not None:
+            counts.batches -= 1
+            counts.samples -= batch.samples
+            counts.nbytes -= batch.nbytes
+        if self._in_hand == sequence:
+            self._in_hand = None
+        if self.last == sequence:
+            self.last = before
 
     def failure(self) -> Failed | None:
         """Return what went wrong where the next batch should be, if nothing comes before it."""
@@ -331,13 +365,14 @@ class Session:
 
     def ack(self, sequence: int) -> bool:
         """A batch that was taken is done with. False if it was already."""
-        nbytes = self._given.pop(sequence, None)
+        nbytes = self._given.get(sequence)
         if nbytes is None:
             return False
+        self._unsaid.add(sequence)  # first: who is interrupted has said it, or says it again
+        self._unsaid_nbytes += nbytes
+        del self._given[sequence]
         if sequence == self._in_hand:
             self._in_hand = None
-        self._unsaid.add(sequence)
-        self._unsaid_nbytes += nbytes
         return True
 
     def push_back(self) -> int:
