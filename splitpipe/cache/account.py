@@ -103,8 +103,8 @@ class Account:
         with self._thread_lock:
             if self._locks.descriptor < 0:
                 raise StorageError(errno.EBADF, "the cache is closed", self._path)
-            self._locks.lock(_MUTEX)
             try:
+                self._locks.lock(_MUTEX)  # here: it may be had when an interrupt comes
                 self.state.finish()
                 yield self.state
             finally:
@@ -113,8 +113,8 @@ class Account:
     @contextmanager
     def evicting(self) -> Iterator[None]:
         """One evictor at a time; the caller sees to it that it is one thread of its process."""
-        self._locks.lock(_EVICTING)
         try:
+            self._locks.lock(_EVICTING)
             yield
         finally:
             self._locks.unlock(_EVICTING)
@@ -123,8 +123,8 @@ class Account:
     def making(self, digest: bytes) -> Iterator[None]:
         """One maker of an object's files at a time, as `evicting`."""
         byte = _maker(digest)
-        self._locks.lock(byte)
         try:
+            self._locks.lock(byte)
             yield
         finally:
             self._locks.unlock(byte)
@@ -269,6 +269,20 @@ class Account:
             )
             if slot.row == self._row:
                 self._free.append(slot.slot)
+
+    def reclaim(self, kind: int, digest: bytes, *, first: int, count: int) -> None:
+        """Give back room that a thread of this process took for some blocks, if it did: it was
+        interrupted before it knew.
+        """
+        with self._held() as state:
+            if self._row is None:
+                return
+            for slot in self._slots(state, self._row)[1:]:
+                if (slot.kind, slot.digest, slot.first, slot.count) == (kind, digest, first, count):
+                    reserved = state.reserved - slot.nbytes
+                    state.change(state.used, reserved, row=slot.row, slot=slot.slot, nbytes=0)
+            taken = {slot.slot for slot in self._slots(state, self._row)}
+            self._free = [number for number in range(SLOTS) if number not in taken]
 
     def count_eviction(self) -> None:
         """Between the clearing of marks and the punching."""

@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from splitpipe.cache.flight import Flight, give_up
 from splitpipe.cache.opened import Opened
 from splitpipe.cache.pool import Pool
 from splitpipe.cache.ranges import Blocks, pieces, runs
@@ -165,15 +166,18 @@ class Ahead:
     def _fetch(self, opened: Opened, first: int, count: int) -> None:
         blocks = np.arange(first, first + count)
         turn = self._space.account.state.limit // opened.identity.block_nbytes
-        flights, _ = opened.claim(
-            blocks[opened.marks.marks[first : first + count] == 0], most=count, ahead=max(1, turn)
-        )
-        for flight in flights:
-            flight.run()
-            if flight.error is None:
-                there = np.arange(flight.first, flight.first + flight.count)
-                with self._lock:
-                    self._unused.append((opened, there))
+        missing = blocks[opened.marks.marks[first : first + count] == 0]
+        flights: list[Flight] = []
+        try:
+            opened.claim(missing, flights, most=count, ahead=max(1, turn))
+            for flight in flights:
+                flight.run()
+                if flight.error is None:
+                    there = np.arange(flight.first, flight.first + flight.count)
+                    with self._lock:
+                        self._unused.append((opened, there))
+        finally:
+            give_up(flights)
 
 
 def _unused(entry: tuple[Opened, Blocks]) -> tuple[Opened, Blocks]:

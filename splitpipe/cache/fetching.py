@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from splitpipe.cache.flight import Flight
+from splitpipe.cache.flight import Flight, give_up
 from splitpipe.cache.opened import Opened
 from splitpipe.cache.pool import Pool
 from splitpipe.cache.ranges import Blocks, pieces, runs
@@ -49,9 +49,7 @@ def ensure(pool: Pool, wanted: Wanted, *, extent_nbytes: int) -> Token:
                 return token
             fly(pool, flights)
         finally:
-            # An interrupt may come at any line.
-            for flight in flights:
-                flight.cancel()
+            give_up(flights)
         for opened, block in busy:
             opened.wait(block)
     raise CacheFull(
@@ -91,8 +89,7 @@ def _look(
             _refuse_too_much(wanted)
         missing = distinct(blocks[found == 0])
         missed += len(missing)
-        mine, others = opened.claim(missing, most=opened.most_blocks(extent_nbytes))
-        flights += mine
+        others = opened.claim(missing, flights, most=opened.most_blocks(extent_nbytes))
         busy += [(opened, block) for block in others]
     if not turn:
         total = sum(len(blocks) for _, blocks in wanted)
@@ -119,21 +116,17 @@ def _stamp(wanted: Wanted) -> None:
 
 
 def fly(pool: Pool, flights: Sequence[Flight]) -> None:
-    """Have flights land.
+    """Have flights land. Whoever claimed them gives them up when this was interrupted.
 
     Raises:
         BaseException: what went wrong with the first of them that failed.
     """
-    try:
-        for flight in flights[1:]:
-            pool.submit(flight.run)
-        for flight in flights:
-            flight.run()
-        for flight in flights:
-            flight.landed.wait()
-    finally:
-        for flight in flights:
-            flight.cancel()
+    for flight in flights[1:]:
+        pool.submit(flight.run)
+    for flight in flights:
+        flight.run()
+    for flight in flights:
+        flight.landed.wait()
     for flight in flights:
         if flight.error is not None:
             raise flight.error
@@ -170,8 +163,12 @@ def _read_window(
             opened.counters.add(hits=count - len(left), misses=len(left))
         if not len(left):
             return
-        flights, busy = opened.claim(left, most=most, keep=True)
-        fly(pool, flights)
+        flights: list[Flight] = []
+        try:
+            busy = opened.claim(left, flights, most=most, keep=True)
+            fly(pool, flights)
+        finally:
+            give_up(flights)
         for flight in flights:
             _deliver(opened, flight.first, flight.data or b"", into, start=start, stop=stop)
             left = left[(left < flight.first) | (left >= flight.first + flight.count)]

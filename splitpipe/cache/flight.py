@@ -1,7 +1,7 @@
 """One request for neighbouring blocks of one object, from the claim to the marks.
 
 Responsible for: `Flight`: taking room, asking the store, writing, marking, letting go; and who
-waits for it.
+waits for it; `give_up`, for whoever claimed some.
 
 Rules:
 - the blocks are claimed before: nobody else, in any process, fetches or throws out one of them
@@ -21,9 +21,11 @@ from splitpipe.cache.account import Slot
 from splitpipe.errors import CacheFull
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from splitpipe.cache.opened import Opened
 
-__all__ = ["Flight"]
+__all__ = ["Flight", "give_up"]
 
 
 class Flight:
@@ -42,7 +44,18 @@ class Flight:
         landed: set when all is done.
     """
 
-    __slots__ = ("_ahead", "_keep", "_taken", "count", "data", "error", "first", "landed", "opened")
+    __slots__ = (
+        "_ahead",
+        "_interrupted",
+        "_keep",
+        "_taken",
+        "count",
+        "data",
+        "error",
+        "first",
+        "landed",
+        "opened",
+    )
 
     def __init__(
         self, opened: Opened, first: int, count: int, *, keep: bool = False, ahead: int = 0
@@ -55,30 +68,44 @@ class Flight:
         self.landed = threading.Event()
         self._keep = keep
         self._ahead = ahead
-        self._taken = threading.Lock()
+        self._taken = threading.RLock()
+        self._interrupted = False
 
     def run(self) -> None:
         """Do it, unless somebody does already; what goes wrong is kept in `error`."""
-        if not self._taken.acquire(blocking=False):
-            return
         try:
-            self._fly()
-        except BaseException as error:
+            if self._is_mine():
+                self._fly()
+        except Exception as error:
             self.error = error
-            if not isinstance(error, Exception):
-                raise
+        except BaseException as error:
+            self.error, self._interrupted = error, True
+            raise
         finally:
             self._land()
 
     def cancel(self) -> None:
-        """Let go of the blocks, unless somebody has begun."""
-        if self._taken.acquire(blocking=False):
-            self.error = CacheFull(errno.ECANCELED, "it was given up", self.opened.path)
+        """Let go of the blocks, unless another thread has begun; what this one has begun and was
+        interrupted in ends here.
+        """
+        if self._is_mine():
+            self.error = self.error or CacheFull(
+                errno.ECANCELED, "it was given up", self.opened.path
+            )
             self._land()
 
+    def _is_mine(self) -> bool:
+        """Take it, once and for ever; whether there is something to do for this thread."""
+        return self._taken.acquire(blocking=False) and not self.landed.is_set()
+
     def _land(self) -> None:
-        self.opened.let_go(self.first, self.count)
-        self.landed.set()
+        # Ctrl-C may come at any call: what it interrupts here, `cancel` does.
+        if self._taken._is_owned() and not self.landed.is_set():  # type: ignore[attr-defined]
+            if self._interrupted:
+                opened = self.opened
+                opened.space.reclaim(opened.identity.digest, first=self.first, count=self.count)
+            self.opened.let_go(self)
+            self.landed.set()
 
     def _fly(self) -> None:
         opened = self.opened
@@ -118,3 +145,9 @@ class Flight:
             opened.space.settle(slot, used=used)
         opened.fresh = True
         opened.space.note_fresh(used)
+
+
+def give_up(flights: Sequence[Flight]) -> None:
+    """Have done with flights, whether they have begun or not: an interrupt may come at any line."""
+    for flight in flights:
+        flight.cancel()

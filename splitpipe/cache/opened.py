@@ -87,39 +87,54 @@ class Opened:
     # -- claims ------------------------------------------------------------------------------
 
     def claim(
-        self, missing: Blocks, *, most: int, keep: bool = False, ahead: int = 0
-    ) -> tuple[list[Flight], list[int]]:
+        self,
+        missing: Blocks,
+        flights: list[Flight],
+        *,
+        most: int,
+        keep: bool = False,
+        ahead: int = 0,
+    ) -> list[int]:
         """Claim blocks that are to be fetched.
 
         Args:
             missing: sorted.
+            flights: takes what was claimed, none of which has begun. They are the caller's whatever
+                is raised: an interrupt may come at any line.
             most: how many blocks a request may have.
             keep: see `Flight`.
             ahead: see `Flight`.
 
         Returns:
-            flights that have not begun, and the blocks that somebody else works on. What was there
-            by now is in neither.
+            the blocks that somebody else works on. What was there by now is nowhere.
         """
-        flights: list[Flight] = []
         with self._lock:
             self._check_open()
             wanted = missing.tolist()
             busy = [block for block in wanted if block in self._busy]
             free = np.array([b for b in wanted if b not in self._busy], np.int64)
-            got: list[int] = []
-            for first, count in runs(free):
-                got.extend(self._try(first, count, busy))
-            there = [block for block in got if self.marks.marks[block]]
-            for block in there:
-                self._locks.unlock(block)
-            left = np.array(sorted(set(got) - set(there)), np.int64)
-            for first, count in runs(left):
-                for start, length in pieces(first, count, most=most):
-                    flight = Flight(self, start, length, keep=keep, ahead=ahead)
-                    self._busy.update(dict.fromkeys(range(start, start + length), flight))
-                    flights.append(flight)
-        return flights, busy
+            try:
+                for first, count in runs(self._locked(free, busy)):
+                    for start, length in pieces(first, count, most=most):
+                        flights.append(Flight(self, start, length, keep=keep, ahead=ahead))
+                        mine = dict.fromkeys(range(start, start + length), flights[-1])
+                        self._busy.update(mine)
+            except BaseException:
+                for block in free.tolist():
+                    if block not in self._busy:
+                        self._locks.unlock(block)
+                raise
+        return busy
+
+    def _locked(self, free: Blocks, busy: list[int]) -> Blocks:
+        """Lock those of some blocks that are still missing; add to `busy` those that cannot be."""
+        got: list[int] = []
+        for first, count in runs(free):
+            got.extend(self._try(first, count, busy))
+        there = [block for block in got if self.marks.marks[block]]
+        for block in there:
+            self._locks.unlock(block)
+        return np.array(sorted(set(got) - set(there)), np.int64)
 
     def _try(self, first: int, count: int, busy: list[int]) -> Iterable[int]:
         if self._locks.try_lock(first, count):
@@ -129,13 +144,16 @@ class Opened:
             (got if self._locks.try_lock(block) else busy).append(block)
         return got
 
-    def let_go(self, first: int, count: int) -> None:
-        """Give claimed blocks free."""
+    def let_go(self, flight: Flight) -> None:
+        """Give what a flight has claimed free, once, however often it is said."""
+        every = range(flight.first, flight.first + flight.count)
         with self._lock:
-            with suppress(OSError):
-                self._locks.unlock(first, count)
-            for block in range(first, first + count):
-                self._busy.pop(block, None)
+            mine = np.array([b for b in every if self._busy.get(b) is flight], np.int64)
+            for first, count in runs(mine):
+                with suppress(OSError):
+                    self._locks.unlock(first, count)
+            for block in mine.tolist():
+                del self._busy[block]
             if self._closing and not self._busy:
                 self._close()
 

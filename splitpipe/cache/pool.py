@@ -57,8 +57,8 @@ class Pool:
                 thread = threading.Thread(
                     target=self._work, name=f"splitpipe-cache-{len(self._threads)}", daemon=True
                 )
+                thread.start()  # first: who is interrupted leaves none that cannot be joined
                 self._threads.append(thread)
-                thread.start()
             else:
                 self._ready.notify()
 

@@ -133,6 +133,10 @@ class Space:
         """What room was taken for is there, or not."""
         self.account.settle(slot, used=used)
 
+    def reclaim(self, digest: bytes, *, first: int, count: int) -> None:
+        """Whoever took room for some blocks was interrupted: nothing is taken for them."""
+        self.account.reclaim(FILLING, digest, first=first, count=count)
+
     # -- objects -----------------------------------------------------------------------------
 
     def open(self, identity: Identity) -> tuple[Locks, MarkFile]:
