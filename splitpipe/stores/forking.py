@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from types import TracebackType
+from typing import TypeAlias
 
 __all__ = ["ForkLock", "abandon"]
 
 _locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 _abandoned: list[object] = []
 
+Kind: TypeAlias = type[BaseException]
+
 
 class ForkLock:
     """A lock that a child finds open: no thread that could open it has come along.
 
-    What it guards has to be right at any moment, or be made anew in another process.
+    What it guards has to be right at any moment, or be made anew in another process. ``with`` is
+    given the methods of the lock inside: no signal is handled between its being taken and the
+    block, as one could be within a method written in Python, and it would stay taken.
 
     Example:
         >>> with ForkLock():
@@ -32,16 +38,15 @@ class ForkLock:
         self._lock = threading.Lock()
         _locks.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    @property
+    def __enter__(self) -> Callable[[], bool]:
+        return self._lock.__enter__
 
-    def __exit__(
+    @property
+    def __exit__(  # noqa: PLE0302  as above
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
+    ) -> Callable[[Kind | None, BaseException | None, TracebackType | None], None]:
+        return self._lock.__exit__
 
 
 def abandon(inherited: object) -> None:

@@ -158,8 +158,7 @@ class _Race:
 
     def run(self) -> bytes:
         try:
-            with watching(self._first):
-                data = self._ask()
+            data = watching(self._first, self._ask)
         except RemoteError as error:
             answer = self._awaited() if error.transient else None
             if answer is None:
@@ -196,16 +195,18 @@ class _Race:
         """The second request, in a thread of its own."""
         assert self._second is not None
         try:
-            with watching(self._second):
-                while self._answer is None and self._hedges.another():
-                    self._answer = self._once()
-                    if self._ended:
-                        break
+            watching(self._second, self._answered)
         finally:
             self._over.set()
             if self._answer is not None:
                 self._first.call_away()
             self._second.close()
+
+    def _answered(self) -> None:
+        while self._answer is None and self._hedges.another():
+            self._answer = self._once()
+            if self._ended:
+                break
 
     def _once(self) -> bytes | None:
         try:

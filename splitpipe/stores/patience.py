@@ -12,11 +12,12 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
+from splitpipe.interrupts import having
 from splitpipe.stores.forking import ForkLock
 
 __all__ = ["Patience", "RetryPolicy", "Timeouts", "attempting"]
@@ -25,6 +26,8 @@ LEAST_S = 0.05  # giving up early costs a request, waiting costs time: of a busy
 GROWTH = 2.0
 FIRST_S = 2.0  # where nothing is known of a server yet
 FIRST_NBYTES_PER_S = 1 << 18
+
+T = TypeVar("T")
 
 _attempt: ContextVar[int | None] = ContextVar("attempt", default=None)
 
@@ -92,14 +95,11 @@ class Timeouts:
             raise ValueError(f"{self} would never let a request end: give more than 0")
 
 
-@contextlib.contextmanager
-def attempting(given_up: int) -> Iterator[None]:
-    """Let requests know that they are repeated if they fail, and how many were given up before."""
-    token = _attempt.set(given_up)
-    try:
-        yield
-    finally:
-        _attempt.reset(token)
+def attempting(given_up: int, call: Callable[[], T]) -> T:
+    """Return what `call` returns, whose requests know that they are repeated if they fail, and how
+    many were given up before.
+    """
+    return having(_attempt, given_up, call)
 
 
 class Patience:
@@ -112,13 +112,11 @@ class Patience:
         >>> patience = Patience(Timeouts())
         >>> patience.allowed(1000)
         (20.0, 20.06103515625)
-        >>> with attempting(1):
-        ...     patience.allowed(0)
+        >>> attempting(1, lambda: patience.allowed(0))
         (4.0, 4.0)
         >>> for _ in range(50):
         ...     patience.took(0.01, 1000, 0.0)
-        >>> with attempting(0):
-        ...     patience.allowed(0)
+        >>> attempting(0, lambda: patience.allowed(0))
         (0.05, 0.05)
     """
 

@@ -146,8 +146,7 @@ class RetryingStore:
         for number in range(self.policy.attempts):
             self._count(requests=1, retries=int(number > 0))
             try:
-                with attempting(timeouts):
-                    return ask()
+                return attempting(timeouts, ask)
             except RemoteError as error:
                 timeouts += error.errno == errno.ETIMEDOUT
                 took_s = self._clock() - begun

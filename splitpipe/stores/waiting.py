@@ -21,13 +21,17 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
+from splitpipe.interrupts import having
 from splitpipe.stores.forking import ForkLock
 
 __all__ = ["Abandoned", "Watch", "watch", "watching"]
+
+
+T = TypeVar("T")
 
 
 class Abandoned(OSError):
@@ -106,14 +110,9 @@ class Watch:
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
-@contextlib.contextmanager
-def watching(beside: Watch) -> Iterator[None]:
-    """Have what this thread reads from connections watched."""
-    token = _watch.set(beside)
-    try:
-        yield
-    finally:
-        _watch.reset(token)
+def watching(beside: Watch, call: Callable[[], T]) -> T:
+    """Return what `call` returns, which is watched where it reads from connections."""
+    return having(_watch, beside, call)
 
 
 def watch(sock: Any) -> None:
@@ -138,8 +137,8 @@ class _Watched:
             return receive(*asked, **more)
         timeout_s = self.gettimeout()
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        self.settimeout(0.0)
         try:
+            self.settimeout(0.0)
             while True:
                 with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
                     return receive(*asked, **more)

@@ -402,15 +402,19 @@ def test_a_time_out_holds_beside_a_watch() -> None:
         return alarms[-1] + 0.01
 
     beside = Watch(time.monotonic(), alarm)
-    with here, there, watching(beside):
+
+    def receive() -> int:
+        return watching(beside, lambda: here.recv_into(bytearray(1)))
+
+    with here, there:
         here.settimeout(0.1)
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
-            here.recv_into(bytearray(1))
+            receive()
         assert time.monotonic() - begun >= 0.1
         assert here.gettimeout() == 0.1
         there.sendall(b"x")
-        assert here.recv_into(bytearray(1)) == 1
+        assert receive() == 1
     assert len(alarms) >= 2
 
 
@@ -421,8 +425,8 @@ def test_who_is_called_away_before_it_waits_does_not_wait() -> None:
     with here, there, contextlib.closing(beside):
         beside.open()
         beside.call_away()
-        with watching(beside), pytest.raises(Abandoned):
-            here.recv_into(bytearray(1))
+        with pytest.raises(Abandoned):
+            watching(beside, lambda: here.recv_into(bytearray(1)))
 
 
 def test_without_a_watch_a_socket_is_read_as_ever() -> None:

@@ -306,12 +306,10 @@ def test_patience_is_between_its_limits_and_grows(took: list[float], attempt: in
     patience = Patience(Timeouts())
     for seconds in took:
         patience.took(seconds, 1 << 17, seconds)
-    allowed = []
-    for number in (attempt, attempt + 1):
-        with attempting(number):
-            allowed.append(patience.allowed(1 << 20))
+    allowed = [
+        attempting(number, lambda: patience.allowed(1 << 20)) for number in (attempt, attempt + 1)
+    ]
     assert LEAST_S <= allowed[0][0] <= allowed[1][0] <= 20.0
     assert allowed[0][1] <= allowed[1][1] <= 20.0 + (1 << 20) / 16_384
-    with attempting(9):
-        assert patience.allowed(0)[0] == 20.0
+    assert attempting(9, lambda: patience.allowed(0))[0] == 20.0
     assert patience.allowed(0)[0] == 20.0  # nobody would repeat it
