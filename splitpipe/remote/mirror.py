@@ -164,9 +164,13 @@ class Mirror:
                 return
         # Two processes may do this at once: each makes a link of its own, the last one stays.
         temporary = f"{name}.{os.getpid()}.{threading.get_ident()}"
-        with files.translated("link", name):
-            os.symlink(target, temporary)
-            os.replace(temporary, name)
+        files.unlink(temporary)  # of somebody of this number who was killed
+        try:
+            with files.translated("link", name):
+                os.symlink(target, temporary)
+                os.replace(temporary, name)
+        finally:
+            files.unlink(temporary)
 
     def ensure(self, wanted: Sequence[tuple[CachedFile, Ranges]], *, extent_nbytes: int) -> Token:
         """Have all of these ranges, of any files, at one moment.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splitpipe.errors import CacheFull, FormatError
+from splitpipe.interrupts import locked
 from splitpipe.remote.ahead import Ahead, Behind
 from splitpipe.remote.choosing import cheaper_alone
 from splitpipe.remote.helpers import Helpers
@@ -162,11 +163,9 @@ class Streaming:
 
     def _ask(self, course: _Course, position: int) -> None:
         # Another thread that asks for the same order has asked for enough.
-        if not self._keeping.warm and course.asking.acquire(blocking=False):
-            try:
-                course.ahead.go(course.order, position, partial(self._prefetch, course))
-            finally:
-                course.asking.release()
+        if not self._keeping.warm:
+            go = partial(course.ahead.go, course.order, position, partial(self._prefetch, course))
+            locked(course.asking, go, timeout_s=0.0)
 
     def _prefetch(self, course: _Course, positions: Rows) -> Prefetch | None:
         if not len(positions):
@@ -251,7 +250,7 @@ class _Course:
     names: tuple[str, ...]
     ahead: Ahead
     behind: Behind
-    asking: threading.Lock = field(default_factory=threading.Lock)
+    asking: threading.RLock = field(default_factory=threading.RLock)
     alone: bool | None = None
 
     @property
