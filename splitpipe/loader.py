@@ -24,13 +24,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from splitpipe.errors import PipelineError
+from splitpipe.interrupts import held_back
 from splitpipe.pipeline.builder import Pipeline
 from splitpipe.pipeline.stage import check_count
 from splitpipe.pipeline.stages.failed import FailedItem
 from splitpipe.recording.recorder import Recorder
 from splitpipe.recording.seeing import Seeing
 from splitpipe.runtime.diagnosis import Diagnosis
-from splitpipe.runtime.interrupts import held_back
 from splitpipe.runtime.run import Run
 from splitpipe.runtime.saved import Place
 from splitpipe.runtime.seats import tell
@@ -287,8 +287,8 @@ class Loader:
         Arrays that were delivered stay valid. Safe to call twice.
         """
         if not self._over:
-            self._over = True
             with held_back():
+                self._over = True
                 self._stop()
 
     def leave_quietly(self) -> None:

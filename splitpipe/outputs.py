@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from splitpipe.interrupts import held_back
 from splitpipe.loader import Loader
 from splitpipe.pipeline.builder import Pipeline, set_runner
 from splitpipe.pipeline.plan import RunOptions
@@ -27,6 +28,22 @@ def start(
     states: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Loader]:
     """Start one run that makes all `outputs`, going on from `states`."""
+    made: dict[str, Loader] = {}
+    try:
+        with held_back(most=1):
+            made = _started(outputs, options, states)
+    except BaseException:
+        for loader in made.values():
+            loader.close()
+        raise
+    return made
+
+
+def _started(
+    outputs: Mapping[str, Pipeline],
+    options: RunOptions,
+    states: Mapping[str, Mapping[str, Any]] | None,
+) -> dict[str, Loader]:
     nodes = {name: pipeline.node for name, pipeline in outputs.items()}
     places: dict[str, Place] = {}
     resume = None
