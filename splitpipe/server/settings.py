@@ -180,7 +180,12 @@ def open_root(path: str | os.PathLike[str]) -> Root:
 def _mark(where: Path) -> None:
     # Modules may be placed before a server was ever started, and file systems have their own.
     known = {MARKER, "modules", "lost+found"}
-    others = sorted(entry.name for entry in where.iterdir() if entry.name not in known)
+    others = sorted(
+        entry.name
+        for entry in where.iterdir()
+        # What a server left that was killed while it did this is none of them.
+        if entry.name not in known and not entry.name.startswith(f".{MARKER}.")
+    )
     if others:
         raise FormatError(
             f"{where} is no folder of a server, and holds other things ({others[0]!r}). Name an "

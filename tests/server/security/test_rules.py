@@ -185,6 +185,10 @@ class TestRoot:
         (tmp_path / "modules").mkdir()
         assert open_root(tmp_path).modules == tmp_path / "modules"
 
+    def test_one_in_which_a_server_was_killed(self, tmp_path: Path) -> None:
+        (tmp_path / ".server.json.4711").write_text("{")
+        assert open_root(tmp_path).modules == tmp_path / "modules"
+
     def test_one_that_holds_other_things(self, tmp_path: Path) -> None:
         (tmp_path / "letter.txt").write_text("dear")
         with pytest.raises(FormatError, match=r"holds other things \('letter.txt'\)"):
