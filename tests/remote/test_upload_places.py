@@ -137,8 +137,10 @@ def test_jobs_are_refused(place: tuple[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("work", [sp.compact, sp.repair, sp.check_dataset, sp.token_info])
 @pytest.mark.parametrize("url", ["s3://me:secret@bucket/data?token=1", Path("s3://me:secret@b/d")])
-def test_what_works_on_directories_alone_says_so(work: Any, url: Any, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_what_works_on_directories_alone_says_so(
+    work: Any, url: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError, match="not in a store") as refused:
         work(url)
     assert "secret" not in str(refused.value)

@@ -11,8 +11,8 @@ __all__ = ["ScriptedServer", "answer"]
 
 
 def answer(status: int, body: bytes = b"", *headers: str, length: bool = True) -> bytes:
-    """A response as it goes over the wire."""
-    lines = [f"HTTP/1.1 {status} Scripted", *headers]
+    """A response as it goes over the wire, the last one of its connection, as it says."""
+    lines = [f"HTTP/1.1 {status} Scripted", "Connection: close", *headers]
     if length:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

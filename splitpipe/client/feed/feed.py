@@ -28,7 +28,7 @@ from splitpipe.client.feed.link import BrokenLink, Link
 from splitpipe.client.feed.links import Links
 from splitpipe.client.feed.session import Hand, Session
 from splitpipe.errors import ClosedChannel, ServiceError, Unavailable
-from splitpipe.interrupts import locked
+from splitpipe.interrupts import held_back, locked
 from splitpipe.wire.carrying import Batch
 from splitpipe.wire.limits import Limits
 from splitpipe.wire.messages import (
@@ -77,7 +77,7 @@ class Feed:
         self._link: Link | None = None
         self._error: Exception | None = None
         self._closing = threading.Event()
-        self._closed = self._abandoned = self._cut = False
+        self._closed = self._gone = self._abandoned = self._cut = False
         now_s = time.monotonic()
         self._lost_s, self._try_at_s, self._pause_s = now_s, now_s, _FIRST_PAUSE_S
         self._why = "it was never reached"
@@ -167,7 +167,7 @@ class Feed:
         """End the session; return how many batches are done with that may come again, because the
         server could not be told.
         """
-        if self._closed:
+        if self._gone:
             return 0
         with self._knowing:
             if in_good_order and self.session.last is not None and not self.session.asked.manual:
@@ -186,20 +186,28 @@ class Feed:
         return left
 
     def _end(self, timeout_s: float) -> int:
-        if self._closed:
-            return 0
-        self._closed = True
+        left = 0
         try:
-            return self._leave(timeout_s)
+            if not self._closed:
+                self._closed = True
+                left = self._leave(timeout_s)
         finally:
-            if self._link is not None:
-                self._link.close()
-                self._link = None
-            self.links.abort()
-            pipe = self._wake_read, self._wake_write
-            self._wake_read = self._wake_write = -1  # the numbers are soon somebody else's
-            for end in pipe:
-                os.close(end)
+            with held_back():  # whoever interrupts this before it has begun can close again
+                self._let_go()
+        return left
+
+    def _let_go(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        self.links.abort()
+        pipe = self._wake_read, self._wake_write
+        self._wake_read = self._wake_write = -1  # the numbers are soon somebody else's
+        for end in pipe:
+            os.close(end)
 
     def abandon(self) -> None:
         """Let the keeper end all of this: whoever read it is gone. Takes no lock, as a garbage
