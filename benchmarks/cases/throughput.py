@@ -187,12 +187,12 @@ def _batch_case(
     )
 
 
-_OWN = ("inline", "splitpipe-generator", "memcpy", "memcpy-3")
+_OWN = ("inline", "splitpipe-generator", "bare", "memcpy", "memcpy-3")
 _ROWS = ("splitpipe-rows", "splitpipe-rows@2", "inline-rows")
 _REST = ("grain", "torchdata", "zmq", "mpqueue")
 _ALL = ("spdl", "torch", "splitdataloader", *_REST)
 _TWO = ("spdl@2", "torch@2", "splitdataloader@2", "grain@2", "joblib@2")
-_BARS = ("splitpipe", "splitpipe@2", "inline", "memcpy-3", *_ALL[:3])
+_BARS = ("splitpipe", "splitpipe@2", "inline", "bare", "memcpy-3", *_ALL[:3])
 _TINY = (Metric("items_s", "items/s"),)
 
 CASES = (

@@ -70,6 +70,12 @@ SYSTEMS: dict[str, System] = {
         options={"turns": 3},
         note="the same, into three buffers in turn: what a run has in use at least",
     ),
+    "bare": System(
+        "bare_",
+        pipeline="BarePipeline",
+        note="three slots of shared memory and a socket, with no promise: the bound between two "
+        "processes",
+    ),
     "disk": System("disk_", "DiskStorage", note="front to back in reads of 8 MiB, unparsed"),
     "tokenizer": System(
         "tokens_",
