@@ -56,6 +56,7 @@ def test_closing(tmp_path: Path) -> None:
                 next(loader)
             hit = interrupted(loader.close, place)
             loader.close()
+            assert next(loader, "over") == "over"
             return hit
 
         at_each_place(attempt, step=3)
