@@ -78,6 +78,7 @@ class Feed:
         self._error: Exception | None = None
         self._closing = threading.Event()
         self._closed = self._gone = self._abandoned = self._cut = False
+        self._ender: int | None = None  # which thread does, or was interrupted in doing so
         now_s = time.monotonic()
         self._lost_s, self._try_at_s, self._pause_s = now_s, now_s, _FIRST_PAUSE_S
         self._why = "it was never reached"
@@ -167,7 +168,7 @@ class Feed:
         """End the session; return how many batches are done with that may come again, because the
         server could not be told.
         """
-        if self._gone:
+        if self._gone or self._ender not in (None, threading.get_ident()):
             return 0
         with self._knowing:
             if in_good_order and self.session.last is not None and not self.session.asked.manual:
@@ -189,7 +190,7 @@ class Feed:
         left = 0
         try:
             if not self._closed:
-                self._closed = True
+                self._closed, self._ender = True, threading.get_ident()
                 left = self._leave(timeout_s)
         finally:
             with held_back():  # whoever interrupts this before it has begun can close again
