@@ -80,6 +80,10 @@ class Watch:
         for descriptor in pipe or ():
             os.close(descriptor)
 
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        for descriptor in self._pipe or ():  # whoever had it was interrupted
+            close(descriptor)
+
     def wait(self, descriptor: int, end_s: float | None) -> None:
         """Until there is something to read, or the connection is over.
 
