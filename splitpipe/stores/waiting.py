@@ -54,13 +54,14 @@ class Watch:
         splitpipe.stores.waiting.Abandoned: [Errno 125] nobody wants the answer any more
     """
 
+    _pipe: tuple[int, int] | None = None
+
     def __init__(
         self, due_s: float | None = None, alarm: Callable[[], float | None] = lambda: None
     ) -> None:
         self._due_s = due_s
         self._alarm = alarm
         self._lock = ForkLock()
-        self._pipe: tuple[int, int] | None = None
 
     def open(self) -> None:
         """Be ready to be called away; costs two descriptors until `close`."""
