@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 __all__ = [
     "BatchWork",
+    "BatchesAlone",
     "Case",
     "Context",
     "Metric",
@@ -147,6 +148,25 @@ class PipelineSystem(Protocol):
     ) -> Run:
         """As `stream`, then `hops` times through `middle`, each in a process of its own."""
         ...
+
+
+class BatchesAlone:
+    """The rest of a `PipelineSystem`, for a bound: it moves batches, and computes nothing."""
+
+    def map(self, function: Callable[[int], Any], count: int, *, workers: int) -> Run:
+        raise Unsupported("it computes nothing")
+
+    def stream(self, generate: Callable[[int], Iterable[Any]], count: int) -> Run:
+        raise Unsupported("it computes nothing")
+
+    def chain(
+        self,
+        generate: Callable[[int], Iterable[Any]],
+        count: int,
+        middle: Callable[[Iterable[Any]], Iterable[Any]],
+        hops: int,
+    ) -> Run:
+        raise Unsupported("it computes nothing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ Rules:
 - nothing is lost: what was held back happens when the ending is over;
 - ``with lock`` alone needs nothing of this: no signal is handled between its taking a lock of C and
   its block. It cannot give up waiting, and so it is for locks that are had at once;
+- the loops of `locked` and `unlocked` stand in their ``finally``: a function that both called would
+  be interrupted as it begins;
 - what a handler of a signal raises is what the user sees, and nothing that came of it.
 """
 

@@ -12,12 +12,12 @@ import mmap
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.base import BatchWork, Run, Unsupported
+from benchmarks.base import BatchesAlone, BatchWork, Run, Unsupported
 
 __all__ = ["BarePipeline"]
 
@@ -110,25 +110,10 @@ class _Run:
             self._pid = 0
 
 
-class BarePipeline:
+class BarePipeline(BatchesAlone):
     """Batches alone, from one other process."""
 
     def batches(self, work: BatchWork, count: int, *, workers: int, epochs: int = 1) -> Run:
         if workers > 1 or epochs > 1:
             raise Unsupported("one other process, one epoch")
         return _Run(work, count)
-
-    def map(self, function: Callable[[int], Any], count: int, *, workers: int) -> Run:
-        raise Unsupported("batches alone")
-
-    def stream(self, generate: Callable[[int], Iterable[Any]], count: int) -> Run:
-        raise Unsupported("batches alone")
-
-    def chain(
-        self,
-        generate: Callable[[int], Iterable[Any]],
-        count: int,
-        middle: Callable[[Iterable[Any]], Iterable[Any]],
-        hops: int,
-    ) -> Run:
-        raise Unsupported("batches alone")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.base import BatchWork, Run, Unsupported
+from benchmarks.base import BatchesAlone, BatchWork, Run, Unsupported
 
 __all__ = ["MemcpyPipeline", "MemcpyStorage"]
 
@@ -106,7 +106,7 @@ class _Run:
         self._buffers.clear()
 
 
-class MemcpyPipeline:
+class MemcpyPipeline(BatchesAlone):
     """Each batch is copied into the same arrays and looked at in the same process.
 
     Args:
@@ -120,18 +120,3 @@ class MemcpyPipeline:
 
     def batches(self, work: BatchWork, count: int, *, workers: int, epochs: int = 1) -> Run:
         return _Run(work, count, self._turns)
-
-    def map(self, function: Callable[[int], Any], count: int, *, workers: int) -> Run:
-        raise Unsupported("a copy computes nothing")
-
-    def stream(self, generate: Callable[[int], Iterable[Any]], count: int) -> Run:
-        raise Unsupported("a copy computes nothing")
-
-    def chain(
-        self,
-        generate: Callable[[int], Iterable[Any]],
-        count: int,
-        middle: Callable[[Iterable[Any]], Iterable[Any]],
-        hops: int,
-    ) -> Run:
-        raise Unsupported("a copy computes nothing")

@@ -215,7 +215,7 @@ class TestLosses:
             del loader
             gc.collect()
             feed._keeper.join()
-            assert feed._closed
+            assert feed._gone
 
 
 class TestAsking:

@@ -77,8 +77,8 @@ class Feed:
         self._link: Link | None = None
         self._error: Exception | None = None
         self._closing = threading.Event()
-        self._closed = self._gone = self._abandoned = self._cut = False
-        self._ender: int | None = None  # which thread does, or was interrupted in doing so
+        self._gone = self._abandoned = self._cut = False
+        self._ender: int | None = None  # which thread ends it, or has; see `_end`
         now_s = time.monotonic()
         self._lost_s, self._try_at_s, self._pause_s = now_s, now_s, _FIRST_PAUSE_S
         self._why = "it was never reached"
@@ -189,8 +189,8 @@ class Feed:
     def _end(self, timeout_s: float) -> int:
         left = 0
         try:
-            if not self._closed:
-                self._closed, self._ender = True, threading.get_ident()
+            if self._ender is None:
+                self._ender = threading.get_ident()
                 left = self._leave(timeout_s)
         finally:
             with held_back():  # whoever interrupts this before it has begun can close again
@@ -227,7 +227,7 @@ class Feed:
         locked(self._moving, move, timeout_s=None if wait else 0.0)
 
     def _move_alone(self, timeout_s: float, *, wait: bool) -> None:
-        if self._closed or self._error is not None:
+        if self._ender is not None or self._error is not None:
             return
         began_s = time.monotonic()
         if self._pass_on(began_s) or not wait:
