@@ -1,12 +1,15 @@
 """A shim: what describes splitpipe stands in setup.cfg; here is only what is compiled.
 
-The kernel is optional: where no compiler is, splitpipe installs without it and reads through its
-twin in Python, with the same results.
+All of it is optional: where no compiler is, splitpipe installs without, and its twins in Python
+give the same results.
 """
 
+import numpy
 from setuptools import Extension, setup
 
 NATIVE = "splitpipe/storage/native"
+TREE = "splitpipe/transport/native"
+FLAGS = ["-O3", "-fvisibility=hidden"]
 
 setup(
     ext_modules=[
@@ -17,8 +20,16 @@ setup(
                 for name in ("module", "column", "cold", "crc32c", "decode", "iterate", "permute")
             ],
             depends=[f"{NATIVE}/{name}.h" for name in ("column", "crc32c", "gil")],
-            extra_compile_args=["-O3", "-fvisibility=hidden"],
+            extra_compile_args=FLAGS,
             optional=True,
-        )
+        ),
+        Extension(
+            "splitpipe.transport.native._tree",
+            sources=[f"{TREE}/{name}.c" for name in ("module", "reading", "writing")],
+            depends=[f"{TREE}/tree.h"],
+            include_dirs=[numpy.get_include()],
+            extra_compile_args=FLAGS,
+            optional=True,
+        ),
     ]
 )

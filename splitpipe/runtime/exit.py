@@ -234,7 +234,7 @@ class Exit:
         run = self._run
         assert run is not None
         self._enter(run.epoch)
-        number = len(values) or len(self.outbox.packer)
+        number = len(values) or self.outbox.packer.count
         run.advance(number)
         start = self._sent
         self._sent += number

@@ -82,7 +82,7 @@ class Outbox:
         `report`: see `Message`.
         """
         packer = self.packer
-        count = len(values) or len(packer)
+        count = len(values) or packer.count
         if values:
             packer.add_atoms(values)
         nbytes = packer.nbytes
@@ -113,7 +113,7 @@ class Outbox:
         """Send a failure, after the values that its unit of work gave before it; `counted` and
         `report` as for `item`.
         """
-        count = len(values or ()) or len(self.packer)
+        count = len(values or ()) or self.packer.count
         if values:
             self.packer.add_atoms(values)
         body = self._packed(bulk=bool(values)) if count else []
@@ -274,7 +274,7 @@ class Chunker:
     @property
     def pending(self) -> bool:
         """Whether there is something that was not sent."""
-        return bool(self._values) or len(self._packer) > 0
+        return bool(self._values) or self._packer.count > 0
 
     def _add(self, item: Any) -> None:
         with self._lock:
@@ -282,7 +282,7 @@ class Chunker:
                 self._packer.add(earlier)
             self._values.clear()
             self._outbox.add(item)
-            if len(self._packer) < self._size and self._packer.nbytes < CHUNK_BYTES:
+            if self._packer.count < self._size and self._packer.nbytes < CHUNK_BYTES:
                 return
             self._flush_full()
         self._wake()
@@ -292,7 +292,7 @@ class Chunker:
     def _full(self) -> None:
         with self._lock:
             if len(self._values) >= self._size:
-                if len(self._packer):
+                if self._packer.count:
                     self._flush_packed()
                 self._flush_full()
         self._wake()
@@ -308,7 +308,7 @@ class Chunker:
         does not.
         """
         elapsed = time.perf_counter() - self._since
-        count = len(self._values) or len(self._packer)
+        count = len(self._values) or self._packer.count
         nbytes = self._flush()
         if nbytes > CHUNK_BYTES:
             self._size = max(1, count * CHUNK_BYTES // nbytes)
@@ -319,7 +319,7 @@ class Chunker:
         self._size = min(self._size, self._most())
 
     def _flush(self) -> int:
-        nbytes = self._flush_packed() if len(self._packer) else 0
+        nbytes = self._flush_packed() if self._packer.count else 0
         count = len(self._values)
         if count:
             nbytes += self._send(self._values[:count])

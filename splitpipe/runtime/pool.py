@@ -183,7 +183,7 @@ class PoolWorker:
 
     def _made(self, values: list[Any]) -> int:
         """Return how many outputs the unit has so far."""
-        return len(values) or len(self._outbox.packer)
+        return len(values) or self._outbox.packer.count
 
     @staticmethod
     def _first(unit: Claim | Item | Failed) -> int:
@@ -222,7 +222,7 @@ class PoolWorker:
         for item in items:
             if part and not travels(item):
                 raise _StaysHere
-            if len(packer) == 0 and _unchangeable(item):
+            if packer.count == 0 and _unchangeable(item):
                 values.append(item)
             else:
                 for earlier in values:

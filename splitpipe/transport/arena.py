@@ -255,7 +255,8 @@ class ArenaView:
         self._returns = returns
         self._bounds = bounds
         self._warn = warn
-        self._maps: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
+        # By place and size: a slot that is mapped, and how many of its size this reader may keep.
+        self._maps: OrderedDict[tuple[int, int], tuple[mmap.mmap, int]] = OrderedDict()
         self._lease = leasing(returns)
         self._leases: dict[int, Lease] = {}
         self._told: set[int] = set()
@@ -267,22 +268,21 @@ class ArenaView:
         When this reader already holds as many slots as it may, the bytes are a copy (see `copies`);
         `beside` slots, of the same message, do not count.
         """
-        key = segment.offset, segment.nbytes
-        memory = self._maps.get(key)
-        if memory is None:
-            memory = self._map(segment)
-            self._maps[key] = memory
+        index, offset, nbytes = segment
+        mapped = self._maps.get((offset, nbytes))
+        if mapped is None:
+            mapped = self._map(segment), self._bounds.leases(nbytes)
+            self._maps[offset, nbytes] = mapped
             # More than that are slots that the producer has retired.
             if len(self._maps) > 4 * self._bounds.lease_limit + 16:
                 self._maps.popitem(last=False)
-        array = np.frombuffer(memory, np.uint8, segment.nbytes)
-        limit = self._bounds.leases(segment.nbytes)
+        memory, limit = mapped
+        array = np.frombuffer(memory, np.uint8, nbytes)
         if len(self._leases) - beside >= limit and self.leases - beside >= limit:
             self._note_copy(limit)
             array = array.copy()
             self.release(segment)
             return array
-        index = segment.number
         self._told.discard(index)
         self._leases[index] = self._lease(array, _returning(index))
         return array

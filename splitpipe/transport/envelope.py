@@ -6,17 +6,18 @@ and `unpack`.
 Rules:
 - a value is serialised at the moment it is added: what its maker does to it afterwards changes
   nothing. Only values that nobody can change (numbers, strings, tuples of them) may wait, and are
-  then pickled all at once;
-- buffers of `OUT_OF_BAND` bytes and more leave the pickle (PEP 574) and lie in the producer's
+  then serialised all at once;
+- what is plain is a tree (`splitpipe.transport.native.twin`), everything else a pickle;
+- buffers of `OUT_OF_BAND` bytes and more leave the stream (PEP 574) and lie in the producer's
   slots; an array that was built in the slot is not copied again;
 - a value is either packed whole or not at all: an error while packing leaves the packer as it was;
 - a body that needs no slot takes none;
 - a stage may be making an array while another thread sends what is pending: one lock for both.
 
 Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64
-index, offset, nbytes``; a buffer ``u64 segment + 1 (0: inline), offset, nbytes``; a stream ``u64
-nbytes, buffers``; then the place of the streams as one more buffer, the inline buffers, and the
-inline streams.
+index, offset, nbytes``; a buffer the place of a tree, ``u64 segment (from 1; 0: inline), offset,
+nbytes``; a stream ``u64 nbytes, buffers``; then the place of the streams as one more buffer, the
+inline buffers, and the inline streams.
 """
 
 from __future__ import annotations
@@ -26,23 +27,26 @@ import pickle
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer, Watcher
+from splitpipe.transport.native.tree import MARK, PLACE, address, read, write
 from splitpipe.transport.objects import ObjectPacker, Shelf
 from splitpipe.transport.pickling import dump, load
-from splitpipe.transport.plain import DESCRIPTION, describe, described, is_description, is_plain
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
 
 __all__ = [
     "ATOMS",
     "BULK",
     "OUT_OF_BAND",
+    "SINGLE",
     "Packer",
+    "Table",
     "UnpackError",
     "make_packer",
     "parse",
@@ -66,16 +70,18 @@ ATOMS = frozenset(
 """Types whose values cannot change."""
 
 _HEAD = struct.Struct("<IIII")
+_STREAM = struct.Struct("<QQ")
 _NOTHING = np.empty(0, np.uint8)
+_NO_PLACE = bytes(PLACE.size)
+_TREE = MARK[0]
+_segment = partial(tuple.__new__, Segment)
 BULK = 1
 """A flag: the only value is a list of values."""
+SINGLE = 2
+"""A flag: one slot, one stream, which is inline; all buffers are in the slot, at least one."""
 
-_ONE = struct.Struct("<IIII11Q")
 _PLAIN = struct.Struct("<IIII5Q")
 """The table of a body that is one stream and nothing else."""
-
-_ONE_NBYTES = _ONE.size + DESCRIPTION.size
-"""The commonest body: one slot, one buffer in it, one stream, which describes an array."""
 
 
 class UnpackError(Exception):
@@ -101,19 +107,17 @@ class Packer:
         self._arena = arena
         self._wait = wait
         self._slots: list[Slot] = []
+        self._spans: tuple[int, ...] = ()  # where they lie, for `write`
         self._streams: list[bytes] = []
-        self._counts: list[int] = []
-        self._buffers: list[tuple[int, int, int]] = []
+        self._sizes = bytearray()  # of the streams, as the body has them
+        self._places = bytearray()  # of the buffers
         self._inline: list[Buffer] = []
-        # What `allocate` made last for this body: the array, its segment + 1, its offset.
-        self._made: tuple[NDArray[Any], int, int] | None = None
         self._largest = SMALLEST_SLOT
         self._lock = threading.RLock()
+        self.count = 0
+        """Values collected so far."""
         self.nbytes = 0
         """Bytes collected so far."""
-
-    def __len__(self) -> int:
-        return len(self._streams)
 
     def watch(self, watcher: Watcher) -> None:
         """See `Arena.watch`."""
@@ -141,14 +145,13 @@ class Packer:
         nbytes = math.prod(dims) * kind.itemsize
         if self._arena is None or nbytes < OUT_OF_BAND or kind.hasobject:
             return np.empty(dims, kind)
-        phase = _phase(near) if near is not None else PHASE
+        phase = address(near) % CACHE_LINE if near is not None else PHASE
         with self._lock:
-            place = self._reserve(nbytes, phase if phase % kind.alignment == 0 else PHASE)
-            if place is None:
-                return np.empty(dims, kind)
-            array = place[1].view(kind).reshape(dims)
-            self._made = array, place[0] + 1, self._slots[place[0]].top - nbytes
-        return array
+            found = self._reserve(nbytes, phase if phase % kind.alignment == 0 else PHASE)
+            if found is not None:
+                slot, start = found
+                return np.ndarray(dims, kind, slot.array, start)
+        return np.empty(dims, kind)
 
     def add(self, value: object) -> None:
         """Serialise `value` now.
@@ -156,12 +159,14 @@ class Packer:
         Raises:
             NotPicklable: it cannot be; nothing was added.
         """
-        if is_plain(value) and value.nbytes >= OUT_OF_BAND:
-            if self._store_made(value):
+        with self._lock:
+            written = write(value, OUT_OF_BAND, self._spans)
+            if written is not None:
+                stream, places, outside, nbytes = written
+                self._keep(
+                    stream, places if outside is None else self._put(places, outside), nbytes
+                )
                 return
-            raw = pickle.PickleBuffer(cast(Any, value)).raw()
-            self._store(describe(value), [raw])
-            return
         raws: list[memoryview] = []
 
         def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -171,12 +176,14 @@ class Packer:
             raws.append(raw)
             return False
 
-        stream = dump(value, keep, again=raws.clear)
-        self._store(stream, raws)
+        self.add_packed(dump(value, keep, again=raws.clear), raws)
 
     def add_atoms(self, values: list[Any]) -> None:
         """Serialise many unchangeable values as one; a body holds either these or single values."""
-        self._store(dump(values), [])
+        written = write(values, OUT_OF_BAND, ())
+        stream = dump(values) if written is None else written[0]
+        with self._lock:
+            self._keep(stream, b"", 0)
 
     def pack(self, *, bulk: bool = False) -> list[Buffer]:
         """Return the parts of the body and start a new one."""
@@ -184,42 +191,30 @@ class Packer:
             return self._pack(bulk=bulk)
 
     def _pack(self, *, bulk: bool) -> list[Buffer]:
-        if len(self._streams) == 1 and not self._slots and not self._buffers:
-            stream = self._streams[0]
-            if len(stream) < STREAMS_IN_ARENA:
-                self._streams, self._counts, self.nbytes = [], [], 0
-                flags = BULK if bulk else 0
-                return [_PLAIN.pack(flags, 0, 0, 1, len(stream), 0, 0, 0, 0), stream]
-        streams = b"".join(self._streams)
-        place = (0, 0, 0)
+        flags = BULK if bulk else 0
+        streams = self._streams[0] if self.count == 1 else b"".join(self._streams)
+        place = _NO_PLACE
         if len(streams) >= STREAMS_IN_ARENA:
             found = self._reserve(len(streams))
             if found is not None:
                 place = self._fill(found, np.frombuffer(streams, np.uint8))
                 streams = b""
-        segments = self._seal()
-        table: list[int] = []
-        for segment in segments:
-            table += segment
-        for buffer in self._buffers:
-            table += buffer
-        for stream, count in zip(self._streams, self._counts, strict=True):
-            table += (len(stream), count)
-        table += place
-        head = _HEAD.pack(
-            BULK if bulk else 0, len(segments), len(self._buffers), len(self._streams)
-        )
-        parts: list[Buffer] = [
-            head + struct.pack(f"<{len(table)}Q", *table),
-            *self._inline,
-            streams,
-        ]
+        elif self.count == 1 and not self._slots and not self._places:
+            self._clear()
+            return [_PLAIN.pack(flags, 0, 0, 1, len(streams), 0, 0, 0, 0), streams]
+        if self.count == len(self._slots) == 1 and self._places and streams and not self._inline:
+            flags |= SINGLE
+        head = _HEAD.pack(flags, len(self._slots), len(self._places) // PLACE.size, self.count)
+        table = b"".join((head, *self._sealed(), self._places, self._sizes, place))
+        parts: list[Buffer] = [table, *self._inline, streams]
         self._clear()
         return parts
 
     def add_packed(self, stream: bytes, raws: list[memoryview]) -> None:
-        """Take a value as another packer has serialised it."""
-        self._store(stream, raws)
+        """Take a value as a pickle, or as another packer has serialised it."""
+        with self._lock:
+            places = b"".join([self._place(raw) for raw in raws])
+            self._keep(stream, places, sum([raw.nbytes for raw in raws]))
 
     def calibrate(self, feed: Callable[[Iterator[Any]], object]) -> None:
         """As `ObjectPacker.calibrate`; what is serialised need not be counted."""
@@ -232,79 +227,70 @@ class Packer:
         self._clear()
 
     def _clear(self) -> None:
-        self._slots, self._streams, self._counts, self._made = [], [], [], None
-        self._buffers, self._inline, self.nbytes = [], [], 0
+        self._slots, self._spans, self._streams, self._inline = [], (), [], []
+        self._sizes, self._places, self.count, self.nbytes = bytearray(), bytearray(), 0, 0
 
-    def _seal(self) -> list[Segment]:
+    def _sealed(self) -> list[bytes]:
+        """The segments of the body; they leave with it."""
         if self._arena is None:
             return []
-        return [self._arena.send(slot) for slot in self._slots]
+        return [PLACE.pack(*self._arena.send(slot)) for slot in self._slots]
 
-    def _store(self, stream: bytes, raws: list[memoryview]) -> None:
-        total = sum(raw.nbytes for raw in raws)
-        self._largest = max(self._largest, total)
-        with self._lock:
-            for raw in raws:
-                self._buffers.append(self._place(raw))
-            self._streams.append(stream)
-            self._counts.append(len(raws))
-            self.nbytes += total + len(stream)
+    def _keep(self, stream: bytes, places: Buffer, nbytes: int) -> None:
+        """Take note of a value whose buffers have their places."""
+        self._largest = max(self._largest, nbytes)
+        self._streams.append(stream)
+        self._sizes += _STREAM.pack(len(stream), len(places) // PLACE.size)
+        self._places += places
+        self.count += 1
+        self.nbytes += nbytes + len(stream)
 
-    def _store_made(self, array: NDArray[Any]) -> bool:
-        """As `_store`, if `allocate` has just made this very array for this body."""
-        with self._lock:
-            if self._made is None or self._made[0] is not array:
-                return False
-            _, segment, offset = self._made
-            nbytes = array.nbytes
-            array.flags.writeable = False  # writing to it again is an error, not a race
-            self._largest = max(self._largest, nbytes)
-            self._buffers.append((segment, offset, nbytes))
-            stream = describe(array)
-            self._streams.append(stream)
-            self._counts.append(1)
-            self.nbytes += nbytes + len(stream)
-            return True
+    def _put(self, places: bytes, outside: list[tuple[int, NDArray[Any]]]) -> Buffer:
+        """Give a place to the arrays of a tree that have none."""
+        complete = bytearray(places)
+        for number, array in outside:
+            flat = array.ravel(order="K").view(np.uint8)
+            complete[number * PLACE.size : (number + 1) * PLACE.size] = self._copy(flat)
+        return complete
 
-    def _place(self, raw: memoryview) -> tuple[int, int, int]:
-        """Put the bytes of `raw` where a reader finds them and return (segment + 1, offset,
-        nbytes).
-        """
+    def _place(self, raw: memoryview) -> bytes:
+        """Put the bytes of `raw` where a reader finds them and return their place."""
         source = np.frombuffer(raw, np.uint8)
-        for index, slot in enumerate(self._slots):
+        for segment, slot in enumerate(self._slots, 1):
             offset = slot.place(source)
             if offset is not None:  # it was built here, and is its reader's now
                 if isinstance(raw.obj, np.ndarray):
                     raw.obj.flags.writeable = False  # writing to it again is an error, not a race
-                return index + 1, offset, raw.nbytes
+                return PLACE.pack(segment, offset, raw.nbytes)
+        return self._copy(source)
+
+    def _copy(self, source: NDArray[np.uint8]) -> bytes:
+        """Copy bytes to where a reader finds them and return their place."""
         # The consumer's array begins where this one does: as aligned as it was.
-        place = self._reserve(raw.nbytes, _phase(source))
-        if place is None:
-            offset = sum(map(len, self._inline))
-            self._inline.append(source.tobytes())
-            return 0, offset, raw.nbytes
-        return self._fill(place, source)
+        found = self._reserve(source.nbytes, address(source) % CACHE_LINE)
+        if found is not None:
+            return self._fill(found, source)
+        offset = sum(map(len, self._inline))
+        self._inline.append(source.tobytes())
+        return PLACE.pack(0, offset, source.nbytes)
 
-    def _fill(
-        self, reserved: tuple[int, NDArray[np.uint8]], source: NDArray[np.uint8]
-    ) -> tuple[int, int, int]:
-        """Copy `source` to what `_reserve` gave for it; return (segment + 1, offset, nbytes)."""
-        index, target = reserved
-        np.copyto(target, source)
-        offset = self._slots[index].place(target)
-        assert offset is not None
-        return index + 1, offset, source.nbytes
+    def _fill(self, found: tuple[Slot, int], source: NDArray[np.uint8]) -> bytes:
+        """Copy `source` to what `_reserve` gave for it; return its place."""
+        slot, start = found
+        assert slot.array is not None
+        np.copyto(slot.array[start : start + source.nbytes], source)
+        return PLACE.pack(self._slots.index(slot) + 1, start, source.nbytes)
 
-    def _reserve(self, nbytes: int, phase: int = PHASE) -> tuple[int, NDArray[np.uint8]] | None:
-        """Return the number of a slot of this body and `nbytes` of it, or None when no slot can be
+    def _reserve(self, nbytes: int, phase: int = PHASE) -> tuple[Slot, int] | None:
+        """Return a slot of this body and where in it `nbytes` begin, or None when no slot can be
         had.
         """
         if self._arena is None:
             return None
         if self._slots:
-            target = self._slots[-1].take(nbytes, phase)
-            if target is not None:
-                return len(self._slots) - 1, target
+            start = self._slots[-1].take(nbytes, phase)
+            if start is not None:
+                return self._slots[-1], start
         roomy = max(nbytes, self._largest)
         slot = self._arena.acquire(roomy, wait=self._wait)
         if slot is None and roomy > nbytes:
@@ -312,9 +298,10 @@ class Packer:
         if slot is None:
             return None
         self._slots.append(slot)
-        target = slot.take(nbytes, phase)
-        assert target is not None
-        return len(self._slots) - 1, target
+        self._spans += slot.address, slot.nbytes
+        start = slot.take(nbytes, phase)
+        assert start is not None
+        return slot, start
 
 
 def make_packer(place: Arena | Shelf, *, wait: bool) -> Packer | ObjectPacker:
@@ -322,34 +309,41 @@ def make_packer(place: Arena | Shelf, *, wait: bool) -> Packer | ObjectPacker:
     return ObjectPacker(place, wait=wait) if isinstance(place, Shelf) else Packer(place, wait=wait)
 
 
-def _phase(array: NDArray[Any]) -> int:
-    """Return where in a cache line an array begins."""
-    address: int = array.__array_interface__["data"][0]
-    return address % CACHE_LINE
+class Table(NamedTuple):
+    """What a body says of itself.
+
+    Attributes:
+        flags: `BULK`, or 0.
+        segments: the slots that it takes up.
+        places: of its buffers; in segment 0 are those that are inline.
+        sizes: of its streams: how many bytes each, and how many buffers.
+        home: the place of the streams.
+        rest: what follows: the inline buffers, and the streams where `home` is in segment 0.
+    """
+
+    flags: int
+    segments: list[Segment]
+    places: memoryview
+    sizes: list[tuple[int, int]]
+    home: tuple[int, int, int]
+    rest: memoryview
 
 
-def _one_array(body: Buffer, arena: ArenaView) -> NDArray[Any] | None:
-    """The array of a body that holds nothing else, or None: look closer."""
-    *head, number, start, size, segment, offset, nbytes, _, _, elsewhere, _, _ = _ONE.unpack_from(
-        body
-    )
-    words = memoryview(body)[_ONE.size :]
-    if head != [0, 1, 1, 1] or segment != 1 or elsewhere or not is_description(words):
-        return None
-    flat = arena.lease(Segment(number, start, size))
-    return described(words, flat[offset : offset + nbytes])
-
-
-def parse(body: Buffer) -> tuple[int, list[Segment], list[int], list[int], memoryview]:
-    """Return flags, segments, buffers and streams as the table has them, and what follows it."""
+def parse(body: Buffer) -> Table:
+    """Return the table of a body."""
     view = memoryview(body)
     flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(view)
-    words = 3 * n_segments + 3 * n_buffers + 2 * n_streams + 3
-    table = struct.unpack_from(f"<{words}Q", view, _HEAD.size)
-    segments = [Segment(*table[i : i + 3]) for i in range(0, 3 * n_segments, 3)]
-    middle = 3 * (n_segments + n_buffers)
-    buffers, streams = list(table[3 * n_segments : middle]), list(table[middle:])
-    return flags, segments, buffers, streams, view[_HEAD.size + 8 * words :]
+    begin = _HEAD.size + PLACE.size * n_segments
+    middle = begin + PLACE.size * n_buffers
+    end = middle + _STREAM.size * n_streams
+    return Table(
+        flags,
+        [Segment(*one) for one in PLACE.iter_unpack(view[_HEAD.size : begin])],
+        view[begin:middle],
+        list(_STREAM.iter_unpack(view[middle:end])),
+        PLACE.unpack_from(view, end),
+        view[end + PLACE.size :],
+    )
 
 
 def release(body: Buffer, arena: ArenaView | Shelf | None) -> None:
@@ -357,7 +351,7 @@ def release(body: Buffer, arena: ArenaView | Shelf | None) -> None:
     if isinstance(arena, Shelf):
         arena.take(body)
     elif arena is not None:
-        for segment in parse(body)[1]:
+        for segment in parse(body).segments:
             arena.release(segment)
 
 
@@ -371,59 +365,77 @@ def unpack(body: Buffer, arena: ArenaView | Shelf | None) -> list[Any]:
     """
     if isinstance(arena, Shelf):
         return arena.take(body)
-    if len(body) == _ONE_NBYTES and arena is not None:
-        array = _one_array(body, arena)
-        if array is not None:
-            return [array]
-    flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(body)
-    if n_streams == 1 and not n_segments and not n_buffers:
-        try:
-            value = load(memoryview(body)[_PLAIN.size :])
-        except Exception as error:
-            raise UnpackError([]) from error
-        return cast("list[Any]", value) if flags & BULK else [value]
-    flags, segments, table, streams, rest = parse(body)
+    view = memoryview(body)
+    flags, n_segments, n_buffers, n_streams = _HEAD.unpack_from(view)
+    if flags & SINGLE and arena is not None:
+        start = _HEAD.size + PLACE.size
+        end = start + PLACE.size * n_buffers
+        held = [arena.lease(_segment(PLACE.unpack_from(view, _HEAD.size)))]
+        places, stream = view[start:end], view[end + _STREAM.size + PLACE.size :]
+    elif n_streams == 1 and not n_segments and not n_buffers:
+        held, places, stream = [], view[:0], view[_PLAIN.size :]
+    else:
+        table = parse(body)
+        return _values(table, _held(table, arena))
+    try:
+        value = _restored(stream, places, held)
+    except Exception as error:
+        raise UnpackError([]) from error
+    return cast("list[Any]", value) if flags & BULK else [value]
+
+
+def _held(table: Table, arena: ArenaView | None) -> list[NDArray[np.uint8]]:
+    """The bytes of the segments of a body; none where nothing lies in one."""
+    if not table.segments:
+        return []
+    if arena is None:
+        raise ValueError("a body names shared memory, and there is none")
+    used = {place[0] for place in (*PLACE.iter_unpack(table.places), table.home)}
+    before = arena.leases
     held: list[NDArray[np.uint8]] = []
-    if segments:
-        if arena is None:
-            raise ValueError("a body names shared memory, and there is none")
-        used = {*table[::3], streams[-3]}
-        before = arena.leases
-        for number, slot in enumerate(segments, 1):
-            if number in used:
-                held.append(arena.lease(slot, beside=arena.leases - before))
-            else:  # made for an array that was never sent
-                arena.release(slot)
-                held.append(_NOTHING)
-    buffers: list[Any] = []
-    inline = 0
-    for i in range(0, len(table), 3):
-        segment, offset, nbytes = table[i : i + 3]
-        if segment:
-            buffers.append(held[segment - 1][offset : offset + nbytes])
-        else:
-            buffers.append(bytearray(rest[offset : offset + nbytes]))
-            inline += nbytes
-    segment, offset, nbytes = streams[-3:]
-    text = rest[inline:]
-    if segment:
-        text = held[segment - 1][offset : offset + nbytes].data
-    return _restore(text, streams[:-3], buffers, bulk=bool(flags & BULK))
+    for number, slot in enumerate(table.segments, 1):
+        if number in used:
+            held.append(arena.lease(slot, beside=arena.leases - before))
+        else:  # made for an array that was never sent
+            arena.release(slot)
+            held.append(_NOTHING)
+    return held
 
 
-def _restore(text: memoryview, streams: list[int], buffers: list[Any], *, bulk: bool) -> list[Any]:
+def _values(table: Table, held: list[NDArray[np.uint8]]) -> list[Any]:
+    """The values of a body whose segments are `held`."""
+    places, text = _apart(table, held)
     values: list[Any] = []
     position = used = 0
     try:
-        for i in range(0, len(streams), 2):
-            nbytes, count = streams[i : i + 2]
+        for nbytes, count in table.sizes:
             part = text[position : position + nbytes]
-            if is_description(part):
-                values.append(described(part, buffers[used]))
-            else:
-                values.append(load(part, buffers[used : used + count]))
+            values.append(_restored(part, places[used : used + PLACE.size * count], held))
             position += nbytes
-            used += count
+            used += PLACE.size * count
     except Exception as error:
         raise UnpackError(values) from error
-    return values[0] if bulk else values
+    return cast("list[Any]", values[0]) if table.flags & BULK else values
+
+
+def _apart(table: Table, held: list[NDArray[np.uint8]]) -> tuple[Buffer, memoryview]:
+    """Give each inline buffer a segment of its own; return all places, and the streams."""
+    places = bytearray(table.places)
+    inline = 0
+    for at, (segment, offset, nbytes) in enumerate(PLACE.iter_unpack(table.places)):
+        if not segment:
+            copy = bytearray(table.rest[offset : offset + nbytes])
+            held.append(np.frombuffer(copy, np.uint8))
+            PLACE.pack_into(places, at * PLACE.size, len(held), 0, nbytes)
+            inline += nbytes
+    segment, offset, nbytes = table.home
+    if segment:
+        return places, held[segment - 1][offset : offset + nbytes].data
+    return places, table.rest[inline:]
+
+
+def _restored(stream: memoryview, places: Buffer, held: list[NDArray[np.uint8]]) -> Any:
+    """One value."""
+    if stream[0] == _TREE:
+        return read(stream, places, held)
+    return load(stream, [held[i - 1][at : at + size] for i, at, size in PLACE.iter_unpack(places)])

@@ -28,6 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 from splitpipe.errors import BrokenChannel, NotPicklable
 from splitpipe.transport.arena import ArenaStatistics
 from splitpipe.transport.base import Buffer, Watcher
+from splitpipe.transport.native.tree import address
 from splitpipe.transport.ownership import (
     COUNTED,
     Probe,
@@ -190,7 +191,9 @@ class ObjectPacker:
         self.nbytes = 0
         """Bytes collected so far."""
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Values collected so far."""
         return len(self._values)
 
     def watch(self, watcher: Watcher) -> None:
@@ -298,6 +301,6 @@ def _handed_over(array: NDArray[Any]) -> NDArray[Any] | None:
     base = sole_base(array)
     if type(base) is not np.ndarray or base.dtype is not _MADE:
         return None
-    offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    offset = address(array) - address(base)
     array.flags.writeable = False  # writing to it again is an error, not a race
     return np.ndarray(array.shape, array.dtype, base, offset, array.strides)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from splitpipe.transport.arena import ArenaView
 from splitpipe.transport.base import Buffer
-from splitpipe.transport.envelope import BULK, Packer, parse
-from splitpipe.transport.slot import Segment
+from splitpipe.transport.envelope import BULK, Packer, Table, parse
+from splitpipe.transport.native.tree import PLACE
 
 __all__ = ["repack"]
 
@@ -26,35 +26,28 @@ def repack(body: Buffer, arena: ArenaView | None, packer: Packer) -> list[Buffer
         >>> unpack(b"".join(repack(body, None, packer)), None)
         ['one']
     """
-    flags, segments, table, streams, rest = parse(body)
-    buffers, text = _bytes_of(segments, table, streams, rest, arena)
+    table = parse(body)
+    buffers, text = _bytes_of(table, arena)
     position = used = 0
-    for i in range(0, len(streams) - 3, 2):
-        nbytes, count = streams[i : i + 2]
+    for nbytes, count in table.sizes:
         stream = bytes(text[position : position + nbytes])
         packer.add_packed(stream, buffers[used : used + count])
         position += nbytes
         used += count
-    return packer.pack(bulk=bool(flags & BULK))
+    return packer.pack(bulk=bool(table.flags & BULK))
 
 
-def _bytes_of(
-    segments: list[Segment],
-    table: list[int],
-    streams: list[int],
-    rest: memoryview,
-    arena: ArenaView | None,
-) -> tuple[list[memoryview], memoryview]:
+def _bytes_of(table: Table, arena: ArenaView | None) -> tuple[list[memoryview], memoryview]:
     """Return the buffers of a body and its streams, where they lie."""
-    if segments and arena is None:
+    if table.segments and arena is None:
         raise ValueError("a body names shared memory, and there is none")
-    held = [arena.lease(slot, beside=1 << 30).data for slot in segments] if arena else []
+    held = [arena.lease(slot, beside=1 << 30).data for slot in table.segments] if arena else []
     buffers: list[memoryview] = []
     inline = 0
-    for i in range(0, len(table), 3):
-        segment, offset, nbytes = table[i : i + 3]
-        where = held[segment - 1] if segment else rest
+    for segment, offset, nbytes in PLACE.iter_unpack(table.places):
+        where = held[segment - 1] if segment else table.rest
         buffers.append(where[offset : offset + nbytes])
         inline += 0 if segment else nbytes
-    segment, offset, nbytes = streams[-3:]
-    return buffers, held[segment - 1][offset : offset + nbytes] if segment else rest[inline:]
+    segment, offset, nbytes = table.home
+    text = held[segment - 1][offset : offset + nbytes] if segment else table.rest[inline:]
+    return buffers, text

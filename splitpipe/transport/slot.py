@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitpipe.transport.anonymous import HUGE, map_huge, map_shared
+from splitpipe.transport.native.tree import address
 
 __all__ = ["CACHE_LINE", "PHASE", "Bounds", "Segment", "Slot", "map_slot", "slot_nbytes"]
 
@@ -79,7 +80,7 @@ class Segment(NamedTuple):
 class Slot:
     """A piece of the arena that its producer is filling, front to back."""
 
-    __slots__ = ("_memory", "_view", "array", "free", "index", "nbytes", "offset", "top")
+    __slots__ = ("_memory", "_view", "address", "array", "free", "index", "nbytes", "offset", "top")
 
     def __init__(self, index: int, offset: int, nbytes: int, memory: mmap.mmap) -> None:
         self.index = index
@@ -90,6 +91,7 @@ class Slot:
         self._memory = memory
         self._view: weakref.ref[NDArray[np.uint8]] | None = None
         self.array: NDArray[np.uint8] | None = None
+        self.address = address(np.frombuffer(memory, np.uint8, nbytes))
 
     def open(self) -> None:
         """Start filling it. Everything handed out is a view of `array`, whose life tells who still
@@ -105,23 +107,22 @@ class Slot:
         self.array = None
         return Segment(self.index, self.offset, self.nbytes)
 
-    def take(self, nbytes: int, phase: int = PHASE) -> NDArray[np.uint8] | None:
-        """Return the next `nbytes`, up to `top`, or None when they are not left.
+    def take(self, nbytes: int, phase: int = PHASE) -> int | None:
+        """Return where in `array` the next `nbytes` begin, or None when they are not left.
 
-        They begin `phase` bytes behind the beginning of a cache line.
+        That is `phase` bytes behind the beginning of a cache line.
         """
         start = self.top + (phase - self.top) % CACHE_LINE
         if self.array is None or start + nbytes > self.nbytes:
             return None
         self.top = start + nbytes
-        return self.array[start : self.top]
+        return start
 
     def place(self, raw: NDArray[np.uint8]) -> int | None:
         """Return where in this slot the bytes of `raw` lie, or None when they lie elsewhere."""
         if self.array is None:
             return None
-        base = self.array.__array_interface__["data"][0]
-        offset: int = raw.__array_interface__["data"][0] - base
+        offset = address(raw) - self.address
         return offset if offset >= 0 and offset + raw.nbytes <= self.nbytes else None
 
     @property

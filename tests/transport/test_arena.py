@@ -30,7 +30,7 @@ class Pair:
     def send(self, value: int, nbytes: int = MB) -> Segment:
         slot = self.arena.acquire(nbytes)
         assert slot is not None
-        array = slot.take(nbytes)
+        array = slot.array[slot.take(nbytes) :][:nbytes]
         assert array is not None
         array[:] = value
         self.offset = slot.place(array) or 0
@@ -149,7 +149,7 @@ class TestPinned:
         p = pair(slots=3)
         slot = p.arena.acquire(MB)
         assert slot is not None
-        mine = slot.take(MB)
+        mine = slot.array[slot.take(MB) :][:MB]
         assert mine is not None
         mine[:] = 5
         p.view.release(p.arena.send(slot))
@@ -166,7 +166,7 @@ class TestPinned:
         for _ in range(2):
             slot = p.arena.acquire(MB)
             assert slot is not None
-            kept.append(slot.take(MB))
+            kept.append(slot.array[slot.take(MB) :][:MB])
             p.view.release(p.arena.send(slot))
         assert p.arena.acquire(MB) is None
 

@@ -174,7 +174,7 @@ class TestErrors:
         for bad in ((i for i in ()), FailsHalfWay(), [np.zeros(5000), (i for i in ())]):
             with pytest.raises(NotPicklable, match="cannot travel"):
                 ends.packer.add(bad)
-            assert len(ends.packer) == 1
+            assert ends.packer.count == 1
             assert ends.packer.nbytes == nbytes
         assert unpack(ends.body("after"), ends.view) == ["before", "after"]
 
@@ -210,7 +210,7 @@ class TestErrors:
         for _ in range(30):
             roomy.packer.add(np.zeros(MB, np.uint8))
             roomy.packer.discard()
-        assert len(roomy.packer) == 0
+        assert roomy.packer.count == 0
         assert roomy.arena.statistics().slots == 1
         assert unpack(roomy.body("x"), roomy.view) == ["x"]
 

@@ -605,7 +605,7 @@ def test_what_cannot_be_copied_and_is_held_is_refused_by_name() -> None:
     for bad in (handle, [1, handle], {"x": handle}, Record(handle)):
         with pytest.raises(NotPicklable, match=r"type \w+ may still be held by its maker"):
             way.feed(iter([bad]))
-        assert len(way.packer) == 0
+        assert way.packer.count == 0
     assert way.through(iter(["after"])) == ["after"]
 
 
@@ -757,7 +757,7 @@ def test_what_is_discarded_is_let_go_of() -> None:
     way.packer.discard()
     del record
     assert gone() is None
-    assert way.packer.nbytes == len(way.packer) == 0
+    assert way.packer.nbytes == way.packer.count == 0
 
 
 def closing_over(part: Any) -> Any:
