@@ -6,6 +6,7 @@ values, and giving back what nobody will read. It knows nothing of their order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ from splitpipe.transport.objects import Shelf
 
 __all__ = ["Intake"]
 
+_BRIEF = 16
+"""Messages that are waited for briefly, one after the other."""
+_LONG = 64
+"""Messages that are not, after one that was late."""
+
 
 class Intake:
     """Messages as they arrive, and the values in them.
@@ -31,6 +37,8 @@ class Intake:
         meter: told about waiting.
         wait: called when there is no message; returns when there may be one. None blocks in the
         receiver.
+        alone: whether nothing but this waits in the process: it may wait without telling anybody,
+        if not for long.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class Intake:
         run: int,
         meter: Meter,
         wait: Callable[[], None] | None = None,
+        alone: bool = False,
     ) -> None:
         self._receiver = receiver
         self._arenas = arenas
@@ -48,6 +57,9 @@ class Intake:
         self._wait = wait
         self._renewed = False
         self._copied = 0
+        # How many messages to wait for briefly; below 0, how often not to, since one was late.
+        self._brief = 0
+        self._alone = alone
         self.meter = meter
         self.on_wait: Callable[[], None] | None = None
         """Called before it waits for a message."""
@@ -57,7 +69,7 @@ class Intake:
     def receive(self) -> Message:
         """Return the next message, waiting for it."""
         try:
-            wire = self._receiver.receive(block=False)
+            wire = self._soon() if self._brief > 0 else self._receiver.receive(block=False)
         except ChannelError:
             if self._wait is not None:
                 self._wait()  # it may know why
@@ -77,8 +89,22 @@ class Intake:
         self._receiver, self._arenas, self._run = receiver, arenas, run
         self._renewed = True
 
+    def _soon(self) -> Buffer | None:
+        """Wait for a message that is about to come, and do no more: what `_await` tells others
+        before and after takes longer than many a wait. Now and then it is told all the same.
+        """
+        since = time.perf_counter()
+        wire = self._receiver.receive_soon()
+        self.meter.wait_input_s += time.perf_counter() - since
+        self._brief = -_LONG if wire is None else self._brief - 1
+        return wire
+
     def _await(self) -> Buffer:
         """Wait for a message."""
+        if self._brief < 0:
+            self._brief += 1
+        elif self._alone and self.on_wait is None and self.meter.recorder is None:
+            self._brief = _BRIEF
         for arena in self._arenas.values():
             arena.keep()
         if self.on_wait is not None:

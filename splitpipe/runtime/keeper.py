@@ -173,9 +173,9 @@ class Keeper:
         """Make a merge in the consumer's process."""
         meter = self._observer.meters[number]
         port = _Port(receiver)
-        intake = region.intake(
-            receiver, self._course, meter, wait=partial(self._wait, port), warn=True
-        )
+        alone = sum(map(len, self._workers.ends)) == 1
+        wait = partial(self._wait, port)
+        intake = region.intake(receiver, self._course, meter, wait=wait, alone=alone, warn=True)
         port.renew = partial(self._renew, port, intake)
         self._ports.append(port)
         port.inbox = region.inbox(intake, self._course, self._lock)

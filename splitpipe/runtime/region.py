@@ -96,10 +96,12 @@ class Region:
         meter: Meter,
         *,
         wait: Callable[[], None] | None = None,
+        alone: bool = False,
         warn: bool = False,
     ) -> Intake:
         """Return what reads `entry` through `receiver`; see `Intake` and `ArenaLink.reader`."""
-        return Intake(receiver, self.readers(warn=warn), run=course.run, meter=meter, wait=wait)
+        arenas = self.readers(warn=warn)
+        return Intake(receiver, arenas, run=course.run, meter=meter, wait=wait, alone=alone)
 
     def readers(self, *, warn: bool = False) -> dict[int, ArenaView | Shelf]:
         """Return the reading sides of all arenas; once a process."""

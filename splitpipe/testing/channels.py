@@ -93,6 +93,35 @@ class ChannelSuite:
         _, receiver = ends.pair()
         assert receiver.receive(block=False) is None
 
+    def test_soon_is_in_a_moment_or_not_at_all(self, ends: _Ends) -> None:
+        sender, receiver = ends.pair()
+        assert receiver.receive_soon() is None
+        sender.send([b"x"])
+        assert receiver.wait()
+        message = receiver.receive_soon()
+        assert message is not None
+        assert bytes(message) == b"x"
+
+    def test_who_has_asked_for_soon_still_waits_for_long(self, ends: _Ends) -> None:
+        sender, receiver = ends.pair()
+        assert receiver.receive_soon() is None
+        receiving = ends.run(_text, receiver)
+        with pytest.raises(TimeoutError):
+            receiving.result(0.1)
+        sender.send([b"at last"])
+        assert receiving.result(PATIENCE_S) == b"at last"
+
+    def test_soon_tells_of_the_end(self, ends: _Ends) -> None:
+        link = ends.link(readers=2)
+        ends.sender(link)
+        receiver, other = ends.receiver(link), ends.receiver(link, 1)
+        link.shut()
+        with pytest.raises(BrokenChannel):
+            receiver.receive_soon()
+        other.close()
+        with pytest.raises(ClosedChannel):
+            other.receive_soon()
+
     def test_each_message_of_several_writers_arrives_once_and_in_its_order(
         self, ends: _Ends
     ) -> None:

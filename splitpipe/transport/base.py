@@ -100,6 +100,15 @@ class Receiver(ABC):
             ClosedChannel: this receiver was closed.
         """
 
+    def receive_soon(self) -> Buffer | None:
+        """Return the next message; None when there is none now, and none comes in a moment: some
+        milliseconds, or none at all where a channel cannot wait for so long.
+
+        It is for the only reader of a link who expects a message, and would have much to do before
+        and after `wait`. Raises as `receive`.
+        """
+        return self.receive(block=False)
+
     @abstractmethod
     def wait(self, watch: Sequence[int] = ()) -> bool:
         """Wait until `receive` has something to say (True) or a descriptor of `watch` is readable

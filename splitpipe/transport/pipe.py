@@ -19,10 +19,12 @@ interleave and a writer killed in mid-message leaves half of it behind.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +43,8 @@ _INLINE = b"\0"
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 _BLOCK = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _NOWAIT = _BLOCK | int(socket.MSG_DONTWAIT)  # as numbers: an enum's | costs as much as the call
+_MOMENT = struct.pack("@ll", 0, 2000)
+"""Seconds and microseconds; kernels round it up to their tick, 4 or 10 ms."""
 
 
 class PipeSender(Sender):
@@ -134,18 +138,36 @@ class PipeReceiver(Receiver):
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._buffer = bytearray(INLINE_LIMIT + 1)
+        self._buffers = [self._buffer]
         self._view = memoryview(self._buffer)
+        self._hasty = False
         self._poll: tuple[tuple[int, ...], Any] | None = None
         self._closed = False
         self._messages = 0
         self._nbytes = 0
 
     def receive(self, *, block: bool = True) -> Buffer | None:
+        if not block:
+            return self._receive(_NOWAIT)
+        while True:
+            message = self._receive(_BLOCK)
+            if message is not None:
+                return message
+            self.wait()  # somebody has given blocking a limit (`receive_soon`)
+
+    def receive_soon(self) -> Buffer | None:
+        if not self._hasty:
+            with contextlib.suppress(OSError):  # it blocks for longer then, and is as right
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _MOMENT)
+            self._hasty = True
+        return self._receive(_BLOCK)
+
+    def _receive(self, flags: int) -> Buffer | None:
         if self._closed:
             raise ClosedChannel("this receiver was closed")
         try:
             nbytes, ancillary, _, _ = self._socket.recvmsg_into(
-                [self._buffer], _DESCRIPTOR_SPACE, _BLOCK if block else _NOWAIT
+                self._buffers, _DESCRIPTOR_SPACE, flags
             )
         except BlockingIOError:
             return None
