@@ -219,7 +219,7 @@ class Arena:
             self._end = -(-self._end // HUGE) * HUGE
         try:
             (reserve_huge if size % HUGE == 0 else reserve)(self._memory.fd, self._end, size)
-            memory = map_slot(self._memory.fd, self._end, size, maker=True)
+            memory = map_slot(self._memory.fd, self._end, size)
         except OSError:
             self._full = True  # ask again only when nothing comes back by waiting
             return None
@@ -316,7 +316,7 @@ class ArenaView:
 
     def _map(self, segment: Segment) -> mmap.mmap:
         try:
-            return map_slot(self._memory.fd, segment.offset, segment.nbytes, maker=False)
+            return map_slot(self._memory.fd, segment.offset, segment.nbytes)
         except OSError as error:
             raise ChannelError(
                 f"{segment.nbytes} bytes of shared memory could not be mapped: {error}; "

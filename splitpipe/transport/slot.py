@@ -144,8 +144,8 @@ def slot_nbytes(nbytes: int) -> int:
     return -(-nbytes // page) * page
 
 
-def map_slot(fd: int, offset: int, nbytes: int, *, maker: bool) -> mmap.mmap:
+def map_slot(fd: int, offset: int, nbytes: int) -> mmap.mmap:
     """Map a slot of the file `fd`, in huge pages where it is made of them."""
     if nbytes % HUGE == 0 and offset % HUGE == 0:
-        return map_huge(fd, offset, nbytes, collapse=maker)
+        return map_huge(fd, offset, nbytes)
     return map_shared(fd, offset, nbytes)
