@@ -8,7 +8,7 @@ import numpy
 from setuptools import Extension, setup
 
 NATIVE = "splitpipe/storage/native"
-TREE = "splitpipe/transport/native"
+MOVING = "splitpipe/transport/native"
 FLAGS = ["-O3", "-fvisibility=hidden"]
 
 setup(
@@ -24,9 +24,9 @@ setup(
             optional=True,
         ),
         Extension(
-            "splitpipe.transport.native._tree",
-            sources=[f"{TREE}/{name}.c" for name in ("module", "reading", "writing")],
-            depends=[f"{TREE}/tree.h"],
+            "splitpipe.transport.native._kernel",
+            sources=[f"{MOVING}/{name}.c" for name in ("module", "draining", "reading", "writing")],
+            depends=[f"{MOVING}/tree.h"],
             include_dirs=[numpy.get_include()],
             extra_compile_args=FLAGS,
             optional=True,

@@ -18,6 +18,7 @@ import numpy as np
 
 import splitpipe as sp
 from splitpipe.storage.native import kernel
+from splitpipe.transport.native import kernel as moving
 
 LOADED = set(sys.modules)
 
@@ -73,6 +74,7 @@ def main() -> None:
         assert "pip install 'splitpipe[cli]'" in done.stderr
     wanted = os.environ.get("SMOKE_KERNEL")
     assert wanted in (None, kernel.NAME), kernel.NAME
+    assert wanted in (None, moving.NAME), moving.NAME
     print("well")
 
 

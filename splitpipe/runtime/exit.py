@@ -236,13 +236,14 @@ class Exit:
         self._enter(run.epoch)
         number = len(values) or self.outbox.packer.count
         run.advance(number)
-        start = self._sent
+        start, sequence = self._sent, self._sequence
         self._sent += number
         self._covered += number
+        self._sequence += 1
         return self.outbox.item(
             values,
             epoch=run.epoch,
-            sequence=self._next(),
+            sequence=sequence,
             start=start,
             stop=self._sent,
             first=start,

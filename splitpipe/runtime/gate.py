@@ -63,6 +63,9 @@ class Gate:
         Raises:
             EpochSkipped: nobody wants more of `epoch`.
         """
+        if self._waits is None and self._credits > 0 and self.skipped < epoch:
+            self._credits -= 1
+            return
         if self._waits is not None:
             with self._waits.changed:
                 if self._blocks(epoch):

@@ -316,7 +316,8 @@ class Chunker:
             self._size = max(1, self._size // 2)
         elif elapsed < CHUNK_TIME_S / 2 and nbytes < CHUNK_BYTES / 2:
             self._size = min(2 * self._size, CHUNK_ITEMS)
-        self._size = min(self._size, self._most())
+        if self._size > 1:
+            self._size = min(self._size, self._most())
 
     def _flush(self) -> int:
         nbytes = self._flush_packed() if self._packer.count else 0

@@ -393,8 +393,10 @@ class _EpochRun:
                 chain.cursors[number].position = self._edges[number].position
             return chain.position
         if self._task.one_to_one:
-            chain.cursor.position += count
-        read = chain.position
+            cursor = chain.cursor  # the only one
+            read = cursor.position = cursor.position + count
+        else:
+            read = chain.position
         self._task.meter.items_in += read - self._read
         self._read = read
         return read

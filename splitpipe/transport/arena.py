@@ -44,6 +44,7 @@ from splitpipe.errors import BrokenChannel, ChannelError
 from splitpipe.transport.anonymous import HUGE, Descriptor, anonymous_file, reserve, reserve_huge
 from splitpipe.transport.base import Watcher
 from splitpipe.transport.lease import Lease, leasing, returning, stop_leasing
+from splitpipe.transport.native.kernel import drain
 from splitpipe.transport.slot import CACHE_LINE, Bounds, Segment, Slot, map_slot, slot_nbytes
 from splitpipe.transport.sockets import SocketPair
 
@@ -161,11 +162,12 @@ class Arena:
         """Seal `slot`: a message that names it is about to leave."""
         self._outside.add(slot.index)
         self._kept.discard(slot.index)
-        return slot.seal()
+        slot.array = None
+        return slot.segment
 
     def cancel(self, slot: Slot) -> None:
         """Take `slot` back: no message names it."""
-        slot.seal()
+        slot.array = None
         slot.free = True
 
     def wait_for_shut(self) -> None:
@@ -189,23 +191,22 @@ class Arena:
     def _collect(self, *, block: bool) -> None:
         """Take note of the slots that came back; with `block`, of at least one."""
         try:
-            # Asking costs a third of an exception that says that there is nothing.
-            while block or self._poll.poll(0):
-                block = False
-                data = self._returns.recv(_INDEX.size)
-                if not data:
-                    raise BrokenChannel("the arena was shut")
-                (index,) = _INDEX.unpack(data)
-                if index == _WAKE:
-                    continue
-                if index & _KEPT:
-                    self._kept.add(index ^ _KEPT)
-                    continue
-                self._outside.discard(index)
-                self._kept.discard(index)
-                self._slots[index].free = True
+            if block:
+                self._poll.poll()
+            came = drain(self._returns.fileno())
         except OSError as error:
             raise BrokenChannel("the arena was shut") from error
+        if came is None:
+            raise BrokenChannel("the arena was shut")
+        for index in came:
+            if index == _WAKE:
+                continue
+            if index & _KEPT:
+                self._kept.add(index ^ _KEPT)
+                continue
+            self._outside.discard(index)
+            self._kept.discard(index)
+            self._slots[index].free = True
 
     def _grow(self, nbytes: int) -> Slot | None:
         size = slot_nbytes(max(nbytes + nbytes // _HEADROOM, self._largest) + CACHE_LINE)

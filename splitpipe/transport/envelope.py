@@ -35,7 +35,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from splitpipe.transport.arena import Arena, ArenaView
 from splitpipe.transport.base import Buffer, Watcher
-from splitpipe.transport.native.tree import MARK, PLACE, address, read, write
+from splitpipe.transport.native.kernel import MARK, PLACE, address, read, write
 from splitpipe.transport.objects import ObjectPacker, Shelf
 from splitpipe.transport.pickling import dump, load
 from splitpipe.transport.slot import CACHE_LINE, PHASE, Segment, Slot
@@ -188,10 +188,11 @@ class Packer:
     def pack(self, *, bulk: bool = False) -> list[Buffer]:
         """Return the parts of the body and start a new one."""
         with self._lock:
-            return self._pack(bulk=bulk)
+            parts = self._parts(BULK if bulk else 0)
+            self._clear()
+            return parts
 
-    def _pack(self, *, bulk: bool) -> list[Buffer]:
-        flags = BULK if bulk else 0
+    def _parts(self, flags: int) -> list[Buffer]:
         streams = self._streams[0] if self.count == 1 else b"".join(self._streams)
         place = _NO_PLACE
         if len(streams) >= STREAMS_IN_ARENA:
@@ -200,15 +201,12 @@ class Packer:
                 place = self._fill(found, np.frombuffer(streams, np.uint8))
                 streams = b""
         elif self.count == 1 and not self._slots and not self._places:
-            self._clear()
             return [_PLAIN.pack(flags, 0, 0, 1, len(streams), 0, 0, 0, 0), streams]
         if self.count == len(self._slots) == 1 and self._places and streams and not self._inline:
             flags |= SINGLE
         head = _HEAD.pack(flags, len(self._slots), len(self._places) // PLACE.size, self.count)
         table = b"".join((head, *self._sealed(), self._places, self._sizes, place))
-        parts: list[Buffer] = [table, *self._inline, streams]
-        self._clear()
-        return parts
+        return [table, *self._inline, streams]
 
     def add_packed(self, stream: bytes, raws: list[memoryview]) -> None:
         """Take a value as a pickle, or as another packer has serialised it."""
@@ -234,7 +232,8 @@ class Packer:
         """The segments of the body; they leave with it."""
         if self._arena is None:
             return []
-        return [PLACE.pack(*self._arena.send(slot)) for slot in self._slots]
+        send = self._arena.send
+        return [PLACE.pack(*send(slot)) for slot in self._slots]
 
     def _keep(self, stream: bytes, places: Buffer, nbytes: int) -> None:
         """Take note of a value whose buffers have their places."""

@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 from splitpipe.errors import BrokenChannel, NotPicklable
 from splitpipe.transport.arena import ArenaStatistics
 from splitpipe.transport.base import Buffer, Watcher
-from splitpipe.transport.native.tree import address
+from splitpipe.transport.native.kernel import address
 from splitpipe.transport.ownership import (
     COUNTED,
     Probe,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from splitpipe.transport.arena import ArenaView
 from splitpipe.transport.base import Buffer
 from splitpipe.transport.envelope import BULK, Packer, Table, parse
-from splitpipe.transport.native.tree import PLACE
+from splitpipe.transport.native.kernel import PLACE
 
 __all__ = ["repack"]
 

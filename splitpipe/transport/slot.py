@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitpipe.transport.anonymous import HUGE, map_huge, map_shared
-from splitpipe.transport.native.tree import address
+from splitpipe.transport.native.kernel import address
 
 __all__ = ["CACHE_LINE", "PHASE", "Bounds", "Segment", "Slot", "map_slot", "slot_nbytes"]
 
@@ -80,17 +80,27 @@ class Segment(NamedTuple):
 class Slot:
     """A piece of the arena that its producer is filling, front to back."""
 
-    __slots__ = ("_memory", "_view", "address", "array", "free", "index", "nbytes", "offset", "top")
+    __slots__ = (
+        "_memory",
+        "_view",
+        "address",
+        "array",
+        "free",
+        "index",
+        "nbytes",
+        "segment",
+        "top",
+    )
 
     def __init__(self, index: int, offset: int, nbytes: int, memory: mmap.mmap) -> None:
         self.index = index
-        self.offset = offset
         self.nbytes = nbytes
+        self.segment = Segment(index, offset, nbytes)
         self.free = False
         self.top = 0
         self._memory = memory
         self._view: weakref.ref[NDArray[np.uint8]] | None = None
-        self.array: NDArray[np.uint8] | None = None
+        self.array: NDArray[np.uint8] | None = None  # None: sealed; it is the readers'
         self.address = address(np.frombuffer(memory, np.uint8, nbytes))
 
     def open(self) -> None:
@@ -101,11 +111,6 @@ class Slot:
         self.top = 0
         self.array = np.frombuffer(self._memory, np.uint8, self.nbytes)
         self._view = weakref.ref(self.array)
-
-    def seal(self) -> Segment:
-        """Stop filling it; from now on it is the readers'."""
-        self.array = None
-        return Segment(self.index, self.offset, self.nbytes)
 
     def take(self, nbytes: int, phase: int = PHASE) -> int | None:
         """Return where in `array` the next `nbytes` begin, or None when they are not left.

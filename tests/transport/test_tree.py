@@ -23,7 +23,7 @@ from splitpipe.transport.native.twin import MARK, PLACE
 
 native: ModuleType | None
 try:
-    from splitpipe.transport.native import _tree as native
+    from splitpipe.transport.native import _kernel as native
 except ImportError:
     native = None
 

@@ -58,6 +58,7 @@ sp_plain_type(int number)
     return (number >= NPY_BOOL && number <= NPY_CLONGDOUBLE) || number == NPY_HALF;
 }
 
+PyObject *sp_drain(PyObject *module, PyObject *descriptor);
 PyObject *sp_write(PyObject *module, PyObject *arguments);
 PyObject *sp_read(PyObject *module, PyObject *arguments);
 

@@ -43,7 +43,7 @@ grow(writer *w, size_t nbytes)
         PyErr_NoMemory();
         return -1;
     }
-    if (_PyBytes_Resize(&w->stream, (Py_ssize_t)(2 * (used + nbytes))) < 0) {
+    if (_PyBytes_Resize(&w->stream, (Py_ssize_t)(FIRST_NBYTES + used + used / 2 + nbytes)) < 0) {
         return -1;
     }
     w->top = PyBytes_AS_STRING(w->stream) + used;

@@ -1,4 +1,4 @@
-"""Trees in C; what everything means is said in `splitpipe.transport.native.twin`."""
+"""The kernel in C; what everything means is said in `splitpipe.transport.native.twin`."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 from splitpipe.transport.base import Buffer
 
+NAME: str
+
 def address(array: NDArray[Any], /) -> int: ...
+def drain(descriptor: int, /) -> list[int] | None: ...
 def read(stream: Buffer, places: Buffer, held: list[NDArray[np.uint8]], /) -> Any: ...
 def write(
     value: object, limit: int, spans: tuple[int, ...], /
