@@ -27,6 +27,15 @@ def decoded(record: bytes) -> np.ndarray:
     return np.frombuffer(record, np.float32)
 
 
+def described(record: bytes) -> dict[str, object]:
+    values = decoded(record)
+    return {
+        "values": values,
+        "large": np.tile(values, 500),
+        "is": ("record", len(record), values[0]),
+    }
+
+
 def halves(items: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     for item in items:
         yield item[:8]
@@ -64,6 +73,11 @@ def main() -> None:
             with pipe.loader(epochs=2, transport=transport, state=state) as loader:
                 found += [batch.tobytes() for batch in loader]
             assert found == truth, transport
+        records = sp.Pipeline(dataset).map(described, workers=2)
+        with records.loader(executor="inline") as inline, records.loader() as loader:
+            for one, other in zip(inline, loader, strict=True):
+                assert repr(one) == repr(other)
+                assert np.array_equal(one["large"], other["large"])
         assert sp.check_dataset("train").ok
         if find_spec("pyarrow") is None:
             assert "splitpipe[table]" in said(dataset.to_arrow)

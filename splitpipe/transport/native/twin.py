@@ -1,10 +1,11 @@
 """Trees of plain values, in Python: what the bytes mean, for this twin and for the one in C.
 
-Responsible for: `write` and `read`, and two others that have a twin in C: `address` and `drain`. A
-tree is what pickle restores without running anybody's code, and what most items and batches are:
-dicts, lists and tuples of text, bytes, numbers, None, and numpy's own arrays and scalars of numbers.
-A small dict with an array in it takes pickle 4.5 microseconds, and 2.7 to read it, a batch of four
-arrays and some names 15 and 8.5; in C, a tree takes 0.2 and 0.3, and 0.6 and 1.3.
+Responsible for: `write` and `read`, and two others that have a twin in C: `address` and `drain`.
+
+A tree is what pickle restores without running anybody's code, and what most items and batches are:
+dicts, lists and tuples of text, bytes, numbers, None, and numpy's own arrays and scalars of
+numbers. A small dict with an array in it takes pickle 4.5 microseconds, and 2.7 to read it, a batch
+of four arrays and some names 15 and 8.5; in C, a tree takes 0.2 and 0.3, and 0.6 and 1.3.
 
 Rules:
 - exact types only: a subclass may mean anything, and is left to pickle with all that is around it;
