@@ -55,10 +55,10 @@ __all__ = [
 ]
 
 OUT_OF_BAND = 2048
-"""Bytes from which a buffer leaves the pickle; below, a copy is cheaper than a table entry."""
+"""Bytes from which a buffer leaves the stream; below, a copy is cheaper than a table entry."""
 
 STREAMS_IN_ARENA = 32 << 10
-"""Bytes of pickle from which it lies in a slot instead of in the message."""
+"""Bytes of streams from which they lie in a slot instead of in the message."""
 
 SMALLEST_SLOT = 256 << 10
 
