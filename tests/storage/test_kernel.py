@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import google_crc32c
@@ -25,7 +24,7 @@ from splitpipe.order import base as orders
 from splitpipe.permutation import KeyedPermutation
 from splitpipe.storage import reader, stream
 from splitpipe.storage.format import ENTRY, place
-from splitpipe.storage.native import kernel, twin
+from splitpipe.storage.native import twin
 from splitpipe.storage.native.probe import would_wait
 from tests.storage.kernels import (
     FIRST,
@@ -581,35 +580,3 @@ class TestDatasets:
             assert inner.read_into(rows[::-1], times)
             assert (times.view(np.uint16) == table[rows[::-1]]).all()
             assert inner.read_many(rows[::2]) == [table[row].tobytes() for row in rows[::2]]
-
-
-class TestChoice:
-    def said(self, wish: str) -> subprocess.CompletedProcess[str]:
-        code = "from splitpipe.storage.native import kernel; print(kernel.NAME)"
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "SPLITPIPE_KERNEL": wish},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def test_the_twin_can_be_asked_for(self) -> None:
-        assert self.said("python").stdout.strip() == "python"
-
-    @needs_native
-    def test_native_is_taken_where_it_is(self) -> None:
-        assert self.said("").stdout.strip() == "native"
-        assert self.said("native").stdout.strip() == "native"
-
-    def test_another_wish_is_refused(self) -> None:
-        done = self.said("fortran")
-        assert done.returncode != 0
-        assert "SPLITPIPE_KERNEL must be" in done.stderr
-
-    def test_both_have_the_same_names(self) -> None:
-        chosen: ModuleType = kernel
-        for name in kernel.__all__:
-            assert hasattr(twin, name)
-            assert hasattr(chosen, name)
-            assert _kernel is None or hasattr(_kernel, name)

@@ -242,9 +242,6 @@ array(reader *r)
         }
         r->at += nbytes;
     }
-    if (made != NULL && flags & SP_READ_ONLY) {
-        PyArray_CLEARFLAGS((PyArrayObject *)made, NPY_ARRAY_WRITEABLE);
-    }
     return made;
 }
 

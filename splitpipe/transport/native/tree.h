@@ -41,7 +41,7 @@ enum sp_kind {
     SP_AGAIN = 'r',
 };
 
-enum { SP_FORTRAN = 1, SP_READ_ONLY = 2, SP_ELSEWHERE = 4 };
+enum { SP_FORTRAN = 1, SP_ELSEWHERE = 2 };
 
 /* Where an array lies that is elsewhere: in which segment (from 1), from where, how long. */
 typedef struct {

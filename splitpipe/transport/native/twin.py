@@ -9,8 +9,9 @@ of four arrays and some names 15 and 8.5; in C, a tree takes 0.2 and 0.3, and 0.
 
 Rules:
 - exact types only: a subclass may mean anything, and is left to pickle with all that is around it;
-- a tree comes back as pickle would bring it: types, dtypes, order of keys, memory order, read-only
-  where it was, and one object where it was one, however often it is referred to;
+- a tree comes back as pickle would bring it: types, dtypes, order of keys, memory order, and one
+  object where it was one, however often it is referred to. But all arrays are writable: they are
+  their reader's own;
 - large arrays do not travel in the stream: their *places* do;
 - nothing is read beyond the end of a stream, whatever is in it.
 
@@ -20,8 +21,8 @@ Stream, little endian: ``T`` and a node. A node is a byte that says its kind, an
 - ``1 4 8`` an int of so many bytes, signed; ``d`` a float; ``c`` a complex;
 - ``a`` text of ASCII, ``u`` other text in UTF-8, ``b`` bytes: u32 length, and they;
 - ``( [ {`` a tuple, a list, a dict: u32 length, and that many nodes (a dict: twice as many);
-- ``A`` an array: letter of its dtype, u8 flags (1: Fortran's order, 2: read-only, 4: elsewhere), u8
-  axes, as many u64, and its bytes unless it is elsewhere;
+- ``A`` an array: letter of its dtype, u8 flags (1: Fortran's order, 2: elsewhere), u8 axes,
+  as many u64, and its bytes unless it is elsewhere;
 - ``n`` a scalar of numpy: letter of its dtype, and its bytes;
 - ``r`` the object that was given this number (u32): nodes whose byte has the highest bit set are
   numbered in the order in which they begin.
@@ -53,7 +54,7 @@ MARK = b"T"
 PLACE = struct.Struct("<QQQ")
 _NUMBERED = 0x80
 _DEPTH = 200
-_FORTRAN, _READ_ONLY, _ELSEWHERE = 1, 2, 4
+_FORTRAN, _ELSEWHERE = 1, 2
 _LENGTH = struct.Struct("<I")
 _LETTERS = "?bBhHiIlLqQefdgFDG"
 _DTYPES = {ord(letter): np.dtype(letter) for letter in _LETTERS}
@@ -89,7 +90,6 @@ def write(
     if kind.char not in _LETTERS or not kind.isnative or kind.metadata or not flags.forc:
         return None
     marks = _ELSEWHERE | (0 if flags.c_contiguous else _FORTRAN)
-    marks |= 0 if flags.writeable else _READ_ONLY
     head = MARK + b"A" + kind.char.encode() + bytes([marks, value.ndim])
     stream = head + struct.pack(f"<{value.ndim}Q", *value.shape)
     nbytes, begin = value.nbytes, address(value)
@@ -257,8 +257,6 @@ class _Reading:
         array: NDArray[Any] = flat.view(dtype).reshape(
             shape, order="F" if flags & _FORTRAN else "C"
         )
-        if flags & _READ_ONLY:
-            array.flags.writeable = False
         return array
 
     def _elsewhere(self, nbytes: int) -> NDArray[np.uint8]:

@@ -228,8 +228,7 @@ put_array(writer *w, PyArrayObject *array, int flag)
     }
     Py_ssize_t nbytes = PyArray_NBYTES(array);
     int elsewhere = nbytes >= w->limit;
-    int flags = (fortran ? SP_FORTRAN : 0) | (elsewhere ? SP_ELSEWHERE : 0)
-                | (PyArray_ISWRITEABLE(array) ? 0 : SP_READ_ONLY);
+    int flags = (fortran ? SP_FORTRAN : 0) | (elsewhere ? SP_ELSEWHERE : 0);
     if (need(w, 4 + 8 * (size_t)dims + (elsewhere ? 0 : (size_t)nbytes)) < 0) {
         return FAILED;
     }
@@ -248,9 +247,13 @@ put_array(writer *w, PyArrayObject *array, int flag)
     return WRITTEN;
 }
 
+/* One of numpy's own types: a class of somebody else's may run code when it is asked what it is. */
 static outcome
 put_scalar(writer *w, PyObject *value)
 {
+    if (Py_TYPE(value)->tp_flags & Py_TPFLAGS_HEAPTYPE) {
+        return NOT_PLAIN;
+    }
     PyArray_Descr *type = PyArray_DescrFromScalar(value);
     if (type == NULL) {
         return FAILED;
