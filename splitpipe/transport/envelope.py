@@ -12,7 +12,10 @@ Rules:
   slots; an array that was built in the slot is not copied again;
 - a value is either packed whole or not at all: an error while packing leaves the packer as it was;
 - a body that needs no slot takes none;
-- a stage may be making an array while another thread sends what is pending: one lock for both.
+- a stage may be making an array while another thread sends what is pending: one lock for both;
+- tables are taken apart as bytes of their own: an iterator of `struct` over a view crashes the
+  interpreter when both are garbage in a cycle (seen with CPython 3.11 and 3.13), as they are when
+  an exception goes through a loop over it.
 
 Body, little endian: ``u32 flags, u32 segments, u32 buffers, u32 streams``; a segment is ``u64
 index, offset, nbytes``; a buffer the place of a tree, ``u64 segment (from 1; 0: inline), offset,
@@ -322,7 +325,7 @@ class Table(NamedTuple):
 
     flags: int
     segments: list[Segment]
-    places: memoryview
+    places: bytes
     sizes: list[tuple[int, int]]
     home: tuple[int, int, int]
     rest: memoryview
@@ -337,9 +340,9 @@ def parse(body: Buffer) -> Table:
     end = middle + _STREAM.size * n_streams
     return Table(
         flags,
-        [Segment(*one) for one in PLACE.iter_unpack(view[_HEAD.size : begin])],
-        view[begin:middle],
-        list(_STREAM.iter_unpack(view[middle:end])),
+        [Segment(*one) for one in PLACE.iter_unpack(bytes(view[_HEAD.size : begin]))],
+        bytes(view[begin:middle]),
+        list(_STREAM.iter_unpack(bytes(view[middle:end]))),
         PLACE.unpack_from(view, end),
         view[end + PLACE.size :],
     )
@@ -437,4 +440,6 @@ def _restored(stream: memoryview, places: Buffer, held: list[NDArray[np.uint8]])
     """One value."""
     if stream[0] == _TREE:
         return read(stream, places, held)
-    return load(stream, [held[i - 1][at : at + size] for i, at, size in PLACE.iter_unpack(places)])
+    return load(
+        stream, [held[i - 1][at : at + size] for i, at, size in PLACE.iter_unpack(bytes(places))]
+    )

@@ -403,6 +403,15 @@ def test_a_broken_stream_is_an_error(read: Read, stream: bytes, places: bytes) -
 
 
 @needs_native
+@pytest.mark.parametrize("shape", [(2**53, 0, 4), (0, 2**60), (2**40, 2**40, 0), (0, -1)])
+def test_both_say_the_same_of_arrays_of_nothing(shape: tuple[int, ...]) -> None:
+    lengths = b"".join(length.to_bytes(8, "little", signed=True) for length in shape)
+    stream = MARK + b"Ad\0" + bytes([len(shape)]) + lengths
+    outcomes = [_outcome(read.values[0], (stream, b"", [])) for read in READERS]
+    assert outcomes[0] == outcomes[1]
+
+
+@needs_native
 def test_nothing_is_left_behind() -> None:
     inner, array = ["x"], np.zeros(100)
     value = {"a": [inner, inner], "b": (array, array), "c": np.float32(3), "d": 5000}

@@ -36,6 +36,7 @@ PEP 574.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import struct
@@ -54,6 +55,7 @@ MARK = b"T"
 PLACE = struct.Struct("<QQQ")
 _NUMBERED = 0x80
 _DEPTH = 200
+_MOST_NBYTES = (2**63 - 1) >> 8
 _FORTRAN, _ELSEWHERE = 1, 2
 _LENGTH = struct.Struct("<I")
 _LETTERS = "?bBhHiIlLqQefdgFDG"
@@ -148,7 +150,7 @@ class _Reading:
     def __init__(self, stream: Buffer, places: Buffer, held: list[NDArray[np.uint8]]) -> None:
         self._stream = memoryview(stream)
         self._at = 0
-        self._places = list(PLACE.iter_unpack(memoryview(places)))
+        self._places = list(PLACE.iter_unpack(bytes(places)))
         self._held = held
         self._numbered: list[Any] = []
         self._depth = 0
@@ -245,19 +247,13 @@ class _Reading:
         letter, flags, axes = self._take(3)
         shape = struct.unpack(f"<{axes}q", self._take(8 * axes))
         dtype = self._dtype(letter)
-        if min(shape, default=0) < 0:
+        nbytes = dtype.itemsize * math.prod(length or 1 for length in shape)
+        if min(shape, default=0) < 0 or nbytes > _MOST_NBYTES:
             raise _broken("an array of impossible shape")
-        nbytes = dtype.itemsize
-        for length in shape:
-            nbytes *= length
-        if flags & _ELSEWHERE:
-            flat = self._elsewhere(nbytes)
-        else:
-            flat = np.frombuffer(bytearray(self._take(nbytes)), np.uint8)
-        array: NDArray[Any] = flat.view(dtype).reshape(
-            shape, order="F" if flags & _FORTRAN else "C"
-        )
-        return array
+        if 0 in shape:
+            nbytes = 0
+        flat = self._elsewhere(nbytes) if flags & _ELSEWHERE else bytearray(self._take(nbytes))
+        return np.ndarray(shape, dtype, flat, order="F" if flags & _FORTRAN else "C")
 
     def _elsewhere(self, nbytes: int) -> NDArray[np.uint8]:
         if not self._places:
