@@ -1,4 +1,4 @@
-"""Ctrl-C at each place of making and reading a body: nothing that is left crashes the interpreter."""
+"""Ctrl-C at each place of making and reading a body: nothing that is left is a crash."""
 
 from __future__ import annotations
 
