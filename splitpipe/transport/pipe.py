@@ -19,7 +19,6 @@ interleave and a writer killed in mid-message leaves half of it behind.
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import os
 import select
@@ -140,7 +139,7 @@ class PipeReceiver(Receiver):
         self._buffer = bytearray(INLINE_LIMIT + 1)
         self._buffers = [self._buffer]
         self._view = memoryview(self._buffer)
-        self._hasty = False
+        self._soon: int | None = None  # flags that wait for a moment, once there is a limit
         self._poll: tuple[tuple[int, ...], Any] | None = None
         self._closed = False
         self._messages = 0
@@ -156,11 +155,13 @@ class PipeReceiver(Receiver):
             self.wait()  # somebody has given blocking a limit (`receive_soon`)
 
     def receive_soon(self) -> Buffer | None:
-        if not self._hasty:
-            with contextlib.suppress(OSError):  # it blocks for longer then, and is as right
+        if self._soon is None:
+            try:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _MOMENT)
-            self._hasty = True
-        return self._receive(_BLOCK)
+                self._soon = _BLOCK
+            except OSError:  # without a limit nobody may block: deaths are seen elsewhere
+                self._soon = _NOWAIT
+        return self._receive(self._soon)
 
     def _receive(self, flags: int) -> Buffer | None:
         if self._closed:
