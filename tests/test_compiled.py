@@ -17,8 +17,8 @@ def _built(room: str) -> bool:
     return find_spec(f"splitpipe.{room}.native._kernel") is not None
 
 
-def _said(room: str, wish: str) -> subprocess.CompletedProcess[str]:
-    code = f"from splitpipe.{room}.native import kernel; print(kernel.NAME)"
+def _said(room: str, wish: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"{before}\nfrom splitpipe.{room}.native import kernel; print(kernel.NAME)"
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "SPLITPIPE_KERNEL": wish},
@@ -40,19 +40,9 @@ def test_what_is_compiled_is_taken_where_it_is(room: str) -> None:
 
 
 def test_who_insists_on_what_is_not_there_is_told(room: str) -> None:
-    code = (
-        "import sys; "
-        f"sys.modules['splitpipe.{room}.native._kernel'] = None; "
-        f"from splitpipe.{room}.native import kernel; print(kernel.NAME)"
-    )
+    without = f"import sys; sys.modules['splitpipe.{room}.native._kernel'] = None"
     for wish, found in (("", "python"), ("native", "")):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "SPLITPIPE_KERNEL": wish},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _said(room, wish, without)
         assert done.stdout.strip() == found
         assert (done.returncode == 0) == bool(found)
 

@@ -236,14 +236,13 @@ class Exit:
         self._enter(run.epoch)
         number = len(values) or self.outbox.packer.count
         run.advance(number)
-        start, sequence = self._sent, self._sequence
+        start = self._sent
         self._sent += number
         self._covered += number
-        self._sequence += 1
         return self.outbox.item(
             values,
             epoch=run.epoch,
-            sequence=sequence,
+            sequence=self._next(),
             start=start,
             stop=self._sent,
             first=start,

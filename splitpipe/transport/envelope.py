@@ -340,7 +340,7 @@ def parse(body: Buffer) -> Table:
     end = middle + _STREAM.size * n_streams
     return Table(
         flags,
-        [Segment(*one) for one in PLACE.iter_unpack(bytes(view[_HEAD.size : begin]))],
+        [_segment(one) for one in PLACE.iter_unpack(bytes(view[_HEAD.size : begin]))],
         bytes(view[begin:middle]),
         list(_STREAM.iter_unpack(bytes(view[middle:end]))),
         PLACE.unpack_from(view, end),
